@@ -1,0 +1,41 @@
+# The one door: everything that is done to this tree is a target here.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench soak
+
+# Target-specific options, for example: make bench ARGS="get put --size 256MiB"
+ARGS ?=
+
+help:
+	@echo 'make setup   install what is missing (asks apt-get, says so first) and make .venv; done at most once'
+	@echo 'make demo    a real disk image over HTTP and back, compared with qemu-img, in under two minutes'
+	@echo 'make test    all tests, in under ten minutes'
+	@echo 'make check   format, lint, types, import directions'
+	@echo 'make bench   Mover beside nbdcopy and ovirt-imageio (ARGS="get put --runs 3")'
+	@echo 'make soak    ten minutes of load and failures with verification'
+
+setup: .venv/.set-up
+
+# The stamp is written last, so that a set-up that failed is done again.
+.venv/.set-up: pyproject.toml .ci/setup
+	@.ci/setup
+
+demo: setup
+	.venv/bin/python -m mover.bench.demo $(ARGS)
+
+test: setup
+	.venv/bin/pytest $(ARGS)
+
+check: setup
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+# Without imageio the bench still runs, against nbdcopy alone; so its set-up may fail.
+bench: setup
+	@test -e .venv-imageio/.set-up || .ci/setup imageio || echo 'bench: going on without ovirt-imageio' >&2
+	.venv/bin/mover bench $(ARGS)
+
+soak: setup
+	.venv/bin/python -m tests.soak $(ARGS)

@@ -1,0 +1,76 @@
+"""What settings mean together: the defaults that depend on the host, and the relations that must hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from config.errors import ConfigError, shown
+from config.export_url import SOCKET_PATH_MAX_BYTES
+from config.settings import Settings
+
+
+def resolve(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """`settings` with the defaults that depend on the host filled in, and paths made absolute."""
+    serve = settings.serve
+    return replace(
+        settings,
+        serve=replace(
+            serve,
+            front_ends=serve.front_ends or max(1, (os.cpu_count() or 1) // 2),
+            state_dir=os.path.abspath(serve.state_dir) if serve.state_dir else _state_dir(environ),
+            unix_socket=os.path.abspath(serve.unix_socket) if serve.unix_socket else "",
+        ),
+    )
+
+
+def check(settings: Settings, origins: Mapping[str, str]) -> None:
+    """Raises ConfigError for resolved settings that are each allowed by itself, but cannot work.
+
+    `origins` tells who gave each setting that is not the default.
+    """
+    _check_paths(settings, origins)
+    _check_arena(settings, origins)
+
+
+def _check_paths(settings: Settings, origins: Mapping[str, str]) -> None:
+    serve = settings.serve
+    for key, path in (("serve.unix_socket", serve.unix_socket), ("serve.state_dir", serve.state_dir)):
+        if "\0" in path:
+            raise ConfigError(_where(origins, key), f"{key} = {shown(path)}", "must not hold a NUL")
+    length = len(os.fsencode(serve.unix_socket))
+    if length > SOCKET_PATH_MAX_BYTES:
+        why = f"the path is {length} bytes long, a Unix socket's is at most {SOCKET_PATH_MAX_BYTES}"
+        what = f"serve.unix_socket = {shown(serve.unix_socket)}"
+        raise ConfigError(_where(origins, "serve.unix_socket"), what, why)
+
+
+def _check_arena(settings: Settings, origins: Mapping[str, str]) -> None:
+    front, limit = settings.front, settings.supervisor.arena_limit_bytes
+    if front.request_slots > front.slots:
+        where = _where(origins, "front.request_slots", "front.slots")
+        why = f"must be at most front.slots, which is {front.slots}"
+        raise ConfigError(where, f"front.request_slots = {front.request_slots}", why)
+    arena_bytes = front.slots * front.slot_bytes
+    if arena_bytes > limit:
+        where = _where(origins, "supervisor.arena_limit_bytes", "front.slots", "front.slot_bytes")
+        why = f"must hold at least one arena, front.slots * front.slot_bytes = {arena_bytes}"
+        raise ConfigError(where, f"supervisor.arena_limit_bytes = {limit}", why)
+
+
+def _where(origins: Mapping[str, str], *keys: str) -> str:
+    """Who broke the relation: whoever gave one of its settings, for the defaults keep it."""
+    return next((origins[key] for key in keys if key in origins), "settings")
+
+
+def _state_dir(environ: Mapping[str, str]) -> str:
+    """/var/lib/mover as root, else mover in the user's state directory (XDG base directory specification)."""
+    if os.geteuid() == 0:
+        return "/var/lib/mover"
+    state_home = environ.get("XDG_STATE_HOME", "")
+    # The specification: a relative path in the variable is to be ignored.
+    base = Path(state_home) if os.path.isabs(state_home) else Path.home() / ".local" / "state"
+    return str(base / "mover")

@@ -1,0 +1,120 @@
+"""Every setting: its section, its name, its unit and its reason. `config/load.py` reads them.
+
+Sections are TOML tables; a field's comment is its documentation (`mover config show` prints it).
+Units are in the names: `_bytes`, `_s`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Positive = Annotated[int, Meta(ge=1)]
+# At most a day: more is a unit mistaken, and infinity does not survive JSON.
+Seconds = Annotated[float, Meta(gt=0, le=86400)]
+
+
+class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[serve]`: where the service listens and how many processes serve it."""
+
+    # Address of the TCP listener. Never empty: that would mean every address of the host.
+    listen: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
+    # Port of the TCP listener; 0 takes a free one and prints it.
+    port: Annotated[int, Meta(ge=0, le=65535)] = 54322
+    # Path of the same service's Unix socket for clients on this host; none if empty.
+    unix_socket: str = ""
+    # Front-end processes; 0 is half the cores, at least one.
+    front_ends: Annotated[int, Meta(ge=0, le=256)] = 0
+    # Directory for tickets, the library and sockets of our own, created 0700; empty is /var/lib/mover as root,
+    # else $XDG_STATE_HOME/mover.
+    state_dir: str = ""
+    # How long SIGTERM waits for requests in flight before they are cut off.
+    drain_s: Seconds = 30.0
+
+
+class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[log]`: what is written to standard error."""
+
+    # Least level that is written.
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    # One line of key=value text, or one JSON object, an event.
+    format: Literal["text", "json"] = "text"
+
+
+class FrontSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[front]`: how front ends treat clients, and their lanes."""
+
+    # Bytes of one slot, the unit of dispatch: 256 KiB to 1 MiB measured best, 4 MiB half as fast.
+    slot_bytes: Annotated[int, Meta(ge=65536, le=4194304, multiple_of=4096)] = 524288
+    # Slots of one lane's arena; slot_bytes * slots of shared memory per front end and image in use.
+    slots: Annotated[int, Meta(ge=2, le=1024)] = 32
+    # Most slots one request holds at once, its queue depth.
+    request_slots: Annotated[int, Meta(ge=1, le=1024)] = 12
+    # A client that neither takes nor sends a byte for so long is cut off.
+    progress_s: Seconds = 60.0
+    # A connection without a request is closed after so long.
+    keep_alive_s: Seconds = 120.0
+    # How long jobs wait for a killed worker's successor before they fail with 502.
+    replay_s: Seconds = 30.0
+    # How long opening a lane may take, worker start and NBD connect included.
+    open_s: Seconds = 15.0
+    # A lane without a request is closed after so long, and with its last lane the worker.
+    lane_idle_s: Seconds = 60.0
+    # Value of Access-Control-Allow-Origin; empty sends none.
+    cors_origin: str = ""
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[worker]`: how image workers treat NBD servers."""
+
+    # NBD connections per export where the server says multi-conn; more than one only then.
+    connections: Annotated[int, Meta(ge=1, le=16)] = 1
+    # Most commands in flight on one connection.
+    queue_depth: Annotated[int, Meta(ge=1, le=256)] = 32
+    # How long connecting and negotiating may take.
+    connect_s: Seconds = 5.0
+    # A command unanswered for so long is taken for a lost connection.
+    command_s: Seconds = 60.0
+    # How long a lost connection is retried, with backoff, before its jobs fail.
+    reconnect_s: Seconds = 20.0
+    # How long a fence waits for the old connection's end.
+    fence_s: Seconds = 5.0
+    # How long ranges stay in doubt after a fence that failed.
+    settle_s: Seconds = 10.0
+    # A worker without lanes leaves after so long.
+    idle_s: Seconds = 10.0
+    # Warm qemu's allocator with one large read on local sockets: later requests are 2 to 3 times faster.
+    warm_allocator: bool = True
+
+
+class SupervisorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[supervisor]`: restarts and host-wide limits."""
+
+    # Longest pause between restarts of a process that keeps dying; the first restart is immediate.
+    backoff_s: Seconds = 5.0
+    # A worker is given up after so many deaths without one completed job in between.
+    deaths: Positive = 5
+    # Shared memory of all lanes' arenas together; a lane over it is refused with 503.
+    arena_limit_bytes: Positive = 1073741824
+
+
+class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One entry of `[[image]]`, or one `--image ID=URL`: an export served under an id, without expiry."""
+
+    # One segment of the URL's path: at most 255 bytes, without "/", "\" and NUL, not "." or "..".
+    id: str
+    # The export: nbd+unix:///NAME?socket=/PATH, nbd://HOST:PORT/NAME, nbd:unix:/PATH:exportname=NAME, ...
+    url: str
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All of it; the TOML file's tables."""
+
+    serve: ServeSettings = ServeSettings()
+    log: LogSettings = LogSettings()
+    front: FrontSettings = FrontSettings()
+    worker: WorkerSettings = WorkerSettings()
+    supervisor: SupervisorSettings = SupervisorSettings()
+    image: list[Image] = []

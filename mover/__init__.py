@@ -1,0 +1,1 @@
+"""Mover: disk images between HTTP clients and NBD exports."""

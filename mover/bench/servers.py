@@ -1,0 +1,171 @@
+"""HTTP servers of disk images, each for the time of a block: Mover itself, and ovirt-imageio."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+import mover as package
+from mover.bench.errors import ClientError
+from mover.bench.exports import NbdServer
+from mover.bench.processes import Server, running
+
+ROOT = Path(package.__file__).parents[1]
+IMAGEIO_VARIABLE = "MOVER_BENCH_IMAGEIO"
+# Longer than any bench: an expired ticket would end a run with 403.
+TICKET_S = 86400
+CONTROL_S = 10.0
+
+# What differs from imageio's defaults: no systemd, no TLS, no fixed paths, no fixed port.
+IMAGEIO_CONFIGURATION = """\
+[daemon]
+systemd_enable = false
+drop_privileges = false
+[tls]
+enable = false
+[remote]
+host = 127.0.0.1
+port = 0
+[local]
+enable = false
+[control]
+transport = unix
+socket = {socket}
+[handlers]
+keys = stderr
+[logger_root]
+handlers = stderr
+"""
+
+
+@dataclass(frozen=True)
+class Image:
+    """A disk as HTTP clients see it: export `export` of `server`, under an id of its own."""
+
+    id: str
+    server: NbdServer
+    size_bytes: int
+    export: str = ""
+
+
+@dataclass(frozen=True)
+class HttpServer:
+    """A running server of images. `unix_socket` is Mover's second listener, where `/workers` is answered."""
+
+    name: str
+    base_url: str
+    pid: int
+    unix_socket: Path | None = None
+
+    def url(self, image_id: str) -> str:
+        """Return the URL of an image."""
+        return f"{self.base_url}/images/{image_id}"
+
+    def data_processes(self) -> list[psutil.Process]:
+        """Return the processes that carry one transfer's bytes: for Mover its busiest front end and its workers."""
+        process = psutil.Process(self.pid)
+        if self.name != "mover":
+            return [process]
+        children = [(" ".join(child.cmdline()), child) for child in process.children(recursive=True)]
+        front_ends = [child for line, child in children if "mover.front" in line]
+        workers = [child for line, child in children if "workers.image" in line]
+        return [max(front_ends, key=lambda child: child.cpu_times().user), *workers]
+
+
+@contextlib.contextmanager
+def mover(directory: Path, images: Sequence[Image]) -> Iterator[HttpServer]:
+    """Run `mover serve` with its default settings, serving `images`, for the time of the block."""
+    with tempfile.TemporaryDirectory(prefix="mover-", dir=directory) as name:
+        room = Path(name)
+        # An empty file instead of this host's /etc/mover/mover.toml, whose listeners may be in use.
+        (room / "mover.toml").touch()
+        command = [sys.executable, "-m", "mover", "serve", f"--config={room / 'mover.toml'}", "--port=0"]
+        command += [f"--unix-socket={room / 'http'}", f"--state-dir={room / 'state'}"]
+        command += [f"--image={image.id}={image.server.uri(image.export)}" for image in images]
+        with running("mover serve", command, room / "log", mover_environment(os.environ)) as server:
+            base_url = _await_line(server, r"mover: ready on (http://[\w.:]+)")
+            yield HttpServer("mover", base_url, server.pid, room / "http")
+
+
+def mover_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for `mover serve`: this package first, and the bench's own variable left out.
+
+    Mover's other variables stay, so that a setting can be tried: `MOVER_WORKER_CONNECTIONS=4 mover bench get`.
+    """
+    path = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+    return {key: value for key, value in environment.items() if key != IMAGEIO_VARIABLE} | {"PYTHONPATH": path}
+
+
+def find_imageio() -> Path | None:
+    """Return the `ovirt-imageio` program: $MOVER_BENCH_IMAGEIO, or the one `make bench` installed; None without."""
+    program = Path(os.environ.get(IMAGEIO_VARIABLE) or ROOT / ".venv-imageio/bin/ovirt-imageio")
+    return program if program.is_file() else None
+
+
+@contextlib.contextmanager
+def imageio(program: Path, directory: Path, images: Sequence[Image]) -> Iterator[HttpServer]:
+    """Run ovirt-imageio's daemon, with a ticket for each of `images`, for the time of the block."""
+    with tempfile.TemporaryDirectory(prefix="imageio-", dir=directory) as name:
+        room = Path(name)
+        (room / "conf.d").mkdir()
+        (room / "conf.d/50-bench.conf").write_text(IMAGEIO_CONFIGURATION.format(socket=room / "control"))
+        with running("ovirt-imageio", [str(program), "--conf-dir", str(room)], room / "log") as server:
+            port = _await_line(server, r"remote\.service listening on \('127\.0\.0\.1', (\d+)\)")
+            _await_line(server, "(Ready for requests)")
+            for image in images:
+                _install_ticket(room / "control", image)
+            yield HttpServer("imageio", f"http://127.0.0.1:{port}", server.pid)
+
+
+def _await_line(server: Server, pattern: str) -> str:
+    """Wait until the server has printed `pattern` and return its group."""
+
+    def found() -> str | None:
+        match = re.search(pattern, server.output())
+        return match[1] if match else None
+
+    return server.wait_until(found)
+
+
+def _install_ticket(control: Path, image: Image) -> None:
+    name = f":exportname={image.export}" if image.export else ""
+    ticket = {
+        "uuid": image.id,
+        "size": image.size_bytes,
+        "url": f"nbd:unix:{image.server.socket}{name}",
+        "timeout": TICKET_S,
+        "ops": ["read"] if image.server.read_only else ["write"],
+    }
+    status, body = request_over(control, "PUT", f"/tickets/{image.id}", json.dumps(ticket).encode())
+    if status != http.client.OK:
+        raise ClientError(["PUT", f"/tickets/{image.id}"], f"{status}: {body.decode(errors='replace')}")
+
+
+def request_over(unix_socket: Path, method: str, target: str, body: bytes | None = None) -> tuple[int, bytes]:
+    """Send one request to an HTTP server on a Unix socket; return the status and body of its answer."""
+    with contextlib.closing(_UnixConnection(unix_socket)) as connection:
+        connection.request(method, target, body)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=CONTROL_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(CONTROL_S)
+        self.sock.connect(str(self._path))

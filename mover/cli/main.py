@@ -1,0 +1,70 @@
+"""The command `mover`: reads its arguments, runs the subcommand, turns what fails into one line and a status.
+
+Subcommands import what they run only when they run, so that `mover --help` and `mover config` stay quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from config.errors import ConfigError, ConfigUnreadableError
+from mover.cli import config_command, serve_command
+from mover.cli.parser import Parser
+from mover.cli.status import CannotStartError, Status, UsageError, complain
+
+DESCRIPTION = "Mover moves disk images between HTTP clients and NBD exports, at the speed of NBD."
+EPILOG = """\
+example:
+  qemu-nbd --socket /run/demo.sock --persistent --shared 8 demo.qcow2 &
+  mover serve --image demo=nbd+unix:///?socket=/run/demo.sock
+  curl -o copy.raw http://127.0.0.1:54322/images/demo
+
+exit status: 0 done, 1 the job failed, 2 wrong usage or configuration, 3 could not reach or start,
+4 verification failed, 130 interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `mover ARGV` and returns its exit status. Options that print and leave, as --help, raise SystemExit."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        return _run(arguments)
+    except UsageError as error:
+        return complain(str(error), Status.USAGE)
+    except ConfigUnreadableError as error:
+        return complain(f"configuration: {error}", Status.UNREACHABLE)
+    except ConfigError as error:
+        return complain(f"configuration: {error}", Status.USAGE)
+    except CannotStartError as error:
+        return complain(str(error), Status.UNREACHABLE)
+    except KeyboardInterrupt:
+        return Status.INTERRUPTED
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["bench"]:
+        # Its arguments are its own: argparse would take its options for ours.
+        return _bench(arguments[1:])
+    options = _parser().parse_args(arguments)
+    status: int = options.run(options)
+    return status
+
+
+def _bench(arguments: list[str]) -> int:
+    from mover.bench.main import main as bench
+
+    return bench(arguments)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="mover",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    serve_command.add(commands)
+    commands.add_parser("bench", help="measure Mover beside nbdcopy and ovirt-imageio", add_help=False)
+    config_command.add(commands)
+    return parser

@@ -1,0 +1,105 @@
+"""`python -m mover.front --control-fd N`: one front end, started by the supervisor only.
+
+Sanic's own runner is not used: it knows one listener well and cannot drain two. Here the loop, the listeners and
+the end are ours; Sanic parses, routes and answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+import uvloop
+
+from config import log as logs
+from mover.front import sanic_seam
+from mover.front.app import App, create_app
+from mover.front.link import Link
+from mover.serve.messages import VERSION, Begin, ToFrontEnd
+from workers.lane.channel import Channel, ChannelBroken
+
+BACKLOG = 1024
+DRAIN_POLL_S = 0.05
+
+
+class FrontEnd:
+    """One front end process."""
+
+    def __init__(self, channel: Channel[ToFrontEnd], begin: Begin, sockets: list[socket.socket]) -> None:
+        self._begin = begin
+        self._sockets = sockets
+        self._draining = asyncio.Event()
+        self._link = Link(channel, begin.settings, self._draining.set)
+        self._servers: list[Any] = []
+
+    async def run(self) -> None:
+        """Serve until told to drain."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._draining.set if number is signal.SIGTERM else _ignore)
+        app = create_app(self._link, self._begin.settings, self._begin.unix_socket)
+        self._link.begin()
+        await self._listen(app)
+        self._link.ready()
+        await self._draining.wait()
+        await self._drain()
+
+    async def _listen(self, app: App) -> None:
+        for sock in self._sockets:
+            # Nothing is accepted before Sanic has finished its start.
+            options = {"start_serving": False}
+            self._servers.append(await app.create_server(sock=sock, backlog=BACKLOG, asyncio_server_kwargs=options))
+        await self._servers[0].startup()
+        await self._servers[0].before_start()
+        for server in self._servers:
+            await server.start_serving()
+        await self._servers[0].after_start()
+
+    async def _drain(self) -> None:
+        """Accept no more, let what is under way end; the supervisor's patience is the deadline."""
+        for server in self._servers:
+            server.server.close()
+        while any(server.connections for server in self._servers):
+            for server in self._servers:
+                sanic_seam.close_if_idle(server.connections)
+            await asyncio.sleep(DRAIN_POLL_S)
+        self._link.close_lanes()
+
+
+def _ignore() -> None:
+    """A terminal's Ctrl-C is the supervisor's business."""
+
+
+def _first_message(channel: Channel[ToFrontEnd]) -> tuple[Begin, list[socket.socket]]:
+    os.set_blocking(channel.fileno(), True)
+    received = channel.receive()
+    os.set_blocking(channel.fileno(), False)
+    assert received is not None
+    message, fds = received
+    if not isinstance(message, Begin) or message.version != VERSION:
+        raise ChannelBroken(f"expected Begin of version {VERSION}, got {message}")
+    return message, [socket.socket(fileno=fd) for fd in fds]
+
+
+def main() -> int:
+    """Serve on the sockets that the supervisor passed."""
+    control = socket.socket(fileno=int(sys.argv[sys.argv.index("--control-fd") + 1]))
+    channel: Channel[ToFrontEnd] = Channel(control, ToFrontEnd)
+    begin, sockets = _first_message(channel)
+    logs.setup(begin.log, f"front-{begin.front_end}")
+    logging.getLogger("sanic").setLevel(logging.WARNING)
+
+    async def run() -> None:
+        await FrontEnd(channel, begin, sockets).run()
+
+    uvloop.run(run())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

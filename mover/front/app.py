@@ -1,0 +1,109 @@
+"""The front end's routes: where a request comes in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from sanic import Request, Sanic
+from sanic.exceptions import SanicException
+
+from config.settings import FrontSettings
+from mover.front import sanic_seam
+from mover.front.errors import BodyBroken, ClientGone, RequestError, lane_lost
+from mover.front.images import Answered, Images, break_off, send_error, send_json
+from mover.front.link import Link
+from mover.front.sanic_seam import Sent
+from workers.lane.front_lane import LaneLost
+
+log = logging.getLogger(__name__)
+
+App = Sanic[Any, Any]
+
+
+def create_app(link: Link, settings: FrontSettings, unix_socket: str | None) -> App:
+    """The application of one front end."""
+    app: App = Sanic("mover", configure_logging=False)
+    sanic_seam.configure(app, settings.keep_alive_s)
+    images = Images(link, settings, unix_socket)
+    _add_images(app, images)
+    _add_service(app, link)
+    _add_errors(app)
+    return app
+
+
+def _add_images(app: App, images: Images) -> None:
+    one = "/images/<image_id:str>"
+    routes: list[tuple[str, str, list[str], Callable[..., Any]]] = [
+        ("get", one, ["GET", "HEAD"], images.get),
+        ("put", one, ["PUT"], images.put),
+        ("patch", one, ["PATCH"], images.patch),
+        ("options", one, ["OPTIONS"], images.options),
+        ("extents", f"{one}/extents", ["GET", "HEAD"], images.get_extents),
+        ("flush", f"{one}/flush", ["POST"], images.post_flush),
+    ]
+    for name, path, methods, handler in routes:
+        # Sanic marks its handlers; a bound method cannot be marked, a partial can.
+        app.add_route(partial(handler), path, methods=methods, stream=True, name=name)
+
+
+def _add_service(app: App, link: Link) -> None:
+    async def info(request: Request) -> Sent:
+        return await send_json(request, 200, {"version": _version()}, [])
+
+    async def healthz(request: Request) -> Sent:
+        return await send_json(request, 200, {"status": "ok"}, [])
+
+    async def readyz(request: Request) -> Sent:
+        if not link.supervised:
+            raise RequestError(503, "the supervisor is gone")
+        return await send_json(request, 200, {"status": "ready"}, [])
+
+    async def workers(request: Request) -> Sent:
+        if not sanic_seam.over_unix(request):
+            raise RequestError(404, "not found; /workers is served on the Unix socket only")
+        body = await link.workers()
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        return await sanic_seam.reply(request, 200, headers, body)
+
+    for handler, path in ((info, "/info"), (healthz, "/healthz"), (readyz, "/readyz"), (workers, "/workers")):
+        app.add_route(handler, path, methods=["GET", "HEAD"], stream=True, name=handler.__name__)
+
+
+def _version() -> str:
+    try:
+        return version("image-mover")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _add_errors(app: App) -> None:
+    async def refused(request: Request, error: RequestError) -> Sent:
+        return await send_error(request, error)
+
+    async def lost(request: Request, error: LaneLost) -> Sent:
+        return await send_error(request, lane_lost(error))
+
+    async def broken(request: Request, error: BodyBroken | ClientGone) -> Sent:
+        return await break_off(request, error)
+
+    async def answered(request: Request, error: Answered) -> Sent:
+        return Sent(500)
+
+    async def sanic(request: Request, error: SanicException) -> Sent:
+        headers = [(name, str(value)) for name, value in (error.headers or {}).items() if name.lower() == "allow"]
+        return await send_error(request, RequestError(error.status_code, str(error) or "bad request", headers))
+
+    async def bug(request: Request, error: Exception) -> Sent:
+        log.exception("request failed", exc_info=error)
+        return await send_error(request, RequestError(500, "internal error; the log has it"))
+
+    app.exception(RequestError)(refused)
+    app.exception(LaneLost)(lost)
+    app.exception(BodyBroken, ClientGone)(broken)
+    app.exception(Answered)(answered)
+    app.exception(SanicException)(sanic)
+    app.exception(Exception)(bug)

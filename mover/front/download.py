@@ -1,0 +1,197 @@
+"""The body of a GET: from the lane's slots to the client, in order, with reads in flight ahead.
+
+    next_offset ──► pieces: data (a READ in flight or done) and zeros ──► head is sent ──► sent
+
+Of a large body the extents are asked a window at a time, just ahead; zeros are not read but sent from a slab.
+What is known of a window is dropped when anything was written to the image through Mover meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from mover.front.errors import BodyBroken, job_failed
+from mover.front.foresight import Foresight, Run
+from mover.front.outlet import Outlet
+from mover.front.ranges import Span
+from workers.lane.front_lane import FrontLane, InFlight
+from workers.lane.protocol import Kind, Status
+
+# After so many zeros without waiting, others of the process get their turn.
+TURN_BYTES = 8 * 1024 * 1024
+# Zeros cost no slot, so their pieces have a bound of their own.
+MOST_PIECES = 64
+
+
+class Piece:
+    """A run of the body: data in flight, or zeros as they were when the write count was `writes`."""
+
+    __slots__ = ("in_flight", "length", "offset", "writes")
+
+    def __init__(self, offset: int, length: int, in_flight: InFlight | None, writes: int = 0) -> None:
+        self.offset = offset
+        self.length = length
+        self.in_flight = in_flight
+        self.writes = writes
+
+
+class Download:
+    """Sends `span` of the lane's image to `outlet`, after `head`; `began` once the client may have seen a byte."""
+
+    def __init__(self, lane: FrontLane, outlet: Outlet, span: Span, head: bytes) -> None:
+        self._lane = lane
+        self._outlet = outlet
+        self._head = head
+        self._end = span.offset + span.length
+        self._sent = span.offset
+        self._planned = span.offset
+        self._pieces: deque[Piece] = deque()
+        self._holder = lane.slots.enter()
+        self._surrendered = False
+        self.began = False
+        assert lane.image is not None
+        # A small body is read as it is: to ask would cost as much as to read.
+        asks = lane.image.has_extents and span.length > 2 * lane.slot_bytes
+        self._foresight = Foresight(lane, self._holder, span.offset, self._end, asks)
+
+    async def run(self) -> None:
+        """Send it all. Raises ClientGone, BodyBroken, LaneLost, or RequestError if nothing was sent yet."""
+        try:
+            await self._outlet.begin()
+            while self._sent < self._end:
+                if not self._pieces:
+                    await self._plan_first()
+                self._plan_ahead()
+                await self._send_piece(self._pieces.popleft())
+            await self._send_head()
+        finally:
+            self._rewind()
+            self._foresight.forget_question()
+            self._lane.slots.leave(self._holder)
+
+    async def _send_head(self) -> None:
+        head, self._head = self._head, b""
+        if head:
+            self.began = True
+            await self._outlet.send_all(head)
+
+    # -- planning --------------------------------------------------------------------------------------------
+
+    async def _plan_first(self) -> None:
+        """Plan the next piece, waiting for knowledge and a slot as need be."""
+        while (run := self._foresight.run_at(self._planned)) is None:
+            await self._foresight.wait()
+        if run.zeros:
+            self._plan_zeros(run)
+            return
+        slot = self._lane.slots.take_nowait(self._holder)
+        if slot is None:
+            await self._foresight.settle()  # its question may hold the only slot that we may have
+            slot = await self._lane.take_slot(self._holder)
+        self._plan_read(run, slot)
+
+    def _plan_ahead(self) -> None:
+        """Plan as many pieces as the request's share of slots allows, without waiting."""
+        while self._planned < self._end and len(self._pieces) < MOST_PIECES:
+            self._foresight.look_ahead(self._planned)
+            run = self._foresight.run_at(self._planned)
+            if run is None:
+                return
+            if run.zeros:
+                self._plan_zeros(run)
+                continue
+            slot = self._lane.slots.take_nowait(self._holder)
+            if slot is None:
+                return
+            self._plan_read(run, slot)
+
+    def _plan_zeros(self, run: Run) -> None:
+        self._pieces.append(Piece(self._planned, run.end - self._planned, None, run.writes))
+        self._planned = run.end
+
+    def _plan_read(self, run: Run, slot: int) -> None:
+        boundary = self._planned + self._lane.slot_bytes - self._planned % self._lane.slot_bytes
+        length = min(boundary, run.end) - self._planned
+        in_flight = self._lane.submit(Kind.READ, self._planned, length, slot=slot)
+        self._pieces.append(Piece(self._planned, length, in_flight))
+        self._planned += length
+
+    def _rewind(self) -> None:
+        """Give back all that was planned and not sent; it is planned again from `_sent`."""
+        while self._pieces:
+            piece = self._pieces.pop()
+            if piece.in_flight is not None:
+                self._lane.abandon(piece.in_flight)
+        self._planned = self._sent
+
+    # -- sending ---------------------------------------------------------------------------------------------
+
+    async def _send_piece(self, piece: Piece) -> None:
+        if piece.in_flight is None:
+            await self._send_zeros(piece)
+            return
+        try:
+            completion = await piece.in_flight.done
+            if completion.status is not Status.OK:
+                self._fail(job_failed(completion, "read", piece.offset, piece.length))
+            await self._send_slot(piece, self._lane.views[piece.in_flight.job.slot])
+        finally:
+            if not self._surrendered:
+                self._lane.abandon(piece.in_flight)
+            self._surrendered = False
+
+    def _fail(self, error: Exception) -> None:
+        raise BodyBroken(str(error)) if self.began else error
+
+    async def _send_slot(self, piece: Piece, view: memoryview) -> None:
+        at = 0
+        while at < piece.length:
+            rest = view[at : piece.length]
+            sent = self._took_head(self._outlet.send(self._head, rest) if self._head else self._outlet.send(rest))
+            at += sent
+            self._sent += sent
+            if at < piece.length and not await self._writable(piece):
+                return
+
+    def _took_head(self, sent: int) -> int:
+        """How much of `sent` was body: the head goes first."""
+        self.began = self.began or sent > 0
+        head = min(sent, len(self._head))
+        self._head = self._head[head:]
+        return sent - head
+
+    async def _writable(self, piece: Piece) -> bool:
+        """Wait for the client; False if others needed the slots meanwhile and this request gave them up."""
+
+        def surrender() -> None:
+            self._surrendered = True
+            if piece.in_flight is not None:
+                self._lane.abandon(piece.in_flight)
+            self._rewind()
+            self._foresight.forget(self._sent)
+
+        self._lane.stalled(surrender)
+        try:
+            await self._outlet.writable()
+        finally:
+            self._lane.moving(surrender)
+        return not self._surrendered
+
+    async def _send_zeros(self, piece: Piece) -> None:
+        await self._send_head()
+        left, turn = piece.length, 0
+        while left:
+            if self._lane.writes_seen != piece.writes:
+                # Somebody wrote to the image since: what is left of the window is read.
+                self._rewind()
+                self._foresight.distrust(self._sent)
+                return
+            sent = self._outlet.send_zeros(left)
+            left, turn, self._sent = left - sent, turn + sent, self._sent + sent
+            if not sent and not await self._writable(piece):
+                self._surrendered = False
+                return
+            if turn >= TURN_BYTES:
+                turn = 0
+                await asyncio.sleep(0)

@@ -1,0 +1,50 @@
+"""What goes wrong with a request, as its client sees it: a status and one sentence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from workers.lane.front_lane import LaneLost
+from workers.lane.protocol import Completion, Status
+
+
+class RequestError(Exception):
+    """An answer other than success. `headers` are added to it; `lost` are ranges that must be sent again."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        headers: Sequence[tuple[str, str]] = (),
+        lost: list[tuple[int, int]] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers
+        self.lost = lost
+
+
+class ClientGone(Exception):
+    """The client has left, or made no progress in time: there is nobody to answer."""
+
+
+class BodyBroken(Exception):
+    """The image failed after the headers went out: the connection must be broken off."""
+
+
+def lane_lost(lost: LaneLost) -> RequestError:
+    """The export cannot be reached: 503 when trying again soon makes sense, else 502."""
+    if lost.retry_after_s is not None:
+        return RequestError(503, lost.reason, [("Retry-After", str(max(1, round(lost.retry_after_s))))])
+    return RequestError(502, lost.reason)
+
+
+def job_failed(completion: Completion, doing: str, offset: int, length: int) -> RequestError:
+    """The export refused a job: which bytes, and why."""
+    where = f"{doing} of {length} bytes at offset {offset}"
+    if completion.status is Status.GONE:
+        return RequestError(502, f"{where}: the NBD server is gone")
+    reason = os.strerror(completion.value) if completion.value else completion.status.name
+    return RequestError(500, f"{where}: {reason}")

@@ -1,0 +1,120 @@
+"""The client's side of a request body: the kernel copies it from the socket straight into the slots.
+
+For the time of the body this is the connection's protocol, in the place of Sanic's. `get_buffer` is the slot, so
+there is no buffer in between; it is never longer than what is left of the body, so the next request on the
+connection stays in the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+from sanic import Request
+
+from mover.front import sanic_seam
+
+
+class Filler(Protocol):
+    """Who gives room for the body."""
+
+    def filled(self) -> memoryview | None:
+        """The room given before is full; the next one, or None to wait for `give`."""
+
+
+class Intake(asyncio.BufferedProtocol):
+    """Takes `length` bytes of a request's body into rooms that `filler` gives."""
+
+    def __init__(self, request: Request, length: int, filler: Filler) -> None:
+        self._request = request
+        self._transport = sanic_seam.transport(request)
+        self._before = sanic_seam.handler_protocol(request)
+        self._filler = filler
+        self._left = length
+        self._room: memoryview | None = None
+        self._at = 0
+        self._reading = True
+        self.progressed_s = time.monotonic()
+
+    @property
+    def left(self) -> int:
+        """Bytes of the body that have not come yet."""
+        return self._left
+
+    @property
+    def hungry(self) -> bool:
+        """There is more to come and no room for it."""
+        return self._room is None and self._left > 0
+
+    def begin(self) -> None:
+        """Take the connection over; nothing is read until `give`."""
+        self._pause()
+        self._transport.set_protocol(self)
+
+    def end(self) -> None:
+        """Give the connection back to Sanic: what stands in the socket is its next request, or a body refused."""
+        self._room = None
+        self._transport.set_protocol(self._before)
+        sanic_seam.body_taken(self._request, self._left)
+        self._resume()
+
+    def give(self, room: memoryview) -> None:
+        """Room for the next bytes: first those that Sanic's buffer has, then the socket's."""
+        self._room, self._at = room, 0
+        while self._room is not None:
+            buffered = sanic_seam.take_buffered(self._request, min(len(self._room) - self._at, self._left))
+            if not buffered:
+                break
+            self._room[self._at : self._at + len(buffered)] = buffered
+            self._advance(len(buffered))
+        if self._room is not None:
+            self._resume()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the transport puts what it reads: never an empty view."""
+        assert self._room is not None
+        return self._room[self._at : self._at + self._left]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So much has come."""
+        self._advance(nbytes)
+        if self._room is None:
+            self._pause()
+
+    def _advance(self, count: int) -> None:
+        self._at += count
+        self._left -= count
+        self.progressed_s = time.monotonic()
+        sanic_seam.progress(self._request)
+        if self._left == 0 or (self._room is not None and self._at == len(self._room)):
+            self._room, self._at = None, 0
+            self._room = self._filler.filled()
+
+    def _pause(self) -> None:
+        if self._reading and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._reading = False
+
+    def _resume(self) -> None:
+        if not self._reading and not self._transport.is_closing():
+            self._transport.resume_reading()
+        self._reading = True
+
+    # What is not about the body goes on to Sanic's protocol, which cancels the request when the client leaves.
+
+    def eof_received(self) -> bool:
+        """The client sends no more: a body that is not whole ends the connection."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client left."""
+        self._before.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The transport is full."""
+        self._before.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The transport has room."""
+        self._before.resume_writing()

@@ -1,0 +1,223 @@
+"""A front end's link to the supervisor: tickets come in, lanes are opened and kept.
+
+No request asks the supervisor anything but, on the first use of an export, for its lane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+from itertools import count
+
+import msgspec
+
+from config.export import Export
+from config.log import facts
+from config.settings import FrontSettings
+from mover.serve.messages import (
+    VERSION,
+    AskWorkers,
+    Begin,
+    CloseLane,
+    Drain,
+    FrontEndHello,
+    FrontEndReady,
+    LaneRefused,
+    LaneSocket,
+    OpenLane,
+    Ticket,
+    Tickets,
+    TicketsApplied,
+    ToFrontEnd,
+    WorkersAnswer,
+)
+from workers.lane.channel import Channel, ChannelBroken, ChannelClosed
+from workers.lane.front_lane import FrontLane, LaneLost
+from workers.lane.protocol import ImageFacts
+
+log = logging.getLogger(__name__)
+
+
+class Link:
+    """Tickets by id, lanes by export, and the channel they come from."""
+
+    def __init__(self, channel: Channel[ToFrontEnd], settings: FrontSettings, drain: Callable[[], None]) -> None:
+        self.tickets: dict[str, Ticket] = {}
+        self.supervised = True
+        self._channel = channel
+        self._settings = settings
+        self._drain = drain
+        self._loop = asyncio.get_running_loop()
+        self._numbers = count(1)
+        self._lanes: dict[str, FrontLane] = {}
+        self._by_number: dict[int, FrontLane] = {}
+        self._users: dict[int, int] = {}
+        self._idle: dict[int, asyncio.TimerHandle] = {}
+        self._questions: dict[int, tuple[asyncio.Future[bytes], list[bytes]]] = {}
+
+    def begin(self) -> None:
+        """Greet the supervisor and listen to it; what it has pushed already is in force when this returns."""
+        self._send(FrontEndHello(VERSION, os.getpid()))
+        self._loop.add_reader(self._channel.fileno(), self._on_message)
+        self._on_message()
+
+    def ready(self) -> None:
+        """Tell the supervisor that the listeners answer."""
+        self._send(FrontEndReady())
+
+    # -- messages --------------------------------------------------------------------------------------------
+
+    def _send(self, message: msgspec.Struct) -> None:
+        if not self.supervised:
+            return
+        try:
+            self._channel.send(message)
+        except (ChannelClosed, ChannelBroken) as error:
+            self._lose_supervisor(str(error))
+        if self._channel.backlog:
+            self._loop.add_writer(self._channel.fileno(), self._on_writable)
+
+    def _on_writable(self) -> None:
+        if self._channel.flush():
+            self._loop.remove_writer(self._channel.fileno())
+
+    def _on_message(self) -> None:
+        try:
+            while (received := self._channel.receive()) is not None:
+                self._handle(*received)
+        except (ChannelClosed, ChannelBroken) as error:
+            self._lose_supervisor(str(error))
+
+    def _lose_supervisor(self, reason: str) -> None:
+        """Finish what is in flight, and leave: nobody would restart or watch us any more."""
+        if self.supervised:
+            log.warning("supervisor gone", extra=facts(reason=reason))
+            self.supervised = False
+            self._loop.remove_reader(self._channel.fileno())
+            self._drain()
+
+    def _handle(self, message: ToFrontEnd, fds: list[int]) -> None:
+        match message:
+            case Tickets():
+                self._apply(message)
+            case LaneSocket():
+                self._attach(message, socket.socket(fileno=fds[0]))
+            case LaneRefused():
+                lane = self._by_number.get(message.lane)
+                if lane is not None:
+                    lane.close(message.reason, message.retry_after_s)
+            case WorkersAnswer():
+                self._collect(message)
+            case Drain():
+                self._drain()
+            case Begin():
+                raise ChannelBroken("a second Begin")
+
+    def _apply(self, change: Tickets) -> None:
+        for removed in change.removed:
+            self.tickets.pop(removed, None)
+        for ticket in change.installed:
+            self.tickets[ticket.id] = ticket
+        self._send(TicketsApplied(change.number))
+
+    # -- lanes -----------------------------------------------------------------------------------------------
+
+    async def lane(self, export: Export) -> tuple[FrontLane, ImageFacts]:
+        """An open lane to the export's worker, in use until `leave`. Raises LaneLost."""
+        lane = self._lanes.get(export.key)
+        if lane is None:
+            lane = self._open(export)
+        self._users[lane.number] += 1
+        if lane.image is not None and lane.lost is None:
+            return lane, lane.image
+        try:
+            async with asyncio.timeout(self._settings.open_s):
+                return lane, await lane.opened()
+        except TimeoutError:
+            self.leave(lane)
+            raise LaneLost(f"the image's worker did not answer within {self._settings.open_s:g} s", 1.0) from None
+        except BaseException:
+            self.leave(lane)
+            raise
+
+    def leave(self, lane: FrontLane) -> None:
+        """A request is done with the lane; without any it is closed after a while."""
+        users = self._users.get(lane.number, 0) - 1
+        if users < 0:
+            return
+        self._users[lane.number] = users
+        if users == 0 and lane.lost is None:
+            if lane.number in self._idle:
+                self._idle[lane.number].cancel()
+            self._idle[lane.number] = self._loop.call_later(self._settings.lane_idle_s, self._close_idle, lane)
+
+    def _open(self, export: Export) -> FrontLane:
+        if not self.supervised:
+            raise LaneLost("the service is going down")
+        settings = self._settings
+        lane = FrontLane(
+            next(self._numbers),
+            settings.slots,
+            settings.slot_bytes,
+            settings.request_slots,
+            settings.replay_s,
+            lambda closed: self._closed(export.key, closed),
+        )
+        self._lanes[export.key] = self._by_number[lane.number] = lane
+        self._users[lane.number] = 0
+        self._send(OpenLane(lane.number, export, settings.slots * settings.slot_bytes))
+        return lane
+
+    def _attach(self, message: LaneSocket, sock: socket.socket) -> None:
+        lane = self._by_number.get(message.lane)
+        if lane is None:
+            sock.close()
+            return
+        log.debug("lane attached", extra=facts(lane=message.lane, generation=message.generation))
+        lane.attach(sock, message.generation)
+
+    def _close_idle(self, lane: FrontLane) -> None:
+        if not self._users.get(lane.number):
+            lane.close("idle")
+
+    def _closed(self, key: str, lane: FrontLane) -> None:
+        assert lane.lost is not None
+        log.info("lane closed", extra=facts(lane=lane.number, reason=lane.lost.reason))
+        if self._lanes.get(key) is lane:
+            del self._lanes[key]
+        del self._by_number[lane.number]
+        self._users.pop(lane.number, None)
+        timer = self._idle.pop(lane.number, None)
+        if timer is not None:
+            timer.cancel()
+        self._send(CloseLane(lane.number))
+
+    def close_lanes(self) -> None:
+        """The process ends."""
+        for lane in list(self._by_number.values()):
+            lane.close("the service is going down")
+
+    # -- workers ---------------------------------------------------------------------------------------------
+
+    async def workers(self) -> bytes:
+        """The JSON body of `GET /workers`. Raises LaneLost when the supervisor does not answer."""
+        question = next(self._numbers)
+        future: asyncio.Future[bytes] = self._loop.create_future()
+        self._questions[question] = (future, [])
+        try:
+            self._send(AskWorkers(question))
+            async with asyncio.timeout(self._settings.open_s):
+                return await future
+        except TimeoutError:
+            raise LaneLost("the supervisor does not answer", 1.0) from None
+        finally:
+            del self._questions[question]
+
+    def _collect(self, answer: WorkersAnswer) -> None:
+        future, pieces = self._questions.get(answer.question, (None, []))
+        pieces.append(answer.body)
+        if future is not None and not answer.more and not future.done():
+            future.set_result(b"".join(pieces))

@@ -1,0 +1,222 @@
+"""The only file that touches Sanic's private parts, one function per thing it takes from Sanic.
+
+Mover writes its responses itself, head and body, and takes request bodies from the transport without Sanic's
+buffer in between. Sanic then has to find its stream in the state that its own response would have left.
+`tests/front/test_sanic_seam.py` tests every attribute used here against the pinned version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any, cast
+
+from sanic import Request, Sanic
+from sanic.http.constants import Stage
+from sanic.response import HTTPResponse
+
+Headers = Sequence[tuple[str, str]]
+
+# A refused body up to this size and time is read and dropped, so that the connection can go on.
+DRAIN_BYTES = 1024 * 1024
+DRAIN_S = 1.0
+
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+class Sent(HTTPResponse):
+    """A response that was written already: all that Sanic still has to do is to see it as finished."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status=status)
+
+    async def send(self, data: Any = None, end_stream: bool | None = None) -> None:
+        """Leave the stream as Sanic's own response would."""
+        http: Any = self.stream
+        if http is not None and http.stage is Stage.HANDLER:
+            http.response_func = None
+            http.stage = Stage.IDLE
+
+
+def transport(request: Request) -> asyncio.Transport:
+    """The connection's transport."""
+    found: Any = request.transport
+    return cast(asyncio.Transport, found)
+
+
+def _http(request: Request) -> Any:
+    return request.stream
+
+
+def configure(app: Sanic[Any, Any], keep_alive_s: float) -> None:
+    """Sanic's own limits: ours replace the one on responses, which would end every long body."""
+    app.config.RESPONSE_TIMEOUT = 10**9
+    app.config.REQUEST_TIMEOUT = 60
+    app.config.KEEP_ALIVE_TIMEOUT = keep_alive_s
+    app.config.REQUEST_MAX_SIZE = DRAIN_BYTES
+    app.config.ACCESS_LOG = False
+
+
+def head(request: Request, status: int, headers: Headers) -> bytes:
+    """A response's head; `Connection` says what the stream will do."""
+    http = _http(request)
+    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    lines.append("Connection: keep-alive" if http.keep_alive else "Connection: close")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+
+
+async def reply(request: Request, status: int, headers: Headers, body: bytes = b"") -> Sent:
+    """Write a whole response. The answer to HEAD has the headers of the body and not the body."""
+    http = _http(request)
+    data = head(request, status, headers)
+    if body and not http.head_only:
+        data += body
+    http.expecting_continue = False
+    await http.protocol.send(data)
+    return Sent(status)
+
+
+class ChunkedBody:
+    """A response whose length is not known before its end."""
+
+    def __init__(self, request: Request, status: int, headers: Headers) -> None:
+        self._request = request
+        self._status = status
+        self._headers = [*headers, ("Transfer-Encoding", "chunked")]
+
+    async def begin(self) -> None:
+        """Write the head."""
+        await reply(self._request, self._status, self._headers)
+
+    async def send(self, data: bytes) -> None:
+        """Write a piece that is not empty, at the client's pace."""
+        if not _http(self._request).head_only:
+            await _http(self._request).protocol.send(b"%x\r\n%b\r\n" % (len(data), data))
+
+    async def end(self) -> Sent:
+        """The body is whole."""
+        if not _http(self._request).head_only:
+            await _http(self._request).protocol.send(b"0\r\n\r\n")
+        return Sent(self._status)
+
+
+def close_after(request: Request) -> None:
+    """This answer is the connection's last."""
+    _http(request).keep_alive = False
+
+
+def progress(request: Request) -> None:
+    """The client moves: Sanic's clock for this connection starts again."""
+    _http(request).protocol._time = time.monotonic()
+
+
+def body_left(request: Request) -> int | None:
+    """Bytes of the request's body that were not read yet; None if its end is not known (chunked)."""
+    http = _http(request)
+    if not http.request_body:
+        return 0
+    return None if http.request_body == "chunked" else http.request_bytes_left
+
+
+def expects_continue(request: Request) -> bool:
+    """The client waits for `100 Continue` before it sends the body."""
+    return bool(_http(request).expecting_continue)
+
+
+async def send_continue(request: Request) -> None:
+    """Ask for the body, if the client waits to be asked."""
+    http = _http(request)
+    if http.expecting_continue:
+        http.expecting_continue = False
+        await http.protocol.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def take_buffered(request: Request, most: int) -> bytes:
+    """Up to `most` bytes of the body that stand in Sanic's receive buffer already."""
+    buffer = _http(request).recv_buffer
+    data = bytes(buffer[:most])
+    del buffer[: len(data)]
+    return data
+
+
+def body_taken(request: Request, left: int) -> None:
+    """The body was read past Sanic but for its last `left` bytes."""
+    http = _http(request)
+    http.request_bytes_left = left
+    if not left:
+        http.request_body = None
+
+
+async def read_body(request: Request, most: int) -> bytes | None:
+    """The whole body, if it has at most `most` bytes, else None."""
+    left = body_left(request)
+    if left is not None and left > most:
+        return None
+    _http(request).request_max_size = most
+    parts = []
+    total = 0
+    while (part := await _http(request).read()) is not None:
+        parts.append(part)
+        total += len(part)
+        if total > most:
+            return None
+    return b"".join(parts)
+
+
+async def settle_refused_body(request: Request) -> None:
+    """Before a refusal is answered: drop a small body; a large or late one costs the connection."""
+    left = body_left(request)
+    if left == 0:
+        return
+    if left is None or left > DRAIN_BYTES or expects_continue(request):
+        close_after(request)
+        return
+    try:
+        await asyncio.wait_for(read_body(request, DRAIN_BYTES), DRAIN_S)
+    except TimeoutError:
+        close_after(request)
+
+
+async def linger(request: Request) -> None:
+    """After a refusal that left a body unread: say that we are done, and let the client read the answer.
+
+    Closing at once would reset the connection under the answer. What still comes is dropped, for a while.
+    """
+    http = _http(request)
+    if http.keep_alive or not http.request_body:
+        return
+    http.request_body = None
+    carrier = http.protocol.transport
+    if carrier.can_write_eof():
+        carrier.write_eof()
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            while not carrier.is_closing():
+                http.recv_buffer.clear()
+                await http._receive_more()
+    except TimeoutError:
+        pass
+    http.recv_buffer.clear()
+
+
+def over_unix(request: Request) -> bool:
+    """The client came by the Unix socket, so it is on this host."""
+    sock = transport(request).get_extra_info("socket")
+    return sock is not None and sock.family == socket.AF_UNIX
+
+
+def handler_protocol(request: Request) -> asyncio.Protocol:
+    """Sanic's protocol object, to be put back when a body was taken past it."""
+    protocol: asyncio.Protocol = _http(request).protocol
+    return protocol
+
+
+def close_if_idle(connections: set[Any]) -> None:
+    """Close the connections that have no request under way; the others are told with their answer."""
+    for connection in list(connections):
+        if not connection.close_if_idle() and connection.http is not None:
+            connection.http.keep_alive = False

@@ -1,0 +1,134 @@
+"""The body of a PUT: from the client into slots, from each full slot a WRITE, until the server confirmed them all.
+
+A slot's bytes stay where they are until its write is confirmed; if the worker dies, the lane submits it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from sanic import Request
+
+from mover.front import sanic_seam
+from mover.front.errors import ClientGone, RequestError, job_failed
+from mover.front.intake import Intake
+from mover.front.ranges import Span
+from workers.lane.front_lane import FrontLane, InFlight, LaneLost
+from workers.lane.protocol import Completion, Kind, Status
+
+
+class Upload:
+    """Writes a request's body to `span` of the lane's image, for the ledger's `transfer`."""
+
+    def __init__(
+        self, lane: FrontLane, request: Request, span: Span, transfer: int, flags: int, progress_s: float
+    ) -> None:
+        self._lane = lane
+        self._request = request
+        self._transfer = transfer
+        self._flags = flags
+        self._progress_s = progress_s
+        self._at = span.offset
+        self._end = span.offset + span.length
+        self._holder = lane.slots.enter()
+        self._slot = -1
+        self._room_bytes = 0
+        self._writes: set[InFlight] = set()
+        self._error: RequestError | LaneLost | None = None
+        self._changed = asyncio.Event()
+        self._intake = Intake(request, span.length, self)
+
+    async def run(self) -> None:
+        """Receive and write it all. Raises RequestError or LaneLost at the first failure, or ClientGone."""
+        await sanic_seam.send_continue(self._request)
+        self._intake.begin()
+        try:
+            await self._receive()
+            await self._confirm()
+        finally:
+            self._leave()
+
+    async def _receive(self) -> None:
+        while self._intake.left and self._error is None:
+            if self._intake.hungry:
+                self._slot = await self._lane.take_slot(self._holder)
+                self._intake.give(self._room())
+            elif not await self._wait_for_change():
+                raise ClientGone
+        if self._error is not None:
+            raise self._error
+
+    async def _wait_for_change(self) -> bool:
+        """Wait until a slot is needed or a write has failed; False when the client sends nothing for too long."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(self._progress_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return time.monotonic() - self._intake.progressed_s < self._progress_s
+        return True
+
+    async def _confirm(self) -> None:
+        while self._writes and self._error is None:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._error is not None:
+            raise self._error
+
+    def _room(self) -> memoryview:
+        """The part of the taken slot that the next chunk fills: up to the image's next slot boundary."""
+        boundary = self._at + self._lane.slot_bytes - self._at % self._lane.slot_bytes
+        self._room_bytes = min(boundary, self._end) - self._at
+        return self._lane.views[self._slot][: self._room_bytes]
+
+    def filled(self) -> memoryview | None:
+        """Submit the full slot, and give the next one if there is one at once."""
+        try:
+            in_flight = self._lane.submit(
+                Kind.WRITE, self._at, self._room_bytes, slot=self._slot, transfer=self._transfer, flags=self._flags
+            )
+        except LaneLost as lost:
+            self._fail(lost)
+            return None
+        self._slot = -1
+        self._at += self._room_bytes
+        self._writes.add(in_flight)
+        in_flight.done.add_done_callback(lambda done: self._written(in_flight, done))
+        slot = self._lane.slots.take_nowait(self._holder) if self._at < self._end else None
+        if slot is None:
+            self._changed.set()
+            return None
+        self._slot = slot
+        return self._room()
+
+    def _written(self, in_flight: InFlight, done: asyncio.Future[Completion]) -> None:
+        if in_flight not in self._writes:
+            return
+        self._writes.discard(in_flight)
+        if (lost := done.exception()) is not None:
+            assert isinstance(lost, LaneLost)
+            self._fail(lost)
+            return
+        self._lane.give_back(in_flight.job.slot)
+        completion = done.result()
+        if completion.status is not Status.OK:
+            self._fail(job_failed(completion, "write", in_flight.job.offset, in_flight.job.length))
+        if not self._writes:
+            self._changed.set()
+
+    def _fail(self, error: RequestError | LaneLost) -> None:
+        """The first error wins."""
+        self._error = self._error or error
+        self._changed.set()
+
+    def _leave(self) -> None:
+        if self._slot >= 0:
+            self._lane.give_back(self._slot)
+        writes, self._writes = self._writes, set()
+        for in_flight in writes:
+            self._lane.abandon(in_flight)
+        self._lane.slots.leave(self._holder)
+        if self._intake.left:
+            sanic_seam.close_after(self._request)
+        self._intake.end()

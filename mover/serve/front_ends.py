@@ -1,0 +1,155 @@
+"""All front ends: started, kept running, told of tickets, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from config.export import Export
+from config.log import facts
+from config.settings import Settings
+from mover.serve.errors import CannotStart
+from mover.serve.front_end import Desk, FrontEnd
+from mover.serve.listeners import Listeners
+from mover.serve.messages import Tickets
+from mover.serve.programs import Programs
+from mover.serve.restarts import Backoff
+from mover.serve.states import FrontEndState
+from mover.serve.tickets import TicketBook
+
+log = logging.getLogger(__name__)
+
+# A front end that dies so often before any start succeeded will not come: the start fails.
+START_ATTEMPTS = 3
+# Front ends keep the deadline themselves; this much later the supervisor ends those left over.
+DRAIN_GRACE_S = 1.0
+
+
+class FrontEnds:
+    """As many front ends as the settings say; `ready` is done when all of them serve for the first time.
+
+    `ready` fails with CannotStart when that is hopeless.
+    """
+
+    def __init__(
+        self, programs: Programs, settings: Settings, listeners: Listeners, tickets: TicketBook, desk: Desk
+    ) -> None:
+        self._programs = programs
+        self._settings = settings
+        self._listeners = listeners
+        self._tickets = tickets
+        self._desk = desk
+        self._loop = asyncio.get_running_loop()
+        self._backoffs = {
+            number: Backoff(settings.supervisor.backoff_s) for number in range(1, settings.serve.front_ends + 1)
+        }
+        self._running: dict[int, FrontEnd] = {}
+        self._restarts: dict[int, asyncio.TimerHandle] = {}
+        self._settled: list[tuple[int, asyncio.Future[None]]] = []
+        self._none_left = asyncio.Event()
+        self._closing = False
+        self.ready: asyncio.Future[None] = self._loop.create_future()
+
+    def start(self) -> None:
+        """Start all of them."""
+        for number in self._backoffs:
+            self._start(number)
+
+    async def install(
+        self, ticket_id: str, export: Export, *, write: bool = True, sparse: bool = False, filename: str | None = None
+    ) -> None:
+        """Put a ticket in force; returns when every live front end has applied it."""
+        await self._push(self._tickets.install(ticket_id, export, write=write, sparse=sparse, filename=filename))
+
+    async def remove(self, ticket_id: str) -> None:
+        """Take a ticket out of force, if it is there; returns when every live front end has applied that."""
+        change = self._tickets.remove(ticket_id)
+        if change is not None:
+            await self._push(change)
+
+    async def drain(self, deadline_s: float) -> None:
+        """Ask all of them to finish and exit; returns when they have, those left over after the deadline killed."""
+        self._close()
+        for front_end in list(self._running.values()):
+            front_end.drain(deadline_s)
+        try:
+            async with asyncio.timeout(deadline_s + DRAIN_GRACE_S):
+                await self._none_left.wait()
+        except TimeoutError:
+            await self.kill("it did not drain in time")
+
+    async def kill(self, why: str = "") -> None:
+        """End all of them at once, and wait until they have ended."""
+        self._close()
+        for front_end in list(self._running.values()):
+            front_end.kill(why)
+        await self._none_left.wait()
+
+    # -- what the front ends report --------------------------------------------------------------------------
+
+    def front_end_ready(self, front_end: FrontEnd) -> None:
+        """It serves: perhaps the last one to do so."""
+        log.info("front end ready", extra=facts(front_end=front_end.number, pid=front_end.pid))
+        states = [one.state for one in self._running.values()]
+        if states.count(FrontEndState.READY) == len(self._backoffs) and not self.ready.done():
+            self.ready.set_result(None)
+
+    def front_end_applied(self) -> None:
+        """Some changes may be in force everywhere now."""
+        for number, settled in self._settled:
+            if self._tickets.settled(number) and not settled.done():
+                settled.set_result(None)
+        self._settled = [(number, settled) for number, settled in self._settled if not settled.done()]
+
+    def front_end_ended(self, front_end: FrontEnd, status: int) -> None:
+        """It is gone: nobody waits for its acknowledgements, and another one takes its place."""
+        del self._running[front_end.number]
+        self.front_end_applied()
+        if front_end.mixed_versions is not None:
+            advice = "restart Mover after an upgrade, and see that one version of it is installed"
+            self._hopeless("start", front_end.mixed_versions, advice)
+        self._ended(front_end.number, f"ended with status {status}")
+
+    # -- how they are kept running ---------------------------------------------------------------------------
+
+    def _start(self, number: int) -> None:
+        self._restarts.pop(number, None)
+        self._backoffs[number].started(self._loop.time())
+        try:
+            self._running[number] = FrontEnd(
+                number, self._programs, self._settings, self._listeners, self._tickets, self._desk, self
+            )
+        except OSError as error:
+            self._ended(number, f"could not be started: {error}")
+
+    def _ended(self, number: int, how: str) -> None:
+        if self._closing:
+            self._check_none_left()
+            return
+        pause_s = self._backoffs[number].died(self._loop.time())
+        log.error("front end ended", extra=facts(front_end=number, how=how, restart_in_s=pause_s))
+        if self._backoffs[number].deaths >= START_ATTEMPTS:
+            self._hopeless("start", f"front end {number} {how}, {START_ATTEMPTS} times", "see the lines above")
+        self._restarts[number] = self._loop.call_later(pause_s, self._start, number)
+
+    def _hopeless(self, what: str, why: str, advice: str) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(CannotStart(what, why, advice))
+
+    async def _push(self, change: Tickets) -> None:
+        settled = self._loop.create_future()
+        self._settled.append((change.number, settled))
+        for front_end in list(self._running.values()):
+            front_end.push(change)
+        self.front_end_applied()
+        await settled
+
+    def _close(self) -> None:
+        self._closing = True
+        for timer in self._restarts.values():
+            timer.cancel()
+        self._check_none_left()
+
+    def _check_none_left(self) -> None:
+        if not self._running:
+            self._none_left.set()

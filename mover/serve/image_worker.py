@@ -1,0 +1,275 @@
+"""The worker of one export through its lives: started on demand, fenced when dead, restarted, given up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+
+from config.log import facts
+from config.settings import Settings
+from mover.serve.connections import Connections
+from mover.serve.doubts import Doubts
+from mover.serve.errors import Misbehaved
+from mover.serve.fence import Fenced
+from mover.serve.introduce import introduce
+from mover.serve.lanes import Lane, LaneBook
+from mover.serve.ledgers import KeptLedger, LedgerBroken
+from mover.serve.messages import LaneRefused
+from mover.serve.processes import Child
+from mover.serve.programs import Programs
+from mover.serve.restarts import Deaths
+from mover.serve.states import WORKER_STATES, WorkerEvent, WorkerState
+from workers.messages import (
+    VERSION,
+    AskStatistics,
+    Connected,
+    Disconnected,
+    FromWorker,
+    Leave,
+    Serve,
+    Statistics,
+    WorkerHello,
+)
+
+log = logging.getLogger(__name__)
+
+HELLO_S = 10.0
+
+
+@dataclass(frozen=True)
+class House:
+    """What all workers share."""
+
+    programs: Programs
+    settings: Settings
+    lanes: LaneBook
+    generations: Iterator[int]  # of every start and every attachment, always increasing
+
+
+class ImageWorker:
+    """The worker of the export `key`; it exists as an object from the export's first lane to the supervisor's end."""
+
+    def __init__(self, key: str, house: House) -> None:
+        self.key = key
+        self.state = WorkerState.ABSENT
+        self.restarts = 0
+        self.ended = asyncio.Event()  # set whenever no process of this export runs
+        self.ended.set()
+        self._house = house
+        self._loop = asyncio.get_running_loop()
+        self._child: Child[FromWorker] | None = None
+        self._connections = Connections()
+        self._ledger = KeptLedger()
+        self._deaths = Deaths(house.settings.supervisor.deaths, house.settings.supervisor.backoff_s)
+        self._doubts = Doubts()
+        self._server_lost = False
+        self._not_before_s = 0.0
+        self._fault: str | None = None
+        self._hello: asyncio.TimerHandle | None = None
+        self._start_timer: asyncio.TimerHandle | None = None
+        self._after_death: asyncio.Task[None] | None = None
+        self._closing = False
+        self._lane_numbers = count(1)
+        self._questions = count(1)
+        self._answers: dict[int, asyncio.Future[Statistics | None]] = {}
+
+    # -- what the house asks of it ---------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int | None:
+        """The running worker's process id."""
+        return self._child.pid if self._child is not None else None
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """The lanes that front ends hold open to this export."""
+        return self._house.lanes.of_export(self.key)
+
+    def want(self, lane: Lane) -> None:
+        """A lane of the book is new: attach it, now or when the worker is there; or refuse it for some seconds."""
+        pause_s = self._not_before_s - self._loop.time()
+        if self.state is WorkerState.RUNNING:
+            self._introduce(lane)
+        elif self.state is WorkerState.ABSENT and pause_s > 0:
+            self._refuse(lane, "the image's worker was given up a moment ago", pause_s)
+        elif self.state is WorkerState.ABSENT:
+            self._start(lane)
+
+    async def statistics(self) -> Statistics | None:
+        """What the worker says of itself; None if there is none, or it ends before it answers."""
+        if self._child is None:
+            return None
+        question = next(self._questions)
+        answer: asyncio.Future[Statistics | None] = self._loop.create_future()
+        self._answers[question] = answer
+        self._child.send(AskStatistics(question))
+        try:
+            return await answer
+        finally:
+            self._answers.pop(question, None)
+
+    def leave(self) -> None:
+        """Ask the worker to finish and exit; there will be no successor."""
+        self._close()
+        if self._child is not None:
+            self._child.send(Leave())
+
+    def kill(self) -> None:
+        """End the worker at once; there will be no successor."""
+        self._close()
+        if self._child is not None:
+            self._child.kill()
+
+    # -- its lives -------------------------------------------------------------------------------------------
+
+    def _start(self, first: Lane) -> None:
+        if self.state is WorkerState.PAUSED:
+            self.restarts += 1
+        self._move(WorkerEvent.START)
+        self.ended.clear()
+        programs = self._house.programs
+        try:
+            self._child = Child(programs.worker, programs.environment, FromWorker, self._on_message, self._on_end)
+        except OSError as error:
+            log.error("cannot start a worker", extra=facts(export=self.key, why=error))
+            self._loop.call_soon(self._on_end, None)
+            return
+        self._hello = self._child.within(HELLO_S, f"no hello within {HELLO_S:g} s")
+        self._child.send(self._serve(first), [self._ledger.fd])
+        log.info("worker started", extra=facts(export=self.key, pid=self._child.pid))
+        for lane in self.lanes:
+            self._introduce(lane)
+
+    def _serve(self, first: Lane) -> Serve:
+        return Serve(
+            VERSION,
+            next(self._house.generations),
+            first.export,
+            self._house.settings.worker,
+            list(self._doubts.ranges),
+            self._doubts.until_s,
+            self._server_lost,
+            self._house.settings.log,
+        )
+
+    def _introduce(self, lane: Lane) -> None:
+        assert self._child is not None
+        introduce(lane, self._child, next(self._lane_numbers), next(self._house.generations))
+
+    def _on_message(self, message: FromWorker, fds: list[int]) -> None:
+        if isinstance(message, WorkerHello):
+            self._on_hello(message)
+        elif self._hello is not None:
+            raise Misbehaved("it spoke before it said hello")
+        elif isinstance(message, Connected):
+            self._connections.keep(message.connection, fds)
+            self._server_lost = False  # a worker connects only after it has brought its ledger up to date
+        elif isinstance(message, Disconnected):
+            self._connections.let_go(message.connection)
+        else:
+            self._answer(message.question, message)
+
+    def _answer(self, question: int, statistics: Statistics | None) -> None:
+        answer = self._answers.pop(question, None)
+        if answer is not None and not answer.done():
+            answer.set_result(statistics)
+
+    def _on_hello(self, message: WorkerHello) -> None:
+        if self._hello is None:
+            raise Misbehaved("it said hello twice")
+        if message.version != VERSION:
+            self._fault = (
+                f"the image's worker speaks version {message.version}, Mover version {VERSION}: "
+                "restart Mover after an upgrade"
+            )
+            raise Misbehaved(self._fault)
+        self._hello.cancel()
+        self._hello = None
+
+    def _on_end(self, status: int | None) -> None:
+        """The process is gone; `status` is None if it could not be started."""
+        self._child = None
+        self._hello = None
+        self.ended.set()
+        self._move(WorkerEvent.DIE)
+        for question in list(self._answers):
+            self._answer(question, None)
+        level = logging.INFO if status == 0 and not self.lanes else logging.WARNING
+        log.log(level, "worker ended", extra=facts(export=self.key, status=status, lanes=len(self.lanes)))
+        if self._closing:
+            self._connections.close()
+            self._move(WorkerEvent.REST)
+        else:
+            self._after_death = self._loop.create_task(self._fence_and_decide(status))
+
+    async def _fence_and_decide(self, status: int | None) -> None:
+        fences = await self._connections.fence(self._house.settings.worker.fence_s)
+        try:
+            self._judge(fences)
+        except LedgerBroken as error:
+            log.error("replaced a broken ledger", extra=facts(export=self.key, why=error))
+            self._ledger.close()
+            self._ledger = KeptLedger()
+            self._fault = f"the image's worker left a broken ledger: {error}"
+        if status == 0 and not self.lanes:
+            self._move(WorkerEvent.REST)
+        else:
+            self._decide()
+
+    def _judge(self, fences: list[Fenced]) -> None:
+        if any(one.server_lost for one in fences):
+            self._server_lost = True
+            log.warning("a worker's server was lost too", extra=facts(export=self.key))
+        worker = self._house.settings.worker
+        fenced = all(one.ended for one in fences)
+        begun = self._ledger.begun()
+        self._doubts = self._doubts.after_death(fenced, begun, self._loop.time(), worker.settle_s)
+        if not fenced:
+            log.warning("a fence failed", extra=facts(export=self.key, in_doubt=len(self._doubts.ranges)))
+
+    def _decide(self) -> None:
+        pause_s = self._deaths.died(self._ledger.completed())
+        if self._fault is not None:
+            reason, self._fault = self._fault, None
+            self._give_up(reason)
+        elif pause_s is None:
+            deaths = self._house.settings.supervisor.deaths
+            self._give_up(f"the image's worker died {deaths} times without completing a job")
+        elif self.lanes:
+            self._move(WorkerEvent.PAUSE)
+            self._start_timer = self._loop.call_later(pause_s, self._start_if_wanted)
+        else:
+            self._not_before_s = self._loop.time() + pause_s
+            self._move(WorkerEvent.REST)
+
+    def _start_if_wanted(self) -> None:
+        if self._closing or not self.lanes:
+            self._move(WorkerEvent.REST)
+        else:
+            self._start(self.lanes[0])
+
+    def _give_up(self, reason: str) -> None:
+        pause_s = self._house.settings.supervisor.backoff_s
+        log.error("worker given up", extra=facts(export=self.key, reason=reason))
+        self._not_before_s = self._loop.time() + pause_s
+        self._move(WorkerEvent.REST)
+        for lane in self.lanes:
+            self._refuse(lane, reason, pause_s)
+
+    def _refuse(self, lane: Lane, reason: str, retry_after_s: float) -> None:
+        self._house.lanes.remove(lane)
+        lane.front_end.send(LaneRefused(lane.number, reason, retry_after_s))
+
+    def _close(self) -> None:
+        self._closing = True
+        if self._start_timer is not None:
+            self._start_timer.cancel()
+        if self._after_death is not None:
+            self._after_death.cancel()
+
+    def _move(self, event: WorkerEvent) -> None:
+        old, self.state = self.state, WORKER_STATES[self.state, event]
+        log.debug("worker's state", extra=facts(export=self.key, old=old.name, new=self.state.name))

@@ -1,0 +1,69 @@
+"""All image workers: one per export, found by the export's key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from itertools import count
+
+from config.settings import Settings
+from mover.serve.image_worker import House, ImageWorker
+from mover.serve.lanes import FrontEndPort, Lane, LaneBook
+from mover.serve.messages import LaneRefused, OpenLane
+from mover.serve.programs import Programs
+
+ARENA_RETRY_S = 1.0
+
+
+class ImageWorkers:
+    """Opens and closes lanes, and ends all workers in the end."""
+
+    def __init__(self, programs: Programs, settings: Settings) -> None:
+        self.lanes = LaneBook(settings.supervisor.arena_limit_bytes)
+        self._house = House(programs, settings, self.lanes, count(1))
+        self._workers: dict[str, ImageWorker] = {}
+
+    def __iter__(self) -> Iterator[ImageWorker]:
+        return iter(self._workers.values())
+
+    def open_lane(self, front_end: FrontEndPort, message: OpenLane) -> None:
+        """Attach a new lane to its export's worker, or refuse it; its number must be free."""
+        if not self.lanes.has_room(message.arena_bytes):
+            limit = self.lanes.limit_bytes
+            reason = f"all images together have {limit} bytes of shared memory (supervisor.arena_limit_bytes) in use"
+            front_end.send(LaneRefused(message.lane, reason, ARENA_RETRY_S))
+            return
+        lane = Lane(front_end, message.lane, message.export, message.arena_bytes)
+        self.lanes.add(lane)
+        self._worker(message.export.key).want(lane)
+
+    def close_lane(self, front_end: FrontEndPort, number: int) -> None:
+        """Forget a lane; nothing happens if it was refused meanwhile."""
+        lane = self.lanes.get(front_end, number)
+        if lane is not None:
+            self.lanes.remove(lane)
+
+    def close_lanes(self, front_end: FrontEndPort) -> None:
+        """Forget all lanes of a front end that is dead."""
+        for lane in self.lanes.of_front_end(front_end):
+            self.lanes.remove(lane)
+
+    async def leave(self) -> None:
+        """Ask all workers to finish and exit, and wait until they have."""
+        for worker in self._workers.values():
+            worker.leave()
+        await self._all_ended()
+
+    async def kill(self) -> None:
+        """End all workers at once, and wait until they have ended."""
+        for worker in self._workers.values():
+            worker.kill()
+        await self._all_ended()
+
+    async def _all_ended(self) -> None:
+        await asyncio.gather(*(worker.ended.wait() for worker in self._workers.values()))
+
+    def _worker(self, key: str) -> ImageWorker:
+        if key not in self._workers:
+            self._workers[key] = ImageWorker(key, self._house)
+        return self._workers[key]

@@ -1,0 +1,161 @@
+"""The listening sockets: bound once by the supervisor, inherited by every front end it ever starts."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from types import TracebackType
+
+from config.settings import ServeSettings
+from mover.serve.errors import CannotStart
+
+# Connections that wait while front ends are busy or being replaced; the kernel cuts it to net.core.somaxconn.
+BACKLOG = 1024
+UNIX_SOCKET_MODE = 0o660
+
+
+class Listeners:
+    """The bound sockets; as a context manager they are closed, and the Unix socket's file removed, at the end."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        """Bind and listen. Raises CannotStart."""
+        self.tcp = bind_tcp(settings.listen, settings.port)
+        self.unix: socket.socket | None = None
+        self.unix_path = settings.unix_socket or None
+        try:
+            if self.unix_path is not None:
+                self.unix = bind_unix(self.unix_path)
+                self._file = os.lstat(self.unix_path)
+        except CannotStart:
+            self.tcp.close()
+            raise
+
+    def __enter__(self) -> Listeners:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        if self.unix_path is not None:
+            self._remove_file(self.unix_path)
+
+    @property
+    def fds(self) -> list[int]:
+        """The descriptors as Begin passes them: TCP first, then Unix."""
+        return [sock.fileno() for sock in (self.tcp, self.unix) if sock is not None]
+
+    @property
+    def addresses(self) -> str:
+        """Where clients find the service, as the ready line says it."""
+        host, port = self.tcp.getsockname()[:2]
+        shown = f"[{host}]" if self.tcp.family == socket.AF_INET6 else host
+        return f"http://{shown}:{port}" + (f" and unix:{self.unix_path}" if self.unix_path else "")
+
+    def close(self) -> None:
+        """Close our copies: when the last front end has closed its own, clients are refused."""
+        self.tcp.close()
+        if self.unix is not None:
+            self.unix.close()
+
+    def _remove_file(self, path: str) -> None:
+        """Remove the socket's file unless another one has taken its place."""
+        try:
+            now = os.lstat(path)
+            if (now.st_dev, now.st_ino) == (self._file.st_dev, self._file.st_ino):
+                os.unlink(path)
+        except FileNotFoundError:
+            pass  # somebody removed it for us
+
+
+def bind_tcp(host: str, port: int) -> socket.socket:
+    """A listening TCP socket. Raises CannotStart."""
+    what = f"listen on {host} port {port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise CannotStart(what, _why(error), "give an address of this host with --listen") from error
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        advice = "give another address with --listen or another port with --port, or stop whoever has it"
+        raise CannotStart(what, _why(error), advice) from error
+    return sock
+
+
+def bind_unix(path: str) -> socket.socket:
+    """A listening Unix socket, its file's mode 0660, in place of a stale one. Raises CannotStart."""
+    what = f"listen on {path}"
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path, what)
+        # bind() makes the file: the umask leaves no moment at which others may connect.
+        old_umask = os.umask(0o777 & ~UNIX_SOCKET_MODE)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(old_umask)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise CannotStart(what, _why(error), "give another path with --unix-socket") from error
+    except CannotStart:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_stale(path: str, what: str) -> None:
+    """Remove a socket's file that nobody listens on. Raises CannotStart for anything else that is there."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise CannotStart(
+            what, "a file that is no socket is there", "remove it or give another path with --unix-socket"
+        )
+    if not _refuses(path):
+        raise CannotStart(what, "another process serves there", "stop it or give another path with --unix-socket")
+    os.unlink(path)
+
+
+def _refuses(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except BlockingIOError:
+            return False  # its queue is full: somebody listens, and is busy
+        return False
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def make_state_dir(path: str) -> None:
+    """Make the state directory, mode 0700, unless it is there; it must be writable. Raises CannotStart."""
+    what = f"use the state directory {path}"
+    advice = "give another one with --state-dir or mend its permissions"
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass
+    except OSError as error:
+        raise CannotStart(what, _why(error), advice) from error
+    if not os.path.isdir(path):
+        raise CannotStart(what, "it is no directory", advice)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise CannotStart(what, "it is not writable", advice)

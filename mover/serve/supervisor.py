@@ -1,0 +1,129 @@
+"""The supervisor: front ends, workers and tickets together, from the start to the last child's end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+
+from config.export_url import parse_export
+from config.log import facts
+from config.settings import Settings
+from mover.serve.errors import Misbehaved
+from mover.serve.front_ends import FrontEnds
+from mover.serve.image_workers import ImageWorkers
+from mover.serve.lanes import FrontEndPort
+from mover.serve.listeners import Listeners
+from mover.serve.messages import OpenLane
+from mover.serve.programs import Programs
+from mover.serve.survey import pieces, survey
+from mover.serve.tickets import TicketBook
+
+log = logging.getLogger(__name__)
+
+# Workers have no lanes left by then: what they finish is their own disconnecting.
+LEAVE_S = 5.0
+# A killed process ends at once unless the kernel holds it (a dead NFS server): it is not waited for for ever.
+REAP_S = 5.0
+
+
+class Supervisor:
+    """One `mover serve`; also the desk that front ends turn to."""
+
+    def __init__(self, settings: Settings, listeners: Listeners, programs: Programs) -> None:
+        self._settings = settings
+        self._listeners = listeners
+        self._loop = asyncio.get_running_loop()
+        self._workers = ImageWorkers(programs, settings)
+        tickets = TicketBook()
+        for image in settings.image:
+            tickets.install(image.id, parse_export(image.url))
+        self._front_ends = FrontEnds(programs, settings, listeners, tickets, self)
+        self._stop: asyncio.Future[None] = self._loop.create_future()
+        self._hurry: asyncio.Future[int] = self._loop.create_future()
+        self._questions: list[tuple[FrontEndPort, int]] = []
+        self._survey: asyncio.Task[None] | None = None
+
+    async def run(self) -> int:
+        """Serve until a signal; the exit status. Raises CannotStart."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_signal, number)
+        self._front_ends.ready.add_done_callback(self._on_ready)
+        self._front_ends.start()
+        try:
+            await self._stop
+            leaving = self._loop.create_task(self._leave())
+            done, _ = await asyncio.wait({leaving, self._hurry}, return_when=asyncio.FIRST_COMPLETED)
+            leaving.cancel()
+            return done.pop().result()
+        finally:
+            await self._kill()
+
+    # -- the desk --------------------------------------------------------------------------------------------
+
+    def open_lane(self, front_end: FrontEndPort, message: OpenLane) -> None:
+        """A front end needs a lane. Raises Misbehaved for a number that is taken, or an arena of no size."""
+        if message.arena_bytes <= 0 or self._workers.lanes.get(front_end, message.lane) is not None:
+            raise Misbehaved(f"lane {message.lane} is open already, or its arena is empty")
+        self._workers.open_lane(front_end, message)
+
+    def close_lane(self, front_end: FrontEndPort, number: int) -> None:
+        """A front end needs a lane no more."""
+        self._workers.close_lane(front_end, number)
+
+    def close_lanes(self, front_end: FrontEndPort) -> None:
+        """A front end is dead."""
+        self._workers.close_lanes(front_end)
+
+    def ask_workers(self, front_end: FrontEndPort, question: int) -> None:
+        """A front end wants to know of all workers; one survey at a time answers all who ask meanwhile."""
+        self._questions.append((front_end, question))
+        if self._survey is None:
+            self._survey = self._loop.create_task(self._answer_questions())
+
+    async def _answer_questions(self) -> None:
+        while self._questions:
+            questions, self._questions = self._questions, []
+            body = await survey(self._workers)
+            for front_end, question in questions:
+                for piece in pieces(question, body):
+                    front_end.send(piece)
+        self._survey = None
+
+    # -- signals and the end ---------------------------------------------------------------------------------
+
+    def _on_ready(self, ready: asyncio.Future[None]) -> None:
+        error = ready.exception()
+        if error is None:
+            print(f"mover: ready on {self._listeners.addresses}", file=sys.stderr, flush=True)
+        elif not self._stop.done():
+            self._stop.set_exception(error)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        """The first signal drains, the second one ends at once."""
+        log.info("stopping", extra=facts(signal=number.name, at_once=self._stop.done()))
+        if not self._stop.done():
+            self._stop.set_result(None)
+        elif not self._hurry.done():
+            self._hurry.set_result(130 if number == signal.SIGINT else 0)
+
+    async def _leave(self) -> int:
+        """Front ends first, since what they finish needs workers; then the workers."""
+        self._listeners.close()
+        await self._front_ends.drain(self._settings.serve.drain_s)
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                await self._workers.leave()
+        except TimeoutError:
+            log.warning("workers did not leave in time", extra=facts(deadline_s=LEAVE_S))
+        return 0
+
+    async def _kill(self) -> None:
+        """Nothing is left behind, however the end came."""
+        try:
+            async with asyncio.timeout(REAP_S):
+                await self._front_ends.kill()
+                await self._workers.kill()
+        except TimeoutError:
+            log.error("a killed child is held by the kernel", extra=facts(deadline_s=REAP_S))

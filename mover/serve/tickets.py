@@ -1,0 +1,94 @@
+"""The tickets in force, their versions, and which front end has applied which change. Rules, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+
+import msgspec
+
+from config.export import Export
+from mover.serve.messages import Ticket, Tickets
+from workers.lane.channel import PACKET_BYTES
+
+# What a Tickets message needs beside its tickets: tag, number, lengths.
+ENVELOPE_BYTES = 256
+
+
+class TicketBook:
+    """Every ticket by its id; every change has a number, and a follower (a front end) applies them in order."""
+
+    def __init__(self) -> None:
+        self._tickets: dict[str, Ticket] = {}
+        self._last_version = 0
+        self._last_number = 0
+        self._applied: dict[Hashable, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def get(self, ticket_id: str) -> Ticket | None:
+        """The ticket in force under this id."""
+        return self._tickets.get(ticket_id)
+
+    def install(
+        self, ticket_id: str, export: Export, *, write: bool = True, sparse: bool = False, filename: str | None = None
+    ) -> Tickets:
+        """Put a ticket in force, in place of an older one of its id; the change to push to every follower."""
+        self._last_version += 1
+        ticket = Ticket(ticket_id, self._last_version, export, write, sparse, filename)
+        self._tickets[ticket_id] = ticket
+        return Tickets(self._next_number(), installed=[ticket])
+
+    def remove(self, ticket_id: str) -> Tickets | None:
+        """Take a ticket out of force; the change to push to every follower, None if there is no such ticket."""
+        if self._tickets.pop(ticket_id, None) is None:
+            return None
+        return Tickets(self._next_number(), removed=[ticket_id])
+
+    def join(self, follower: Hashable) -> list[Tickets]:
+        """A new follower: the changes that bring it from nothing to the present. There is always at least one.
+
+        Their numbers are new ones, so that an acknowledgement never means a part of the set; the others see a gap.
+        """
+        self._applied[follower] = 0
+        pieces = list(_pieces(self._tickets.values())) or [[]]
+        return [Tickets(self._next_number(), installed=piece) for piece in pieces]
+
+    def applied(self, follower: Hashable, number: int) -> bool:
+        """A follower says that every change up to `number` is in force there; False if that cannot be true."""
+        if not self._applied[follower] <= number <= self._last_number:
+            return False
+        self._applied[follower] = number
+        return True
+
+    def leave(self, follower: Hashable) -> None:
+        """A follower is dead: nobody waits for it. Its successor gets the whole set before it is ready."""
+        self._applied.pop(follower, None)
+
+    def has_applied(self, follower: Hashable, number: int) -> bool:
+        """Whether this follower has every change up to `number`."""
+        return self._applied.get(follower, 0) >= number
+
+    def settled(self, number: int) -> bool:
+        """Whether every follower has every change up to `number`."""
+        return all(applied >= number for applied in self._applied.values())
+
+    def _next_number(self) -> int:
+        self._last_number += 1
+        return self._last_number
+
+
+def _pieces(tickets: Iterable[Ticket]) -> Iterator[list[Ticket]]:
+    """The tickets in lists that fit a packet each."""
+    encode = msgspec.msgpack.Encoder().encode
+    piece: list[Ticket] = []
+    room = PACKET_BYTES - ENVELOPE_BYTES
+    for ticket in tickets:
+        size = len(encode(ticket))
+        if piece and size > room:
+            yield piece
+            piece, room = [], PACKET_BYTES - ENVELOPE_BYTES
+        piece.append(ticket)
+        room -= size
+    if piece:
+        yield piece

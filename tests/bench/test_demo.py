@@ -1,0 +1,37 @@
+"""The demo's choice of the worker to kill."""
+
+from __future__ import annotations
+
+from mover.bench.demo import KILL_AFTER_BYTES, Worker, busy, other_than
+
+
+def worker(pid: int | None, read: int | None = 0, written: int | None = 0) -> Worker:
+    return Worker("nbd+unix:///run/socket/", pid, read, written)
+
+
+def test_a_worker_is_killed_only_when_it_has_moved_enough() -> None:
+    assert busy(worker(7, read=KILL_AFTER_BYTES), None) == 7
+    assert busy(worker(7, written=KILL_AFTER_BYTES), None) == 7
+    assert busy(worker(7, read=KILL_AFTER_BYTES - 1), None) is None
+
+
+def test_what_it_moved_in_earlier_transfers_does_not_count() -> None:
+    earlier = worker(7, read=500)
+    assert busy(worker(7, read=KILL_AFTER_BYTES), earlier) is None
+    assert busy(worker(7, read=KILL_AFTER_BYTES + 500), earlier) == 7
+
+
+def test_what_another_worker_of_the_image_moved_earlier_does_not_count_either_way() -> None:
+    assert busy(worker(8, read=KILL_AFTER_BYTES), worker(7, read=500)) == 8
+
+
+def test_a_worker_that_is_not_there_or_does_not_answer_is_not_killed() -> None:
+    assert busy(None, None) is None
+    assert busy(worker(7, read=None, written=None), None) is None
+
+
+def test_the_successor_is_a_worker_with_another_pid() -> None:
+    assert other_than(worker(8), killed=7) == 8
+    assert other_than(worker(7), killed=7) is None
+    assert other_than(worker(None), killed=7) is None
+    assert other_than(None, killed=7) is None

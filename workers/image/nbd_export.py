@@ -1,0 +1,386 @@
+"""One NBD connection's life, driven by the worker's loop.
+
+    CLOSED ──open──► CONNECTING ──connected──► HANDSHAKE ──agreed──► READY
+      ▲                  │ broken                  │ broken             │ broken
+      │                  ▼                         ▼                    ▼
+      └────ended──── FENCING ◄─────────────────────┴────────────────────┘
+
+FENCING half-closes the old socket and reads it to its end: then the server has nothing of ours left to apply.
+Commands that were in flight are given back only after that.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Generator
+from enum import Enum, auto
+from typing import Protocol
+
+from config.export import Export
+from config.settings import WorkerSettings
+from workers.image.loop import READ, WRITE, Loop, Timer
+from workers.image.plan import ZEROS, Command, Limits, Operation
+from workers.lane.protocol import ImageFacts
+from workers.nbd_handle import NbdError, NbdHandle
+
+
+class State(Enum):
+    """Where a connection is in its life."""
+
+    CLOSED = auto()
+    CONNECTING = auto()
+    HANDSHAKE = auto()
+    READY = auto()
+    FENCING = auto()
+
+
+class Event(Enum):
+    """What happens to a connection."""
+
+    OPEN = auto()
+    CONNECTED = auto()
+    AGREED = auto()
+    BROKEN = auto()
+    ENDED = auto()
+
+
+STATES: dict[tuple[State, Event], State] = {
+    (State.CLOSED, Event.OPEN): State.CONNECTING,
+    (State.CONNECTING, Event.CONNECTED): State.HANDSHAKE,
+    (State.CONNECTING, Event.BROKEN): State.FENCING,
+    (State.HANDSHAKE, Event.AGREED): State.READY,
+    (State.HANDSHAKE, Event.BROKEN): State.FENCING,
+    (State.READY, Event.BROKEN): State.FENCING,
+    (State.FENCING, Event.ENDED): State.CLOSED,
+}
+
+
+class Owner(Protocol):
+    """Who a connection reports to."""
+
+    def connected(self, connection: Connection, limits: Limits) -> None:
+        """It is READY."""
+
+    def ended(self, command: Command, error: int) -> None:
+        """The server answered a command."""
+
+    def disconnected(self, connection: Connection, why: str, commands: list[Command], fenced: bool) -> None:
+        """It is CLOSED; `commands` had no answer. If not `fenced`, the server may still apply them."""
+
+    def introduce(self, connection: Connection, fd: int) -> None:
+        """A socket is connected: the supervisor gets a duplicate before anything is sent on it."""
+
+
+class Connection:
+    """A connection to `export`; `number` is unique in this worker."""
+
+    def __init__(self, number: int, export: Export, settings: WorkerSettings, loop: Loop, owner: Owner) -> None:
+        self.number = number
+        self.state = State.CLOSED
+        self.server = (0, 0)
+        self.was_ready = False
+        self._export = export
+        self._settings = settings
+        self._loop = loop
+        self._owner = owner
+        self._handle: NbdHandle | None = None
+        self._socket: socket.socket | None = None
+        self._steps: Generator[None, None, Limits] | None = None
+        self._deadline: Timer | None = None
+        self._why = ""
+        self._armed = 0
+        self._fd = -1
+        # Commands in flight, by identity, with the time they were sent; the oldest comes first.
+        self._in_flight: dict[Command, float] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """Commands that the server has not answered."""
+        return len(self._in_flight)
+
+    @property
+    def waited_s(self) -> float:
+        """How long the oldest command in flight has waited."""
+        now = time.monotonic()
+        return now - next(iter(self._in_flight.values()), now)
+
+    def _move(self, event: Event) -> None:
+        self.state = STATES[self.state, event]
+
+    # -- connecting ------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Begin to connect; `connected` or `disconnected` of the owner follows."""
+        self._move(Event.OPEN)
+        self._deadline = self._loop.later(self._settings.connect_s, lambda: self.break_off("no answer in time"))
+        self._socket = socket.socket(_family(self._export), socket.SOCK_STREAM)
+        self._socket.setblocking(False)
+        try:
+            error = self._socket.connect_ex(_address(self._export))
+        except OSError as failed:  # a name that does not resolve, a path too long
+            self.break_off(f"cannot connect: {failed.strerror or failed}")
+            return
+        if error in (errno.EINPROGRESS, errno.EAGAIN):
+            self._loop.watch(self._socket.fileno(), WRITE, self._on_connect)
+        else:
+            self._connected(error)
+
+    def _on_connect(self, events: int) -> None:
+        assert self._socket is not None
+        self._loop.unwatch(self._socket.fileno())
+        self._connected(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def _connected(self, error: int) -> None:
+        assert self._socket is not None
+        if error:
+            self.break_off(f"cannot connect: {os.strerror(error)}")
+            return
+        self._move(Event.CONNECTED)
+        if self._export.transport == "tcp":
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.server = _identity(self._socket)
+        self._owner.introduce(self, self._socket.fileno())
+        try:
+            self._begin_handshake()
+        except NbdError as failed:
+            self.break_off(failed.what)
+
+    def _begin_handshake(self) -> None:
+        assert self._socket is not None
+        self._handle = handle = NbdHandle(self._export.name)
+        if self._export.tls:
+            handle.use_tls(self._export.tls_certificates, self._export.tls_psk_file, self._export.tls_username)
+        # libnbd owns its duplicate; ours stays for the fence. CloudStack's server closes one socket twice.
+        handle.connect(os.dup(self._socket.fileno()))
+        self._fd = handle.fileno()
+        self._steps = self._handshake(handle)
+        self._go_on()
+
+    def _handshake(self, handle: NbdHandle) -> Generator[None, None, Limits]:
+        while not handle.negotiating():
+            yield
+        handle.list_bitmaps()
+        while not handle.listed():
+            yield
+        handle.go()
+        while not handle.went():
+            yield
+        facts = ImageFacts(
+            size_bytes=handle.size_bytes(),
+            read_only=handle.read_only(),
+            can_flush=handle.can_flush(),
+            can_zero=handle.can_zero(),
+            has_extents=handle.has_extents(),
+            multi_conn=handle.multi_conn(),
+            block_bytes=handle.block_bytes(),
+            bitmaps=handle.bitmaps(),
+        )
+        if facts.block_bytes > len(ZEROS):
+            raise NbdError(f"blocks of {facts.block_bytes} bytes, at most {len(ZEROS)} are supported", errno.EINVAL)
+        return Limits(facts, handle.most_bytes())
+
+    def _go_on(self) -> None:
+        """Take the handshake as far as it goes without waiting."""
+        assert self._steps is not None and self._handle is not None
+        try:
+            if self._handle.dead():
+                raise NbdError("the server closed the connection", errno.ENOTCONN)
+            next(self._steps)
+        except StopIteration as done:
+            self._steps = None
+            self._move(Event.AGREED)
+            self.was_ready = True
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._arm()
+            self._owner.connected(self, done.value)
+        except NbdError as failed:
+            self.break_off(failed.what)
+        else:
+            self._arm()
+
+    # -- commands --------------------------------------------------------------------------------------------
+
+    def send(self, command: Command) -> None:
+        """Send one command; its buffer is libnbd's until it has ended."""
+        assert self._handle is not None
+        self._in_flight[command] = time.monotonic()
+        try:
+            self._issue(self._handle, command)
+        except NbdError as failed:
+            if self._handle.dead():
+                self.break_off(failed.what)
+            else:
+                del self._in_flight[command]
+                self._owner.ended(command, failed.errno or errno.EIO)
+
+    def _issue(self, handle: NbdHandle, command: Command) -> None:
+        operation, buffer = command.operation, command.buffer
+        if operation is Operation.READ:
+            assert buffer is not None
+            handle.pread(buffer, command.offset, command)
+        elif operation is Operation.WRITE:
+            assert buffer is not None
+            handle.pwrite(buffer, command.offset, command)
+        elif operation is Operation.ZERO:
+            handle.zero(command.length, command.offset, command.may_hole, command)
+        elif operation is Operation.FLUSH:
+            handle.flush(command)
+        else:
+            handle.block_status(command.length, command.offset, command)
+
+    def settle(self) -> None:
+        """After commands were sent or answered: collect what has ended, and watch for what libnbd waits for."""
+        if self._handle is None or self.state is not State.READY:
+            return
+        self._collect()
+        if self._handle.dead():
+            self.break_off("the server closed the connection")
+        else:
+            self._arm()
+
+    def _collect(self) -> None:
+        assert self._handle is not None
+        ended = self._handle.ended
+        dead = self._handle.dead()
+        while ended:
+            command, error, found = ended.popleft()
+            if dead and error:
+                continue  # no answer: the command stays in flight and is given back after the fence
+            if found is not None:
+                command.found = found
+            if self._in_flight.pop(command, None) is not None:
+                self._owner.ended(command, error)
+
+    def _arm(self) -> None:
+        assert self._handle is not None
+        read, write = self._handle.direction()
+        wanted = (READ if read else 0) | (WRITE if write else 0)
+        if wanted != self._armed:
+            self._loop.watch(self._fd, wanted, self._on_ready)
+            self._armed = wanted
+
+    def _on_ready(self, events: int) -> None:
+        handle = self._handle
+        assert handle is not None
+        try:
+            read, _ = handle.direction()
+            if read and events & ~WRITE:
+                handle.notify_read()
+            elif events:
+                handle.notify_write()
+        except NbdError as failed:
+            self._why = failed.what
+        if self._steps is not None:
+            self._go_on()
+        else:
+            self.settle()
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def break_off(self, why: str) -> None:
+        """End the connection now and fence it."""
+        if self.state in (State.CLOSED, State.FENCING):
+            return
+        if self.state is State.READY:
+            self._drop_handle(collect=True)
+        self._move(Event.BROKEN)
+        self._why = self._why or why
+        self._drop_handle(collect=False)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._fence()
+
+    def _drop_handle(self, collect: bool) -> None:
+        if self._handle is None:
+            return
+        if collect:
+            # A last look: answers that arrived whole before the break are answers.
+            ended, self._handle.ended = self._handle.ended, type(self._handle.ended)()
+            for command, error, found in ended:
+                if not error and self._in_flight.pop(command, None) is not None:
+                    if found is not None:
+                        command.found = found
+                    self._owner.ended(command, 0)
+            return
+        if self._armed:
+            self._loop.unwatch(self._fd)
+        self._armed, self._fd = 0, -1
+        self._steps = None
+        self._handle = None
+
+    def _fence(self) -> None:
+        assert self._socket is not None
+        self._loop.unwatch(self._socket.fileno())
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._fenced(True)  # it was not connected, or is not any more
+            return
+        self._deadline = self._loop.later(self._settings.fence_s, lambda: self._fenced(False))
+        self._loop.watch(self._socket.fileno(), READ, self._on_fence)
+        self._on_fence(READ)
+
+    def _on_fence(self, events: int) -> None:
+        assert self._socket is not None
+        try:
+            while self._socket.recv(1 << 20):
+                pass
+        except BlockingIOError:
+            return
+        except OSError:
+            pass  # reset: the server is done with us all the more
+        self._fenced(True)
+
+    def _fenced(self, fenced: bool) -> None:
+        assert self._socket is not None
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._loop.unwatch(self._socket.fileno())
+        self._socket.close()
+        self._socket = None
+        self._move(Event.ENDED)
+        commands, self._in_flight = list(self._in_flight), {}
+        why, self._why = self._why, ""
+        self._owner.disconnected(self, why, commands, fenced)
+
+    def leave(self) -> None:
+        """Say goodbye; nothing may be in flight (nbdkit 1.32 dies of a client that leaves commands behind)."""
+        if self._handle is None or self.state is not State.READY:
+            return
+        try:
+            self._handle.disconnect()
+        except NbdError:
+            pass  # it is gone already
+        self.break_off("leaving")
+
+
+def _family(export: Export) -> socket.AddressFamily:
+    if export.transport == "unix":
+        return socket.AF_UNIX
+    return socket.AF_INET6 if ":" in export.host else socket.AF_INET
+
+
+def _address(export: Export) -> str | tuple[str, int]:
+    return export.socket if export.transport == "unix" else (export.host, export.port)
+
+
+def _identity(sock: socket.socket) -> tuple[int, int]:
+    """(pid, start time in ticks) of the process at the other end of a Unix socket; (0, 0) where it cannot be told.
+
+    The kernel names the process that began to listen. If that was pid 1, sockets are activated and it says
+    nothing about the server.
+    """
+    if sock.family != socket.AF_UNIX:
+        return 0, 0
+    pid = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
+    if pid <= 1:
+        return 0, 0
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return pid, int(stat.read().rpartition(b")")[2].split()[19])
+    except OSError:
+        return 0, 0

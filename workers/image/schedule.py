@@ -1,0 +1,287 @@
+"""The worker's rules, without I/O: jobs in, commands out, completions out.
+
+    submit(task) ──► locks ──► plan ──► `ready` commands ──► (NBD) ──► ended() ──► plan ... ──► `finished`
+
+The shell (workers/image/worker.py) carries commands from `ready` to connections and completions from
+`finished` to lanes, the latter first: a completion is published before any job that had to wait for it
+starts. When a connection is lost its commands come back by `lost` and are sent again in their old order;
+their bytes are still in the slots.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from typing import Generic, TypeVar
+
+from workers.image import plan
+from workers.image.extents import ExtentBuilder
+from workers.image.ledger import Ledger, LedgerFull
+from workers.image.overlap import RangeLocks
+from workers.image.plan import Command, CommandFailed, Limits, Operation, Plan
+from workers.lane.extents_format import DIRTY, ExtentsBroken
+from workers.lane.protocol import Completion, Flag, Job, Kind, Status
+
+LaneT = TypeVar("LaneT")
+
+WRITING = frozenset({Kind.WRITE, Kind.ZERO})
+LOCKING = frozenset({Kind.READ, Kind.WRITE, Kind.ZERO})
+
+
+class Task(Generic[LaneT]):
+    """A job under way: whose it is, its slot's bytes, its plan, and the commands it waits for."""
+
+    __slots__ = ("error", "job", "lane", "locked", "plan", "record", "slot", "tag", "waiting")
+
+    def __init__(self, tag: int, lane: LaneT, job: Job, slot: memoryview | None) -> None:
+        self.tag = tag
+        self.lane = lane
+        self.job = job
+        self.slot = slot
+        self.plan: Plan | None = None
+        self.record: _Record | None = None
+        self.locked = False
+        self.waiting = 0
+        self.error = 0
+
+
+class _Record(plan.Record):
+    """What one task tells the ledger; a plan has one range begun at a time."""
+
+    def __init__(self, ledger: Ledger, tag: int, transfer: int) -> None:
+        self._ledger, self._tag, self._transfer = ledger, tag, transfer
+        self._begun = False
+
+    def begin(self, offset: int, length: int) -> None:
+        self._ledger.begin(self._tag, offset, length)
+        self._begun = True
+
+    def written(self, offset: int, length: int) -> None:
+        self._ledger.written(self._tag, self._transfer, offset, length)
+        self._begun = False
+
+    def end(self, status: Status) -> None:
+        """The task is over; what it had begun is refused by the server, or in doubt."""
+        if self._begun and status is Status.GONE:
+            self._ledger.abandoned(self._tag)
+        elif self._begun:
+            self._ledger.failed(self._tag)
+        self._begun = False
+
+
+class Schedule(Generic[LaneT]):
+    """All jobs of one export, over all lanes."""
+
+    def __init__(self, ledger: Ledger, is_zero: Callable[[memoryview], bool]) -> None:
+        self.ledger = ledger
+        self.ready: deque[Command] = deque()
+        self.finished: deque[tuple[LaneT, Job, Completion]] = deque()
+        self.writes = 0
+        self._is_zero = is_zero
+        self._limits: Limits | None = None
+        self._locks: RangeLocks[int] = RangeLocks(1)
+        self._tasks: dict[int, Task[LaneT]] = {}
+        self._unplanned: list[Task[LaneT]] = []
+        self._flushes: list[Task[LaneT]] = []
+        self._flushing: list[Task[LaneT]] = []
+        self._tags = count(1)
+        self._numbers = count(1)
+
+    @property
+    def active(self) -> int:
+        """Jobs that are not finished."""
+        return len(self._tasks)
+
+    def connected(self, limits: Limits) -> None:
+        """The export answers; jobs that came before that can be planned."""
+        if self._limits is None:
+            self._locks = RangeLocks(limits.facts.block_bytes)
+        self._limits = limits
+        unplanned, self._unplanned = self._unplanned, []
+        for task in unplanned:
+            self._enter(task)
+
+    def doubt(self, offset: int, length: int) -> None:
+        """Writes over this range wait until `settled`; an unfenced predecessor may still write there."""
+        self._locks.doubt(offset, length)
+
+    def settled(self) -> None:
+        """The settling time is over."""
+        for tag in self._locks.clear_doubts():
+            self._start(self._tasks[tag])
+
+    # -- jobs in ---------------------------------------------------------------------------------------------
+
+    def submit(self, lane: LaneT, job: Job, slot: memoryview | None) -> None:
+        """A job arrived, in the order of its lane."""
+        task = Task(next(self._tags), lane, job, slot)
+        self._tasks[task.tag] = task
+        if self._limits is None:
+            self._unplanned.append(task)
+        else:
+            self._enter(task)
+
+    def _enter(self, task: Task[LaneT]) -> None:
+        job, limits = task.job, self._limits
+        assert limits is not None
+        refusal = _refusal(job, limits)
+        if refusal:
+            self._finish(task, Status.REFUSED, value=refusal)
+        elif job.kind is Kind.FLUSH:
+            self._flushes.append(task)
+            self._start_flush()
+        elif job.kind in LOCKING:
+            task.locked = True
+            if self._locks.enter(task.tag, job.offset, job.length, job.kind in WRITING):
+                self._start(task)
+        else:
+            self._start(task)
+
+    def _start(self, task: Task[LaneT]) -> None:
+        if task.job.kind is Kind.TOLD:
+            self.ledger.told(task.job.transfer)
+            self._finish(task, Status.OK)
+        elif task.job.kind is Kind.LOST:
+            self._pack_lost(task)
+        else:
+            task.plan = self._plan(task)
+            self._advance(task)
+
+    def _pack_lost(self, task: Task[LaneT]) -> None:
+        assert task.slot is not None
+        builder, position = ExtentBuilder(task.slot), 0
+        for offset, length in self.ledger.lost(task.job.transfer):
+            if offset > position:
+                builder.add(offset - position, 0)
+            builder.add(length, DIRTY)
+            position = offset + length
+        builder.finish()
+        self._finish(task, Status.OK, value=builder.filled)
+
+    def _plan(self, task: Task[LaneT]) -> Plan:
+        job, limits = task.job, self._limits
+        assert limits is not None
+        may_hole = bool(job.flags & Flag.MAY_HOLE)
+        record = task.record = _Record(self.ledger, task.tag, job.transfer)
+        if job.kind is Kind.ZERO:
+            return plan.zero(limits, record, job.offset, job.length, may_hole)
+        assert task.slot is not None
+        if job.kind is Kind.READ:
+            return plan.read(limits, job.offset, task.slot[: job.length])
+        if job.kind is Kind.WRITE:
+            return plan.write(limits, record, job.offset, task.slot[: job.length], may_hole, self._is_zero)
+        bitmap = limits.facts.bitmaps[job.context - 1] if job.context else None
+        return plan.extents(limits, job.offset, job.length, bitmap, ExtentBuilder(task.slot))
+
+    # -- commands out and back -------------------------------------------------------------------------------
+
+    def _advance(self, task: Task[LaneT]) -> None:
+        assert task.plan is not None
+        try:
+            if task.error:
+                commands = task.plan.throw(CommandFailed(task.error))
+            else:
+                commands = next(task.plan)
+        except StopIteration as done:
+            ended: plan.Done = done.value
+            self._finish(task, Status.OK, ended.covered, ended.filled)
+        except CommandFailed as failed:
+            self._finish(task, Status.FAILED, value=failed.errno)
+        except ExtentsBroken:
+            self._finish(task, Status.FAILED, value=errno.EPROTO)
+        except LedgerFull:
+            self._finish(task, Status.FAILED, value=errno.ENOBUFS)
+        else:
+            task.waiting = len(commands)
+            self._send(task, commands)
+
+    def _send(self, task: Task[LaneT] | None, commands: list[Command]) -> None:
+        for command in commands:
+            command.task = task
+            command.number = next(self._numbers)
+            self.ready.append(command)
+
+    def ended(self, command: Command, error: int) -> None:
+        """The server answered `command`, with an errno or 0."""
+        if command.operation is Operation.FLUSH:
+            self._flush_ended(error)
+            return
+        task = command.task
+        if not isinstance(task, Task) or task.tag not in self._tasks:
+            return
+        task.error = task.error or error
+        task.waiting -= 1
+        if task.waiting == 0:
+            self._advance(task)
+
+    def lost(self, commands: list[Command]) -> None:
+        """These commands were in flight on a connection that is gone, and fenced: send them again."""
+        again = sorted((*commands, *self.ready), key=lambda command: command.number)
+        self.ready = deque(again)
+
+    def gone(self) -> None:
+        """The server did not come back in time: every job fails."""
+        if self._flushing:
+            self.ledger.flush_failed()
+        self._flushes.clear()
+        self._flushing.clear()
+        self._unplanned.clear()
+        for task in list(self._tasks.values()):
+            self._finish(task, Status.GONE)
+        self.ready.clear()  # what the end of one job let another begin
+
+    def _finish(self, task: Task[LaneT], status: Status, covered: int = 0, value: int = 0) -> None:
+        job = task.job
+        if self._tasks.pop(task.tag, None) is None:
+            return
+        if job.kind in WRITING:
+            self.writes += 1
+        if task.record is not None:
+            task.record.end(status)
+        self.ledger.count_completed()
+        self.finished.append((task.lane, job, Completion(job.number, status, covered, value)))
+        if task.locked:
+            for tag in self._locks.leave(task.tag):
+                waiting = self._tasks.get(tag)
+                if waiting is not None:
+                    self._start(waiting)
+
+    # -- flush: one at a time, for all who wait --------------------------------------------------------------
+
+    def _start_flush(self) -> None:
+        if self._flushing or not self._flushes:
+            return
+        self._flushing, self._flushes = self._flushes, []
+        self.ledger.flush_started()
+        self._send(None, [Command(Operation.FLUSH)])
+
+    def _flush_ended(self, error: int) -> None:
+        flushed, self._flushing = self._flushing, []
+        if error:
+            self.ledger.flush_failed()
+        else:
+            self.ledger.flush_done()
+        for task in flushed:
+            if error:
+                self._finish(task, Status.FAILED, value=error)
+            else:
+                lost = self.ledger.lost(task.job.transfer)
+                self._finish(task, Status.LOST if lost else Status.OK)
+        self._start_flush()
+
+
+def _refusal(job: Job, limits: Limits) -> int:
+    """The errno for a job that this image cannot have; 0 for one that it can."""
+    facts = limits.facts
+    if job.kind in LOCKING or job.kind is Kind.EXTENTS:
+        if job.length == 0 or job.offset + job.length > facts.size_bytes:
+            return errno.EINVAL
+    if job.kind in WRITING and facts.read_only:
+        return errno.EROFS
+    if job.kind is Kind.FLUSH and not facts.can_flush:
+        return errno.EOPNOTSUPP
+    if job.context > len(facts.bitmaps):
+        return errno.ENOENT
+    return 0

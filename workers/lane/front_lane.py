@@ -1,0 +1,416 @@
+"""The front end's end of a lane: it owns the arena, submits jobs, and submits them again when a worker is replaced.
+
+A job stays in the lane's books until its completion was read. When the worker dies, the completions it had
+published are read to the end first; what is then still in the books is submitted to the successor in the
+order of submission. The client never notices but for the time it takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from enum import Enum, auto
+from itertools import count
+
+from workers.lane import memory
+from workers.lane.channel import Channel, ChannelBroken, ChannelClosed
+from workers.lane.protocol import (
+    VERSION,
+    Completion,
+    ImageFacts,
+    Job,
+    Kind,
+    LaneFailed,
+    LaneMessage,
+    LaneOffer,
+    LaneOpened,
+    Status,
+)
+from workers.lane.ring import WRITES, Consumer, Producer, RingBroken, Rings, rings_bytes
+from workers.lane.slots import Holder, Slots
+
+CELLS = 256
+# A request that waits so long without a slot takes them from those whose clients do not read.
+REVOKE_AFTER_S = 0.1
+
+
+class LaneState(Enum):
+    """What a lane can do now."""
+
+    OPENING = auto()  # no worker yet; jobs wait
+    OPEN = auto()
+    DETACHED = auto()  # the worker is gone; jobs wait for its successor
+    CLOSED = auto()
+
+
+class LaneEvent(Enum):
+    """What changes a lane's state."""
+
+    OPENED = auto()
+    WORKER_GONE = auto()
+    CLOSE = auto()
+
+
+STATES: dict[tuple[LaneState, LaneEvent], LaneState] = {
+    (LaneState.OPENING, LaneEvent.OPENED): LaneState.OPEN,
+    (LaneState.OPENING, LaneEvent.WORKER_GONE): LaneState.OPENING,
+    (LaneState.OPENING, LaneEvent.CLOSE): LaneState.CLOSED,
+    (LaneState.OPEN, LaneEvent.WORKER_GONE): LaneState.DETACHED,
+    (LaneState.OPEN, LaneEvent.CLOSE): LaneState.CLOSED,
+    (LaneState.DETACHED, LaneEvent.OPENED): LaneState.OPEN,
+    (LaneState.DETACHED, LaneEvent.WORKER_GONE): LaneState.DETACHED,
+    (LaneState.DETACHED, LaneEvent.CLOSE): LaneState.CLOSED,
+}
+
+
+class LaneLost(Exception):
+    """The lane is closed: its jobs will not be done. `retry_after_s` says when trying again makes sense."""
+
+    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+class InFlight:
+    """A submitted job and the future of its completion."""
+
+    __slots__ = ("abandoned", "done", "job")
+
+    def __init__(self, job: Job, done: asyncio.Future[Completion]) -> None:
+        self.job = job
+        self.done = done
+        self.abandoned = False
+
+
+class SlotWaiter:
+    """A request in the queue for a slot."""
+
+    __slots__ = ("future", "holder")
+
+    def __init__(self, holder: Holder, future: asyncio.Future[int]) -> None:
+        self.holder = holder
+        self.future = future
+
+    def give(self, slot: int) -> bool:
+        """Hand the slot over, unless the request was cancelled."""
+        if self.future.done():
+            return False
+        self.future.set_result(slot)
+        return True
+
+
+class FrontLane:
+    """One lane; `on_closed(lane)` is called once when it is lost or closed."""
+
+    def __init__(
+        self,
+        number: int,
+        slots: int,
+        slot_bytes: int,
+        request_slots: int,
+        replay_s: float,
+        on_closed: Callable[[FrontLane], None],
+    ) -> None:
+        self.number = number
+        self.slot_bytes = slot_bytes
+        self.slots = Slots(slots, request_slots)
+        self.replay_s = replay_s
+        self.state = LaneState.OPENING
+        self.image: ImageFacts | None = None
+        self.replays = 0
+        self.lost: LaneLost | None = None
+        self._on_closed = on_closed
+        self._loop = asyncio.get_running_loop()
+        self._arena_fd = memory.create(f"mover-arena-{number}", slots * slot_bytes)
+        arena = memory.map_shared(self._arena_fd, slots * slot_bytes)
+        self.views = [arena[at : at + slot_bytes] for at in range(0, slots * slot_bytes, slot_bytes)]
+        self._jobs: dict[int, InFlight] = {}
+        self._unsent: list[InFlight] = []
+        self._numbers = count(1)
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._stalled: dict[Callable[[], None], float] = {}
+        self._deadline: asyncio.TimerHandle | None = None
+        self._attachment: _Attachment | None = None
+
+    # -- jobs ------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        kind: Kind,
+        offset: int = 0,
+        length: int = 0,
+        *,
+        slot: int = -1,
+        transfer: int = 0,
+        flags: int = 0,
+        context: int = 0,
+    ) -> InFlight:
+        """Submit a job; its slot, if any, belongs to the worker until `done`. Raises LaneLost."""
+        if self.lost is not None:
+            raise self.lost
+        job = Job(next(self._numbers), kind, offset, length, slot, transfer, flags, context)
+        if slot >= 0:
+            self.slots.submit(slot)
+        in_flight = InFlight(job, self._loop.create_future())
+        self._jobs[job.number] = in_flight
+        if self.state is not LaneState.OPEN or self._unsent or not self._push(job):
+            self._unsent.append(in_flight)
+        return in_flight
+
+    async def run(self, kind: Kind, offset: int = 0, length: int = 0, **fields: int) -> Completion:
+        """Submit a job and wait for its end; when cancelled, the job is abandoned. Raises LaneLost."""
+        in_flight = self.submit(kind, offset, length, **fields)
+        try:
+            return await in_flight.done
+        except asyncio.CancelledError:
+            self.abandon(in_flight)
+            raise
+
+    def abandon(self, in_flight: InFlight) -> None:
+        """Nobody waits for this job any more; its slot comes back when the worker is done with it."""
+        in_flight.done.cancel()
+        if self.lost is not None:
+            return
+        slot = in_flight.job.slot
+        if in_flight.job.number not in self._jobs:
+            self.give_back(slot)
+            return
+        in_flight.abandoned = True
+        if slot >= 0:
+            self.slots.abandon(slot)
+
+    def give_back(self, slot: int) -> None:
+        """The request needs its slot no more. A closed lane's slots are nobody's."""
+        if slot >= 0 and self.lost is None:
+            self.slots.release(slot)
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs whose completion was not read yet."""
+        return len(self._jobs)
+
+    @property
+    def writes_seen(self) -> int:
+        """A number that changes with every write to the image that was confirmed through Mover."""
+        return self._attachment.rings.words[WRITES] if self._attachment else -1
+
+    # -- slots -----------------------------------------------------------------------------------------------
+
+    async def take_slot(self, holder: Holder) -> int:
+        """A slot for the request `holder`, waiting for one if need be. Raises LaneLost."""
+        slot = self.slots.take_nowait(holder)
+        if slot is not None:
+            return slot
+        waiter = SlotWaiter(holder, self._loop.create_future())
+        self.slots.queue(waiter)
+        while not waiter.future.done():
+            try:
+                await asyncio.wait_for(asyncio.shield(waiter.future), REVOKE_AFTER_S)
+            except TimeoutError:
+                if self.lost is not None:
+                    self._withdraw(waiter)
+                    raise self.lost from None
+                self._revoke()
+            except asyncio.CancelledError:
+                self._withdraw(waiter)
+                raise
+        return waiter.future.result()
+
+    def _withdraw(self, waiter: SlotWaiter) -> None:
+        self.slots.withdraw(waiter)
+        if waiter.future.done():
+            self.give_back(waiter.future.result())
+        waiter.future.cancel()
+
+    def stalled(self, surrender: Callable[[], None]) -> None:
+        """A request's client does not read; `surrender` gives its slots back if others wait."""
+        self._stalled[surrender] = self._loop.time()
+
+    def moving(self, surrender: Callable[[], None]) -> None:
+        """The client reads again."""
+        self._stalled.pop(surrender, None)
+
+    def _revoke(self) -> None:
+        before = self._loop.time() - REVOKE_AFTER_S
+        for surrender, since in list(self._stalled.items()):
+            if since <= before:
+                del self._stalled[surrender]
+                surrender()
+
+    # -- attachments -----------------------------------------------------------------------------------------
+
+    async def opened(self) -> ImageFacts:
+        """Wait until the lane was open once; what the worker knows of the image. Raises LaneLost."""
+        if self.image is None:
+            await asyncio.shield(self._opened)
+        if self.lost is not None:
+            raise self.lost
+        assert self.image is not None
+        return self.image
+
+    def attach(self, sock: socket.socket, generation: int) -> None:
+        """Make new rings and offer them to the worker at the other end of `sock`.
+
+        The supervisor sends the socket only when the predecessor is dead and fenced.
+        """
+        self._detach()
+        self.slots.worker_gone()
+        self._attachment = _Attachment(self, sock, generation, self._arena_fd)
+
+    def _on_opened(self, image: ImageFacts) -> None:
+        self.image = image
+        self._move(LaneEvent.OPENED)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if not self._opened.done():
+            self._opened.set_result(None)
+        self._jobs = {number: job for number, job in self._jobs.items() if not job.abandoned}
+        self._unsent = list(self._jobs.values())
+        self._push_unsent()
+
+    def _push(self, job: Job) -> bool:
+        return self._attachment is not None and self._attachment.push(job)
+
+    def _push_unsent(self) -> None:
+        while self._unsent and self._push(self._unsent[0].job):
+            self._unsent.pop(0)
+
+    def _on_completions(self, completions: list[Completion]) -> None:
+        for completion in completions:
+            in_flight = self._jobs.pop(completion.number, None)
+            if in_flight is None or completion.covered > in_flight.job.length:
+                raise ChannelBroken(f"completion of job {completion.number} that was not asked for")
+            if in_flight.job.slot >= 0:
+                self.slots.complete(in_flight.job.slot)
+            if not in_flight.done.done():
+                in_flight.done.set_result(completion)
+        if self._unsent:
+            self._push_unsent()
+
+    def _on_worker_gone(self) -> None:
+        was_open = self.state is LaneState.OPEN
+        self._detach()
+        self._move(LaneEvent.WORKER_GONE)
+        if was_open:
+            self.replays += 1
+            self._deadline = self._loop.call_later(self.replay_s, self.close, "the image's worker did not come back")
+
+    def _detach(self) -> None:
+        if self._attachment is not None:
+            attachment, self._attachment = self._attachment, None
+            attachment.close()
+
+    def close(self, reason: str, retry_after_s: float | None = None) -> None:
+        """Close the lane; jobs that are left, and those who wait, get LaneLost."""
+        if self.state is LaneState.CLOSED:
+            return
+        self._move(LaneEvent.CLOSE)
+        self.lost = LaneLost(reason, retry_after_s)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._detach()
+        for in_flight in self._jobs.values():
+            if not in_flight.done.done():
+                in_flight.done.set_exception(self.lost)
+                in_flight.done.exception()  # whoever still waits sees it; nobody else needs to
+        if not self._opened.done():
+            self._opened.set_result(None)
+        os.close(self._arena_fd)
+        self._on_closed(self)
+
+    def _move(self, event: LaneEvent) -> None:
+        self.state = STATES[self.state, event]
+
+
+class _Attachment:
+    """One worker's time with the lane: its socket, its rings, its doorbells."""
+
+    def __init__(self, lane: FrontLane, sock: socket.socket, generation: int, arena_fd: int) -> None:
+        self._lane = lane
+        self._generation = generation
+        self._loop = asyncio.get_running_loop()
+        self._channel: Channel[LaneOpened | LaneFailed] = Channel(sock, LaneMessage)
+        rings_fd = memory.create(f"mover-rings-{lane.number}", rings_bytes(CELLS))
+        self.rings = Rings(memory.map_shared(rings_fd, rings_bytes(CELLS)), CELLS)
+        self._submissions: Producer
+        self._completions: Consumer
+        self._submissions, self._completions = self.rings.front_end()
+        self._to_worker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._to_front = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        resumes = lane.state is LaneState.DETACHED
+        offer = LaneOffer(VERSION, generation, len(lane.slots), lane.slot_bytes, CELLS, resumes)
+        try:
+            self._channel.send(offer, [arena_fd, rings_fd, self._to_worker, self._to_front])
+        except ChannelClosed:
+            pass  # the worker is dead already: its end of the socket is readable and says so
+        finally:
+            os.close(rings_fd)
+        self._loop.add_reader(self._channel.fileno(), self._on_message)
+        self._loop.add_reader(self._to_front, self._on_doorbell)
+
+    def push(self, job: Job) -> bool:
+        """Publish a job and ring; False when the ring is full."""
+        pushed = self._submissions.push(
+            self._generation,
+            job.kind,
+            job.flags,
+            job.context,
+            job.number,
+            job.offset,
+            job.length,
+            job.slot,
+            job.transfer,
+        )
+        if pushed:
+            os.eventfd_write(self._to_worker, 1)
+        return pushed
+
+    def _on_message(self) -> None:
+        try:
+            while (received := self._channel.receive()) is not None:
+                message, _ = received
+                self._handle(message)
+        except (ChannelClosed, ChannelBroken):
+            if self._lane._attachment is self:
+                self._lane._on_worker_gone()
+
+    def _handle(self, message: LaneOpened | LaneFailed) -> None:
+        if isinstance(message, LaneFailed):
+            self._lane.close(message.reason)
+        elif message.version != VERSION or message.generation != self._generation:
+            self._lane.close(f"the worker speaks version {message.version}, not {VERSION}")
+        else:
+            self._lane._on_opened(message.image)
+
+    def _on_doorbell(self) -> None:
+        try:
+            os.eventfd_read(self._to_front)
+        except BlockingIOError:
+            return
+        self._drain()
+
+    def _drain(self) -> None:
+        try:
+            self._lane._on_completions(
+                [self._completion(*fields) for fields in self._completions.pop_all()],
+            )
+        except (RingBroken, ChannelBroken, ValueError) as error:
+            self._lane.close(f"the image's worker broke the lane: {error}")
+
+    def _completion(self, generation: int, status: int, number: int, covered: int, value: int) -> Completion:
+        if generation != self._generation:
+            raise ChannelBroken(f"completion of generation {generation}, not {self._generation}")
+        return Completion(number, Status(status), covered, value)
+
+    def close(self) -> None:
+        """Read what was published to the end, then let go of everything."""
+        self._loop.remove_reader(self._to_front)
+        self._loop.remove_reader(self._channel.fileno())
+        if self._lane.state is not LaneState.CLOSED:
+            self._drain()
+        self._channel.close()
+        os.close(self._to_worker)
+        os.close(self._to_front)

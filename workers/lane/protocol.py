@@ -1,0 +1,119 @@
+"""What travels on a lane: jobs and completions in cells of fixed size, and the messages that open it.
+
+Cells are `struct`s in shared memory, so a process killed at any instruction leaves no lock behind and no half
+message that could be taken for a whole one. Each cell ends with its sequence number in the ring, which the
+reader compares with the one it expects.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum, IntFlag
+
+import msgspec
+
+VERSION = 1
+
+
+class Kind(IntEnum):
+    """What a job asks for."""
+
+    READ = 1  # image[offset:offset+length] into the slot
+    WRITE = 2  # the slot's first `length` bytes to the image; a chunk of zeros becomes ZERO
+    ZERO = 3  # write zeroes; no slot, any length
+    FLUSH = 4  # make durable what was confirmed before; no slot
+    EXTENTS = 5  # extents from `offset`, packed into the slot (workers/lane/extents_format.py)
+    LOST = 6  # the ranges that the transfer must send again, packed into the slot as extents are
+    TOLD = 7  # the client was told of them
+
+
+class Flag(IntFlag):
+    """How the job is to be done."""
+
+    NONE = 0
+    MAY_HOLE = 1  # zeroing may deallocate (a sparse ticket)
+
+
+class Status(IntEnum):
+    """How a job ended. `value` of the completion is the errno for FAILED, else 0."""
+
+    OK = 0
+    FAILED = 1  # the NBD server answered with an error; nothing else was tried
+    GONE = 2  # the NBD server is not reachable, and its deadline passed
+    REFUSED = 3  # the job is not possible on this image: outside it, read-only, no such context
+    LOST = 4  # flush: writes that were confirmed are lost with the server that had them; ask LOST
+
+
+class Job(msgspec.Struct):
+    """One chunk-range request, as it stands in a submission cell. Offsets and lengths in bytes.
+
+    `slot` is -1 for jobs without one; `context` is 0 for allocation only, else 1 + the index of a bitmap in
+    the image's list; `transfer` is the ticket's version, the ledger's name for who wrote.
+    """
+
+    number: int
+    kind: Kind
+    offset: int = 0
+    length: int = 0
+    slot: int = -1
+    transfer: int = 0
+    flags: int = 0
+    context: int = 0
+
+
+class Completion(msgspec.Struct):
+    """One job's end, as it stands in a completion cell; `covered` is how many bytes of the image it is about."""
+
+    number: int
+    status: Status
+    covered: int = 0
+    value: int = 0
+
+
+CELL_BYTES = 64
+JOB_CELL = struct.Struct("<IBBHQQQiIQ")  # generation kind flags context number offset length slot transfer sequence
+COMPLETION_CELL = struct.Struct("<IIQQqQ")  # generation status number covered value sequence
+
+
+class ImageFacts(msgspec.Struct, frozen=True):
+    """What a worker found out about its export when it connected. `block_bytes` is the least unit of a write."""
+
+    size_bytes: int
+    read_only: bool
+    can_flush: bool
+    can_zero: bool
+    has_extents: bool
+    multi_conn: bool
+    block_bytes: int
+    bitmaps: list[str]
+
+
+class LaneOffer(msgspec.Struct, tag=True, frozen=True):
+    """Front end to worker: descriptors of arena, rings, doorbell to the worker, doorbell to the front end.
+
+    `resumes` says that jobs of an earlier attachment wait: try long to reach the server before refusing.
+    """
+
+    version: int
+    generation: int
+    slots: int
+    slot_bytes: int
+    cells: int
+    resumes: bool
+
+
+class LaneOpened(msgspec.Struct, tag=True, frozen=True):
+    """Worker to front end: jobs are welcome."""
+
+    version: int
+    generation: int
+    image: ImageFacts
+
+
+class LaneFailed(msgspec.Struct, tag=True, frozen=True):
+    """Worker to front end: no jobs, and why. The worker keeps trying; opening again may succeed."""
+
+    reason: str
+
+
+LaneMessage = LaneOffer | LaneOpened | LaneFailed

@@ -1,0 +1,101 @@
+"""What the supervisor and an image worker say to each other, over a channel (workers/lane/channel.py).
+
+A worker is started as `python -m workers.image --control-fd N`; the first message it gets is Serve.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from config.export import Export
+from config.settings import LogSettings, WorkerSettings
+
+VERSION = 1
+
+
+class Serve(msgspec.Struct, tag=True, frozen=True):
+    """First message to a worker; one descriptor: the ledger's memfd (see workers/image/ledger.py).
+
+    `doubts` are half-open ranges (offset, length) in bytes that an unfenced predecessor may still write
+    until `doubts_until_s` (CLOCK_MONOTONIC): overlapping writes wait. `server_lost`: a non-local connection had
+    already ended when the predecessor died, or did not end as asked, so unflushed writes may be lost.
+    """
+
+    version: int
+    generation: int
+    export: Export
+    settings: WorkerSettings
+    doubts: list[tuple[int, int]] = []
+    doubts_until_s: float = 0.0
+    server_lost: bool = False
+    log: LogSettings = LogSettings()
+
+
+class Attach(msgspec.Struct, tag=True, frozen=True):
+    """A front end wants a lane; one descriptor: this worker's end of the lane's socket."""
+
+    lane: int
+    generation: int
+    front_end: int
+
+
+class AskStatistics(msgspec.Struct, tag=True, frozen=True):
+    """Please send Statistics."""
+
+    question: int
+
+
+class Leave(msgspec.Struct, tag=True, frozen=True):
+    """Finish what is in flight, disconnect and exit."""
+
+
+ToWorker = Serve | Attach | AskStatistics | Leave
+
+
+class WorkerHello(msgspec.Struct, tag=True, frozen=True):
+    """First message of a worker."""
+
+    version: int
+    generation: int
+    pid: int
+
+
+class Connected(msgspec.Struct, tag=True, frozen=True):
+    """A new NBD connection; one descriptor: a duplicate of its socket, which the supervisor keeps for the fence.
+
+    It is sent before the first command goes out on the connection.
+    """
+
+    connection: int
+
+
+class Disconnected(msgspec.Struct, tag=True, frozen=True):
+    """The worker has ended and fenced this connection itself: the duplicate can be closed."""
+
+    connection: int
+
+
+class LaneUse(msgspec.Struct, frozen=True):
+    """One lane as `/workers` shows it."""
+
+    front_end: int
+    slots: int
+    slots_used: int
+
+
+class Statistics(msgspec.Struct, tag=True, frozen=True):
+    """The answer to AskStatistics: counts since the worker began; `state` is its connection's state."""
+
+    question: int
+    state: str
+    connections: int
+    in_flight: int
+    in_flight_peak: int
+    bytes_read: int
+    bytes_written: int
+    reconnects: int
+    replays: int
+    lanes: list[LaneUse]
+
+
+FromWorker = WorkerHello | Connected | Disconnected | Statistics
