@@ -47,11 +47,11 @@ class FrontSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[front]`: how front ends treat clients, and their lanes."""
 
     # Bytes of one slot, the unit of dispatch: 256 KiB to 1 MiB measured best, 4 MiB half as fast.
-    slot_bytes: Annotated[int, Meta(ge=65536, le=4194304, multiple_of=4096)] = 524288
+    slot_bytes: Annotated[int, Meta(ge=65536, le=4194304, multiple_of=4096)] = 1048576
     # Slots of one lane's arena; slot_bytes * slots of shared memory per front end and image in use.
     slots: Annotated[int, Meta(ge=2, le=1024)] = 32
     # Most slots one request holds at once, its queue depth.
-    request_slots: Annotated[int, Meta(ge=1, le=1024)] = 12
+    request_slots: Annotated[int, Meta(ge=1, le=1024)] = 8
     # A client that neither takes nor sends a byte for so long is cut off.
     progress_s: Seconds = 60.0
     # A connection without a request is closed after so long.

@@ -8,6 +8,8 @@ from importlib.util import find_spec
 
 import pytest
 
+pytest_plugins = ("tests.harness.fixtures",)
+
 NBD_PROGRAMS = ("qemu-nbd", "qemu-img", "nbdkit", "nbdcopy")
 
 

@@ -16,6 +16,9 @@ import nbd
 
 Extents = dict[str, list[tuple[int, int]]]
 
+READS = nbd.AIO_DIRECTION_READ
+WRITES = nbd.AIO_DIRECTION_WRITE
+
 BASE_ALLOCATION = nbd.CONTEXT_BASE_ALLOCATION
 DIRTY_BITMAP = "qemu:dirty-bitmap:"
 # libnbd refuses requests over 64 MiB, qemu over 32 MiB; a server that names its own limit wins.
@@ -206,18 +209,16 @@ class NbdHandle:
 
     # -- the event loop's side -------------------------------------------------------------------------------
 
-    def fileno(self) -> int:
-        """The socket to watch."""
-        return int(self._nbd.aio_get_fd())
-
-    def direction(self) -> tuple[bool, bool]:
-        """Whether to watch for reading, and for writing."""
-        wanted = self._nbd.aio_get_direction()
-        return bool(wanted & nbd.AIO_DIRECTION_READ), bool(wanted & nbd.AIO_DIRECTION_WRITE)
+    def direction(self) -> int:
+        """What to watch the socket for: READS, WRITES, both; 0 when the connection is over."""
+        return int(self._nbd.aio_get_direction())
 
     def notify_read(self) -> None:
         """The socket is readable. Raises NbdError when the connection breaks."""
-        self._call(self._nbd.aio_notify_read)
+        try:
+            self._nbd.aio_notify_read()
+        except nbd.Error as error:
+            raise _error(error) from error
 
     def notify_write(self) -> None:
         """The socket is writable. Raises NbdError when the connection breaks."""

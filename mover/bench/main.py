@@ -19,6 +19,7 @@ from mover.bench.servers import IMAGEIO_VARIABLE, find_imageio
 from mover.cli.parser import Parser
 from mover.cli.status import Status, complain
 
+DESCRIPTION = "Measures Mover beside nbdcopy and ovirt-imageio: each on the same NBD servers, in turns."
 # The data, nbdkit's copy of it in `put`, and the sparse image's data in `holes`.
 COPIES = 3
 
@@ -38,8 +39,9 @@ def main(argv: Sequence[str]) -> int:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return rows (all of them if none is named), size in bytes, runs, json; UsageError for wrong usage."""
-    parser = Parser(prog="mover bench", description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="ROW", type=_row, help=f"of {', '.join(ROWS)}; all if none is named")
+    rows = "\n".join(f"  {name:<10} {row.title}" for name, row in ROWS.items())
+    parser = Parser(prog="mover bench", description=DESCRIPTION, epilog=f"rows:\n{rows}")
+    parser.add_argument("rows", nargs="*", metavar="ROW", type=_row, help="see below; all if none is named")
     parser.add_argument("--size", default="1GiB", type=_size, help="of each image's data (default %(default)s)")
     parser.add_argument("--runs", default=5, type=_runs, help="that count, after a cold one (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print a JSON list instead of tables")

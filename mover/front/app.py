@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from sanic import Request, Sanic
-from sanic.exceptions import SanicException
+from sanic.exceptions import PayloadTooLarge, SanicException
 
 from config.settings import FrontSettings
 from mover.front import sanic_seam
@@ -26,7 +26,7 @@ App = Sanic[Any, Any]
 
 def create_app(link: Link, settings: FrontSettings, unix_socket: str | None) -> App:
     """The application of one front end."""
-    app: App = Sanic("mover", configure_logging=False)
+    app: App = Sanic("mover", request_class=sanic_seam.StrictRequest, configure_logging=False)
     sanic_seam.configure(app, settings.keep_alive_s)
     images = Images(link, settings, unix_socket)
     _add_images(app, images)
@@ -95,7 +95,10 @@ def _add_errors(app: App) -> None:
 
     async def sanic(request: Request, error: SanicException) -> Sent:
         headers = [(name, str(value)) for name, value in (error.headers or {}).items() if name.lower() == "allow"]
-        return await send_error(request, RequestError(error.status_code, str(error) or "bad request", headers))
+        status = error.status_code
+        if isinstance(error, PayloadTooLarge) and not sanic_seam.head_was_read(request):
+            status = 431
+        return await send_error(request, RequestError(status, str(error) or "bad request", headers))
 
     async def bug(request: Request, error: Exception) -> Sent:
         log.exception("request failed", exc_info=error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -85,6 +86,9 @@ class Images:
             yield lane, image
         except LaneLost as lost:
             raise lane_lost(lost) from lost
+        except RequestError as error:
+            error.headers = [*self._headers(ticket, image), *error.headers]
+            raise
         finally:
             self._link.leave(lane)
 
@@ -106,6 +110,7 @@ class Images:
     async def get(self, request: Request, image_id: str) -> Sent:
         """The image, or a range of it."""
         ticket = self._ticket(request, image_id)
+        await sanic_seam.settle_body(request)
         async with self._lane(ticket) as (lane, image):
             span, status, headers = self._answer(request, ticket, image)
             if request.method == "HEAD" or span.length == 0:
@@ -117,7 +122,7 @@ class Images:
     def _answer(self, request: Request, ticket: Ticket, image: ImageFacts) -> tuple[Span, int, Headers]:
         """What a GET asks for: the bytes, the status and the headers."""
         size = image.size_bytes
-        wanted = request.headers.get("range")
+        wanted = sanic_seam.header(request, "range")
         headers = self._headers(ticket, image)
         span, status = Span(0, size), 200
         if wanted is not None and "if-range" not in request.headers:  # no validator of ours can match
@@ -152,7 +157,7 @@ class Images:
             raise
         finally:
             outlet.close()
-        return Sent(status)
+        return await sanic_seam.finished(request, status)
 
     # -- PUT -------------------------------------------------------------------------------------------------
 
@@ -211,11 +216,11 @@ class Images:
     async def patch(self, request: Request, image_id: str) -> Sent:
         """Zero a range, or flush: JSON. With Range and a binary body: write."""
         ticket = self._ticket(request, image_id)
-        if "range" in request.headers:
+        if _is_binary(request):
             return await self._patch_binary(request, ticket)
-        patch = await _read_patch(request)
         async with self._lane(ticket) as (lane, image):
             self._writable(ticket, image)
+            patch = await _read_patch(request, self._settings.progress_s)
             if patch.op == "flush":
                 await self._flush(request, lane, ticket)
                 return await self._written(request, ticket, image, 0, True)
@@ -246,7 +251,7 @@ class Images:
         flush = flag(request, "flush", False)
         async with self._lane(ticket) as (lane, image):
             self._writable(ticket, image)
-            span = _range_to_write(request.headers["range"], length, image.size_bytes)
+            span = _range_to_write(sanic_seam.header(request, "range") or "", length, image.size_bytes)
             upload = Upload(lane, request, span, ticket.version, Flag.NONE, self._settings.progress_s)
             await upload.run()
             if flush:
@@ -256,7 +261,7 @@ class Images:
     async def post_flush(self, request: Request, image_id: str) -> Sent:
         """Flush the image."""
         ticket = self._ticket(request, image_id)
-        await sanic_seam.settle_refused_body(request)
+        await sanic_seam.settle_body(request)
         async with self._lane(ticket) as (lane, image):
             self._writable(ticket, image)
             await self._flush(request, lane, ticket)
@@ -267,6 +272,7 @@ class Images:
     async def get_extents(self, request: Request, image_id: str) -> Sent:
         """The image's extents as a JSON array, streamed."""
         ticket = self._ticket(request, image_id)
+        await sanic_seam.settle_body(request)
         async with self._lane(ticket) as (lane, image):
             context = _context(request, ticket, image)
             holder = lane.slots.enter()
@@ -336,10 +342,8 @@ async def send_error(request: Request, error: RequestError) -> Sent:
     answer: dict[str, object] = {"error": error.message}
     if error.lost is not None:
         answer["lost"] = [list(span) for span in error.lost]
-    await sanic_seam.settle_refused_body(request)
-    sent = await send_json(request, error.status, answer, error.headers)
-    await sanic_seam.linger(request)
-    return sent
+    await sanic_seam.settle_body(request)
+    return await send_json(request, error.status, answer, error.headers)
 
 
 # -- parsing -------------------------------------------------------------------------------------------------
@@ -384,7 +388,7 @@ def _range(header: str, size: int) -> Span:
 
 
 def _target(request: Request, length: int, size: int) -> Span:
-    header = request.headers.get("content-range")
+    header = sanic_seam.header(request, "content-range")
     if header is None:
         if length > size:
             raise RequestError(416, f"Content-Length {length} is larger than the image of {size}", _unsatisfied(size))
@@ -436,11 +440,26 @@ def _context(request: Request, ticket: Ticket, image: ImageFacts) -> int:
     return image.bitmaps.index(ticket.export.bitmap) + 1
 
 
-async def _read_patch(request: Request) -> Patch:
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if kind != "application/json":
+def _is_binary(request: Request) -> bool:
+    """PATCH brings data for `Range`, not JSON. What says it is JSON is never written as data, Range or not."""
+    kind = request.headers.get("content-type")
+    if "range" in request.headers:
+        return kind is None or not _is_json(kind)
+    if kind is not None and not _is_json(kind):
         raise RequestError(415, f"Content-Type {kind[:80]!r} is not application/json, and there is no Range")
-    body = await sanic_seam.read_body(request, JSON_BYTES)
+    return False
+
+
+def _is_json(kind: str) -> bool:
+    return kind.partition(";")[0].strip().lower() == "application/json"
+
+
+async def _read_patch(request: Request, progress_s: float) -> Patch:
+    try:
+        async with asyncio.timeout(progress_s):
+            body = await sanic_seam.read_body(request, JSON_BYTES)
+    except TimeoutError:
+        raise ClientGone from None
     if body is None:
         raise RequestError(400, f"the JSON body is larger than {JSON_BYTES} bytes")
     try:

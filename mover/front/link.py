@@ -185,7 +185,8 @@ class Link:
 
     def _closed(self, key: str, lane: FrontLane) -> None:
         assert lane.lost is not None
-        log.info("lane closed", extra=facts(lane=lane.number, reason=lane.lost.reason))
+        closing = facts(lane=lane.number, reason=lane.lost.reason, slots_used=lane.slots.used)
+        log.info("lane closed", extra=closing)
         if self._lanes.get(key) is lane:
             del self._lanes[key]
         del self._by_number[lane.number]

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from sanic import Request, Sanic
+from sanic.exceptions import BadRequest, PayloadTooLarge
 from sanic.http.constants import Stage
 from sanic.response import HTTPResponse
 
@@ -25,6 +26,24 @@ DRAIN_BYTES = 1024 * 1024
 DRAIN_S = 1.0
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+class StrictRequest(Request):
+    """A request whose head leaves no doubt where it ends and how long its body is.
+
+    Sanic is more lenient: a bare LF, a blank before a colon or a length in Thai digits pass, and a proxy before us
+    may read them otherwise; then a body is taken for a request (RFC 9112, 2.2, 5 and 6.3).
+    """
+
+    def __init__(self, *, head: bytes = b"", **parts: Any) -> None:
+        super().__init__(head=head, **parts)
+        if head.count(b"\n") != head.count(b"\r\n") or head.count(b"\r") != head.count(b"\r\n") or b"\0" in head:
+            raise BadRequest("a line of the head holds CR, LF or NUL")
+        if any(" " in name or "\t" in name or not name for name in self.headers):
+            raise BadRequest("a header's name is empty or holds a blank")
+        length = self.headers.get("content-length")
+        if length is not None and not (length.isascii() and length.strip(" \t").isdigit()):
+            raise BadRequest("Content-Length is no number")
 
 
 class Sent(HTTPResponse):
@@ -60,6 +79,17 @@ def configure(app: Sanic[Any, Any], keep_alive_s: float) -> None:
     app.config.ACCESS_LOG = False
 
 
+def header(request: Request, name: str) -> str | None:
+    """A header's value; one that stands several times is a list (RFC 9110, 5.3)."""
+    values = request.headers.getall(name, None)
+    return None if values is None else ", ".join(values)
+
+
+def head_was_read(request: Request) -> bool:
+    """False for what Sanic passes off as the request when it could not read a head."""
+    return _http(request).request_bytes is not None
+
+
 def head(request: Request, status: int, headers: Headers) -> bytes:
     """A response's head; `Connection` says what the stream will do."""
     http = _http(request)
@@ -71,37 +101,50 @@ def head(request: Request, status: int, headers: Headers) -> bytes:
 
 async def reply(request: Request, status: int, headers: Headers, body: bytes = b"") -> Sent:
     """Write a whole response. The answer to HEAD has the headers of the body and not the body."""
-    http = _http(request)
     data = head(request, status, headers)
-    if body and not http.head_only:
+    if body and not _http(request).head_only:
         data += body
-    http.expecting_continue = False
-    await http.protocol.send(data)
+    await _http(request).protocol.send(data)
+    return await finished(request, status)
+
+
+async def finished(request: Request, status: int) -> Sent:
+    """The whole response is written."""
+    _http(request).expecting_continue = False
+    await _linger(request)
     return Sent(status)
 
 
 class ChunkedBody:
-    """A response whose length is not known before its end."""
+    """A response whose length is not known before its end; HTTP/1.0 has no chunks, there the connection ends it."""
 
     def __init__(self, request: Request, status: int, headers: Headers) -> None:
         self._request = request
         self._status = status
-        self._headers = [*headers, ("Transfer-Encoding", "chunked")]
+        self._headers = list(headers)
+        self._has_chunks = request.version != "1.0"
+        if self._has_chunks:
+            self._headers.append(("Transfer-Encoding", "chunked"))
+        else:
+            close_after(request)
 
     async def begin(self) -> None:
         """Write the head."""
-        await reply(self._request, self._status, self._headers)
+        await _http(self._request).protocol.send(head(self._request, self._status, self._headers))
 
     async def send(self, data: bytes) -> None:
         """Write a piece that is not empty, at the client's pace."""
-        if not _http(self._request).head_only:
-            await _http(self._request).protocol.send(b"%x\r\n%b\r\n" % (len(data), data))
+        await self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._has_chunks else data)
 
     async def end(self) -> Sent:
         """The body is whole."""
+        if self._has_chunks:
+            await self._write(b"0\r\n\r\n")
+        return await finished(self._request, self._status)
+
+    async def _write(self, data: bytes) -> None:
         if not _http(self._request).head_only:
-            await _http(self._request).protocol.send(b"0\r\n\r\n")
-        return Sent(self._status)
+            await _http(self._request).protocol.send(data)
 
 
 def close_after(request: Request) -> None:
@@ -158,17 +201,16 @@ async def read_body(request: Request, most: int) -> bytes | None:
         return None
     _http(request).request_max_size = most
     parts = []
-    total = 0
-    while (part := await _http(request).read()) is not None:
-        parts.append(part)
-        total += len(part)
-        if total > most:
-            return None
+    try:
+        while (part := await _http(request).read()) is not None:
+            parts.append(part)
+    except PayloadTooLarge:  # only chunks can be, and Sanic gives the connection up
+        return None
     return b"".join(parts)
 
 
-async def settle_refused_body(request: Request) -> None:
-    """Before a refusal is answered: drop a small body; a large or late one costs the connection."""
+async def settle_body(request: Request) -> None:
+    """Before an answer that does not take the body: drop a small one; a large or late one costs the connection."""
     left = body_left(request)
     if left == 0:
         return
@@ -181,13 +223,13 @@ async def settle_refused_body(request: Request) -> None:
         close_after(request)
 
 
-async def linger(request: Request) -> None:
-    """After a refusal that left a body unread: say that we are done, and let the client read the answer.
+async def _linger(request: Request) -> None:
+    """After an answer that left something unread: say that we are done, and let the client read the answer.
 
     Closing at once would reset the connection under the answer. What still comes is dropped, for a while.
     """
     http = _http(request)
-    if http.keep_alive or not http.request_body:
+    if http.keep_alive or (not http.request_body and head_was_read(request)):
         return
     http.request_body = None
     carrier = http.protocol.transport

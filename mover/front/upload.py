@@ -17,6 +17,9 @@ from mover.front.ranges import Span
 from workers.lane.front_lane import FrontLane, InFlight, LaneLost
 from workers.lane.protocol import Completion, Kind, Status
 
+# A client that has not filled a slot in this time is slow.
+SLOW_S = 1.0
+
 
 class Upload:
     """Writes a request's body to `span` of the lane's image, for the ledger's `transfer`."""
@@ -54,20 +57,21 @@ class Upload:
             if self._intake.hungry:
                 self._slot = await self._lane.take_slot(self._holder)
                 self._intake.give(self._room())
-            elif not await self._wait_for_change():
-                raise ClientGone
+            else:
+                await self._wait_for_change()
         if self._error is not None:
             raise self._error
 
-    async def _wait_for_change(self) -> bool:
-        """Wait until a slot is needed or a write has failed; False when the client sends nothing for too long."""
+    async def _wait_for_change(self) -> None:
+        """Wait until a slot is needed or a write has failed. Raises ClientGone when nothing came for too long."""
         self._changed.clear()
         try:
-            async with asyncio.timeout(self._progress_s):
+            async with asyncio.timeout(min(SLOW_S, self._progress_s)):
                 await self._changed.wait()
         except TimeoutError:
-            return time.monotonic() - self._intake.progressed_s < self._progress_s
-        return True
+            self._intake.relax()
+            if time.monotonic() - self._intake.progressed_s > self._progress_s:
+                raise ClientGone from None
 
     async def _confirm(self) -> None:
         while self._writes and self._error is None:

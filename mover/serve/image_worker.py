@@ -19,8 +19,8 @@ from mover.serve.lanes import Lane, LaneBook
 from mover.serve.ledgers import KeptLedger, LedgerBroken
 from mover.serve.messages import LaneRefused
 from mover.serve.processes import Child
-from mover.serve.programs import Programs
 from mover.serve.restarts import Deaths
+from mover.serve.spare import Spare
 from mover.serve.states import WORKER_STATES, WorkerEvent, WorkerState
 from workers.messages import (
     VERSION,
@@ -43,7 +43,7 @@ HELLO_S = 10.0
 class House:
     """What all workers share."""
 
-    programs: Programs
+    spare: Spare
     settings: Settings
     lanes: LaneBook
     generations: Iterator[int]  # of every start and every attachment, always increasing
@@ -130,9 +130,8 @@ class ImageWorker:
             self.restarts += 1
         self._move(WorkerEvent.START)
         self.ended.clear()
-        programs = self._house.programs
         try:
-            self._child = Child(programs.worker, programs.environment, FromWorker, self._on_message, self._on_end)
+            self._child = self._house.spare.take(self._on_message, self._on_end)
         except OSError as error:
             log.error("cannot start a worker", extra=facts(export=self.key, why=error))
             self._loop.call_soon(self._on_end, None)

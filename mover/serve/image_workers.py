@@ -11,6 +11,7 @@ from mover.serve.image_worker import House, ImageWorker
 from mover.serve.lanes import FrontEndPort, Lane, LaneBook
 from mover.serve.messages import LaneRefused, OpenLane
 from mover.serve.programs import Programs
+from mover.serve.spare import Spare
 
 ARENA_RETRY_S = 1.0
 
@@ -20,7 +21,8 @@ class ImageWorkers:
 
     def __init__(self, programs: Programs, settings: Settings) -> None:
         self.lanes = LaneBook(settings.supervisor.arena_limit_bytes)
-        self._house = House(programs, settings, self.lanes, count(1))
+        self.spare = Spare(programs)
+        self._house = House(self.spare, settings, self.lanes, count(1))
         self._workers: dict[str, ImageWorker] = {}
 
     def __iter__(self) -> Iterator[ImageWorker]:
@@ -50,12 +52,14 @@ class ImageWorkers:
 
     async def leave(self) -> None:
         """Ask all workers to finish and exit, and wait until they have."""
+        self.spare.close()
         for worker in self._workers.values():
             worker.leave()
         await self._all_ended()
 
     async def kill(self) -> None:
         """End all workers at once, and wait until they have ended."""
+        self.spare.close()
         for worker in self._workers.values():
             worker.kill()
         await self._all_ended()

@@ -65,6 +65,10 @@ class Child(Generic[Received]):
         self._loop.add_reader(self._channel.fileno(), self._readable)
         self._loop.add_reader(self._pidfd, self._exited)
 
+    def adopt(self, on_message: Callable[[Received, list[int]], None], on_end: Callable[[int], None]) -> None:
+        """From here on somebody else listens to it."""
+        self._on_message, self._on_end = on_message, on_end
+
     def send(self, message: msgspec.Struct, fds: Sequence[int] = ()) -> bool:
         """Send a message with duplicates of `fds`; False if the child is gone or about to be."""
         if self.ended:

@@ -96,6 +96,7 @@ class Supervisor:
     def _on_ready(self, ready: asyncio.Future[None]) -> None:
         error = ready.exception()
         if error is None:
+            self._workers.spare.prepare()
             print(f"mover: ready on {self._listeners.addresses}", file=sys.stderr, flush=True)
         elif not self._stop.done():
             self._stop.set_exception(error)

@@ -1,8 +1,13 @@
-"""The demo's choice of the worker to kill."""
+"""The demo's exit status, and its choice of the worker to kill."""
 
 from __future__ import annotations
 
+import pytest
+
+from mover.bench import demo
 from mover.bench.demo import KILL_AFTER_BYTES, Worker, busy, other_than
+from mover.bench.errors import DifferenceError
+from mover.cli.status import Status
 
 
 def worker(pid: int | None, read: int | None = 0, written: int | None = 0) -> Worker:
@@ -35,3 +40,22 @@ def test_the_successor_is_a_worker_with_another_pid() -> None:
     assert other_than(worker(7), killed=7) is None
     assert other_than(worker(None), killed=7) is None
     assert other_than(None, killed=7) is None
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        (DifferenceError("a.raw and b.raw differ"), Status.VERIFICATION),
+        (KeyboardInterrupt(), Status.INTERRUPTED),
+        (None, Status.DONE),
+    ],
+)
+def test_the_exit_status_is_0_only_when_every_comparison_held(
+    monkeypatch: pytest.MonkeyPatch, end: BaseException | None, status: Status
+) -> None:
+    def run() -> None:
+        if end is not None:
+            raise end
+
+    monkeypatch.setattr(demo, "_run", run)
+    assert demo.main() == status

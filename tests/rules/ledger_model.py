@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import struct
+import sys
 from collections.abc import Callable
 
 from hypothesis import strategies as st
@@ -132,14 +132,16 @@ def steps(image_bytes: int, transfers: int) -> st.SearchStrategy[list[Step]]:
 class Pair:
     """A ledger and its model, taking the same steps; `at_store` is called before each of the ledger's stores."""
 
-    def __init__(self, memory: bytearray, used_cells: int, at_store: Callable[[], None] | None = None) -> None:
+    def __init__(self, memory: bytearray, at_store: Callable[[], None] | None = None) -> None:
         self.memory = memory
         self.model = Model()
         self.at_store = at_store
-        self.ledger = Ledger(memoryview(self.memory))
-        for _ in range(used_cells):
-            self.ledger.failed(0)
-        self.ledger = Ledger(memoryview(self.memory), at_store)
+        self.ledger = Ledger(memoryview(memory), at_store)
+
+    def leave_room(self, cells: int) -> None:
+        """Fill the active half with events that change nothing, until only so many cells are left."""
+        while module.HALF_CELLS - published(self.memory)[1] > cells:
+            self.ledger.failed(99)
 
     def take(self, step: Step) -> None:
         """One step of both; they return the same, or refuse alike."""
@@ -150,6 +152,14 @@ class Pair:
         else:
             assert outcome(self.ledger, name, arguments) == outcome(self.model, name, arguments)
 
+    def agree(self) -> bool:
+        """Whether the living ledger says what the model says."""
+        ledger, model = self.ledger, self.model
+        return members(ledger.doubts()) == model.doubts() and all(
+            members(ledger.lost(one)) == model.gone[one] and ledger.unflushed_of(one) == model.unflushed_of(one)
+            for one in TRANSFERS
+        )
+
 
 def outcome(owner: Ledger | Model, name: str, arguments: tuple[object, ...]) -> object:
     try:
@@ -158,10 +168,15 @@ def outcome(owner: Ledger | Model, name: str, arguments: tuple[object, ...]) -> 
         return type(error)
 
 
+def published(memory: bytearray) -> tuple[int, int]:
+    """The active half, and how many of its cells count."""
+    return divmod(int.from_bytes(memory[8:16], sys.byteorder), 1 << 32)
+
+
 def scribbled(death: bytes | bytearray) -> bytearray:
     """A copy in which every cell that is not published holds noise: a death may leave anything there."""
     memory = bytearray(death)
-    half, cells = divmod(struct.unpack_from("=Q", memory, 8)[0], 1 << 32)
+    half, cells = published(memory)
     bounds = [module.HEADER_BYTES + number * module.HALF_CELLS * module.CELL.size for number in range(3)]
     used = bounds[half] + cells * module.CELL.size
     for start, end in ((used, bounds[half + 1]), (bounds[1 - half], bounds[2 - half])):

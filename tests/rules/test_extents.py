@@ -40,8 +40,9 @@ def test_each_byte_has_the_flags_of_both_contexts_as_far_as_both_speak(
 
 
 @given(extents, st.none() | extents)
-def test_no_neighbours_are_alike(allocation: list[Extent], bitmap: list[Extent] | None) -> None:
+def test_no_neighbours_are_alike_and_none_is_empty(allocation: list[Extent], bitmap: list[Extent] | None) -> None:
     merged = list(merge_contexts(allocation, bitmap))
+    assert all(length > 0 for length, _ in merged)
     assert all(one[1] != other[1] for one, other in pairwise(merged))
 
 

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.rules.ledger_model import TRANSFERS, Pair, Step, members, says, scribbled, should_say, steps
+from tests.rules.ledger_model import TRANSFERS, Pair, Step, members, published, says, scribbled, should_say, steps
 from workers.image import ledger as module
 from workers.image.ledger import Ledger, LedgerBroken, LedgerFull, LedgerMisused, completed, in_doubt
 from workers.image.ledger_state import Kind
 
 HALF_CELLS = 40
+taken = steps(image_bytes=8, transfers=3)
+few = steps(image_bytes=64, transfers=2)
 
 
 @pytest.fixture(scope="module")
@@ -43,29 +45,37 @@ def fresh() -> memoryview:
 
 
 @pytest.mark.usefixtures("small")
-@settings(max_examples=400)
-@given(used_cells=st.integers(0, HALF_CELLS), taken=steps(image_bytes=8, transfers=3))
-def test_a_death_at_any_store_leaves_what_was_recorded_before(used_cells: int, taken: list[Step]) -> None:
+@settings(max_examples=300)
+@given(early=taken, room=st.integers(0, 8), late=taken)
+def test_a_death_at_any_store_leaves_what_was_recorded_before(early: list[Step], room: int, late: list[Step]) -> None:
     """No confirmed byte is forgotten, no flushed one is called lost, no doubt is dropped: exactly the model's bytes."""
     deaths: list[bytes] = []
     memory = bytearray(module.LEDGER_BYTES)
-    pair = Pair(memory, used_cells, lambda: deaths.append(bytes(memory)))
-    for step in taken:
+    pair = Pair(memory, lambda: deaths.append(bytes(memory)))
+    for step in early:
+        pair.take(step)
+    pair.leave_room(room)
+    for step in late:
         before = should_say(deepcopy(pair.model))
         deaths.clear()
         pair.take(step)
-        if step[0] != "reopen":
-            assert all(says(scribbled(death)) == before for death in deaths)
+        assert pair.agree()
         assert says(memory) == should_say(deepcopy(pair.model))
+        assert all(says(scribbled(death)) == before for death in deaths if step[0] != "reopen")
 
 
 @pytest.mark.usefixtures("small")
-@settings(max_examples=400)
-@given(used_cells=st.integers(0, HALF_CELLS), taken=steps(image_bytes=8, transfers=3))
-def test_a_successor_that_dies_while_it_opens_leaves_the_same_to_the_next(used_cells: int, taken: list[Step]) -> None:
+@settings(max_examples=200)
+@given(early=taken, room=st.integers(0, 8), late=taken)
+def test_a_successor_that_dies_while_it_opens_leaves_the_same_to_the_next(
+    early: list[Step], room: int, late: list[Step]
+) -> None:
     """Opening stores events too: what the dead worker had begun stays in doubt, its flush stays failed."""
-    pair = Pair(bytearray(module.LEDGER_BYTES), used_cells)
-    for step in taken:
+    pair = Pair(bytearray(module.LEDGER_BYTES))
+    for step in early:
+        pair.take(step)
+    pair.leave_room(room)
+    for step in late:
         pair.take(step)
     deaths: list[bytes] = []
     memory = scribbled(pair.memory)
@@ -77,14 +87,14 @@ def test_a_successor_that_dies_while_it_opens_leaves_the_same_to_the_next(used_c
 
 
 @pytest.mark.usefixtures("tight")
-@given(taken=steps(image_bytes=64, transfers=2), more=steps(image_bytes=64, transfers=2))
-def test_a_ledger_full_of_ranges_names_more_bytes_never_fewer(taken: list[Step], more: list[Step]) -> None:
+@given(early=few, late=few)
+def test_a_ledger_full_of_ranges_names_more_bytes_never_fewer(early: list[Step], late: list[Step]) -> None:
     """Small gaps are filled when there is no room; what was written, begun or lost is in it all the same."""
-    pair = Pair(bytearray(module.LEDGER_BYTES), used_cells=0)
-    for step in [*taken, *more]:
+    pair = Pair(bytearray(module.LEDGER_BYTES))
+    for step in [*early, *late]:
         pair.take(step)
     pair.ledger._compact()
-    assert divmod(struct.unpack_from("=Q", pair.memory, 8)[0], 1 << 32)[1] <= 1 + 3 + 8 + 1
+    assert published(pair.memory)[1] <= 1 + 3 + 8 + 1
     assert members(pair.ledger.doubts()) >= pair.model.doubts()
     for transfer in TRANSFERS:
         assert pair.ledger.unflushed_of(transfer) == pair.model.unflushed_of(transfer)
@@ -127,11 +137,58 @@ def test_a_flush_covers_what_was_confirmed_before_it_started() -> None:
     ledger = Ledger(fresh())
     ledger.written(0, 1, 0, 10)
     ledger.flush_started()
+    assert ledger.unflushed_of(1)
     ledger.written(0, 1, 20, 10)
     ledger.flush_done()
     assert ledger.unflushed()
     ledger.server_lost()
     assert ledger.lost(1) == [(20, 10)]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_flush_that_runs_through_a_compaction_is_still_done_at_its_end() -> None:
+    """The summary says that it runs and what it covers, or a successor would call flushed bytes unflushed."""
+    pair = Pair(bytearray(module.LEDGER_BYTES))
+    for step in (("written", (0, 1, 0, 2)), ("flush_started", ())):
+        pair.take(step)
+    pair.leave_room(0)
+    pair.take(("written", (0, 1, 4, 2)))
+    pair.take(("flush_done", ()))
+    assert published(pair.memory)[0] == 1
+    assert says(pair.memory) == should_say(pair.model)
+
+
+def test_a_flush_that_ran_when_its_worker_died_has_failed() -> None:
+    """Its writes are unflushed, its late answer means nothing, and the next flush may start."""
+    memory = fresh()
+    ledger = Ledger(memory)
+    ledger.written(0, 1, 0, 10)
+    ledger.flush_started()
+    with pytest.raises(LedgerMisused):
+        ledger.flush_started()
+    ledger = Ledger(memory)
+    ledger.flush_done()
+    assert ledger.unflushed()
+    ledger.flush_started()
+    ledger.flush_done()
+    assert not ledger.unflushed()
+
+
+def test_transfers_that_are_flushed_or_told_make_room_for_others() -> None:
+    """Only what is still owed an answer counts; one transfer too many is refused and not recorded."""
+    ledger = Ledger(fresh())
+    for transfer in range(module.TRANSFERS_MOST):
+        ledger.written(0, transfer, 0, 1)
+    with pytest.raises(LedgerFull):
+        ledger.written(0, module.TRANSFERS_MOST, 0, 1)
+    assert not ledger.unflushed_of(module.TRANSFERS_MOST)
+    ledger.flush_started()
+    ledger.flush_done()
+    for transfer in range(module.TRANSFERS_MOST):
+        ledger.written(0, module.TRANSFERS_MOST + transfer, 0, 1)
+    ledger.server_lost()
+    ledger.told(module.TRANSFERS_MOST)
+    ledger.written(0, 0, 0, 1)
 
 
 def test_a_lost_range_is_told_once() -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import msgspec
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fake_child import Stagehand
-
 from config.export import Export
 from mover.serve import messages
 from mover.serve.messages import Begin, Drain, LaneSocket, Tickets
+from tests.serve.fake_child import Stagehand
 from workers.lane.channel import Channel, ChannelClosed
 
 HAND = Stagehand("front")
@@ -50,7 +48,7 @@ def begin(fds: list[int]) -> None:
     for fd in fds:
         listener = socket.socket(fileno=fd)
         listener.setblocking(False)
-        HAND.watch(fd, lambda listener=listener: accept(listener))  # type: ignore[misc]
+        HAND.watch(fd, partial(accept, listener))
     if "silent" not in HAND.misdeeds:
         version = 99 if "other-version" in HAND.misdeeds else messages.VERSION
         CHANNEL.send(messages.FrontEndHello(version, os.getpid()))

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fake_child import Stagehand
-
+from tests.serve.fake_child import Stagehand
 from workers import messages
 from workers.image.ledger import LEDGER_BYTES, Ledger
 from workers.lane import memory
@@ -74,12 +71,16 @@ def on_command(order: dict[str, Any]) -> None:
             HAND.report("disconnected")
         case "write":
             CONNECTIONS[order["connection"]].sendall(order["text"].encode())
+            HAND.report("wrote")
         case "begin":
             LEDGERS[0].begin(order["tag"], order["offset"], order["length"])
             HAND.report("begun")
         case "complete":
             LEDGERS[0].count_completed()
             HAND.report("completed")
+        case "chatter":
+            for question in range(100):
+                CHANNEL.send(messages.Statistics(question, "connected", 0, 0, 0, 0, 0, 0, 0, []))
         case "pass-file":
             with open("/dev/null") as file:
                 CHANNEL.send(messages.Connected(1), [file.fileno()])

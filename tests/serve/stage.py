@@ -50,10 +50,18 @@ class Stage:
         assert self._process is not None
         return self._process
 
+    @property
+    def _stderr_fd(self) -> int:
+        assert self.process.stderr is not None
+        return self.process.stderr.fileno()
+
     def settings(self, **changes: Any) -> Settings:
         serve = ServeSettings(
-            port=0, front_ends=changes.pop("front_ends", 1), state_dir=str(self.directory / "state"),
-            unix_socket=changes.pop("unix_socket", self.unix_path), drain_s=changes.pop("drain_s", 10.0),
+            port=0,
+            front_ends=changes.pop("front_ends", 1),
+            state_dir=str(self.directory / "state"),
+            unix_socket=changes.pop("unix_socket", self.unix_path),
+            drain_s=changes.pop("drain_s", 10.0),
         )
         return Settings(serve=serve, **changes)
 
@@ -72,7 +80,6 @@ class Stage:
 
     def line(self, containing: str) -> str:
         """The next line of standard error that holds this text."""
-        assert self.process.stderr is not None
         deadline = time.monotonic() + PATIENCE_S
         while True:
             *lines, rest = self._stderr.split(b"\n")
@@ -81,14 +88,17 @@ class Stage:
                     self._stderr = b"\n".join([*lines[at + 1 :], rest])
                     return line.decode()
             left = deadline - time.monotonic()
-            ready, _, _ = select.select([self.process.stderr], [], [], max(left, 0))
-            more = os.read(self.process.stderr.fileno(), 65536) if ready else b""
+            ready, _, _ = select.select([self._stderr_fd, self._line.fileno()], [], [], max(left, 0))
+            if self._line.fileno() in ready:
+                self._hear()  # a fake whose reports nobody reads stands still
+                continue
+            more = os.read(self._stderr_fd, 65536) if ready else b""
             assert more, f"no {containing!r} in {self._stderr.decode()}"
             self._stderr += more
 
     def silent_for(self, seconds: float) -> bool:
         """Whether the supervisor says nothing on standard error for so long."""
-        return not select.select([self.process.stderr], [], [], seconds)[0]
+        return not select.select([self._stderr_fd], [], [], seconds)[0]
 
     def ready(self, settings: Settings | None = None, **misdeeds: str) -> str:
         """Start the supervisor and wait until it is ready; its ready line."""
@@ -181,7 +191,8 @@ class Stage:
                 self._process.kill()
                 self._process.wait()
             assert self._process.stderr is not None
-            print(self._stderr.decode(), self._process.stderr.read().decode())
+            os.set_blocking(self._process.stderr.fileno(), False)  # an orphan may hold the other end
+            print(self._stderr.decode(), (self._process.stderr.read() or b"").decode())
             self._process.stderr.close()
         self._line.close()
 
@@ -205,3 +216,8 @@ def wait_for(what: str, holds: Callable[[], bool]) -> None:
 def is_gone(pid: int) -> bool:
     """Whether no such process is left (not even a zombie)."""
     return not os.path.exists(f"/proc/{pid}")
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether the process is dead, and its parent has not asked for its status yet."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"

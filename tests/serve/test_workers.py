@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serve.stage import PATIENCE_S, Event, Stage, is_gone, short_waits, wait_for
+from tests.serve.stage import PATIENCE_S, Event, Stage, is_gone, is_zombie, short_waits, wait_for
 
 
 class Server:
@@ -173,6 +173,7 @@ def test_the_successor_waits_for_the_fence(stage: Stage, server: Server) -> None
     worker = stage.attached(front)
     with connected(stage, worker, server) as client:
         stage.order(worker, "write", connection=1, text="written")
+        stage.event("wrote")
         os.kill(worker, signal.SIGKILL)
         assert client.recv(100) == b"written"
         assert client.recv(100) == b""  # only the supervisor's half-close can end it: it keeps a duplicate
@@ -187,12 +188,14 @@ def test_the_successor_waits_for_the_fence(stage: Stage, server: Server) -> None
 
 
 def test_a_connection_announced_last_is_fenced_too(stage: Stage, server: Server) -> None:
-    """What a worker said just before it died counts."""
+    """What a worker said just before it died counts, however much of it is still unread."""
     stage.ready()
     worker = stage.attached(stage.front())
     os.kill(stage.process.pid, signal.SIGSTOP)
+    stage.order(worker, "chatter")
     with connected(stage, worker, server) as client:
         os.kill(worker, signal.SIGKILL)
+        wait_for("the worker is dead", lambda: is_zombie(worker))
         os.kill(stage.process.pid, signal.SIGCONT)
         assert client.recv(100) == b""
         client.sendall(b"still there")  # the supervisor reads: its duplicate is open
@@ -318,7 +321,7 @@ def test_workers_are_listed(stage: Stage) -> None:
     worker = stage.attached(front)
     [row] = stage.workers(front)
     expected: Event = {
-        "export": "nbd+unix:///nowhere/", "pid": worker, "state": "connected", "connections": 0, "in_flight": 0,
+        "export": "nbd+unix:///?socket=/nowhere", "pid": worker, "state": "connected", "connections": 0, "in_flight": 0,
         "in_flight_peak": 7, "bytes_read": 1, "bytes_written": 2, "restarts": 0, "replays": 3,
         "arena_bytes": 1 << 20, "lanes": [{"front_end": 1, "slots": 32, "slots_used": 0}],
     }  # fmt: skip

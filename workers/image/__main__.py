@@ -7,6 +7,7 @@ import socket
 import sys
 
 from workers.image.worker import Worker
+from workers.lane.channel import ChannelClosed
 
 
 def main() -> int:
@@ -15,7 +16,10 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[sys.argv.index("--control-fd") + 1]))
-    return Worker(control).run()
+    try:
+        return Worker(control).run()
+    except ChannelClosed:
+        return 0  # a spare whose supervisor is gone before it had anything to do
 
 
 if __name__ == "__main__":

@@ -148,7 +148,8 @@ class Ledger:
         """Connected, with no other connection alive, to the process (pid, start time in ticks), (0, 0) if unknown.
 
         If it may be another one than before, all unflushed ranges are lost, in the same store, and a flush that
-        runs has come to nothing; True if anything was lost. (Recorded apart, a death in between would make the next worker believe that nothing happened.)
+        runs has come to nothing; True if anything was lost. (Recorded apart, a death in between would make the
+        next worker believe that nothing had happened.)
         """
         other = self._state.is_other_server(identity)
         loses = other and self._state.unflushed()

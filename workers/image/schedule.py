@@ -33,7 +33,7 @@ LOCKING = frozenset({Kind.READ, Kind.WRITE, Kind.ZERO})
 class Task(Generic[LaneT]):
     """A job under way: whose it is, its slot's bytes, its plan, and the commands it waits for."""
 
-    __slots__ = ("error", "job", "lane", "locked", "plan", "record", "slot", "tag", "waiting")
+    __slots__ = ("batch", "error", "job", "lane", "locked", "plan", "record", "slot", "tag", "waiting")
 
     def __init__(self, tag: int, lane: LaneT, job: Job, slot: memoryview | None) -> None:
         self.tag = tag
@@ -43,6 +43,7 @@ class Task(Generic[LaneT]):
         self.plan: Plan | None = None
         self.record: _Record | None = None
         self.locked = False
+        self.batch: list[Command] = []
         self.waiting = 0
         self.error = 0
 
@@ -52,23 +53,23 @@ class _Record(plan.Record):
 
     def __init__(self, ledger: Ledger, tag: int, transfer: int) -> None:
         self._ledger, self._tag, self._transfer = ledger, tag, transfer
-        self._begun = False
+        self.begun = False
 
     def begin(self, offset: int, length: int) -> None:
         self._ledger.begin(self._tag, offset, length)
-        self._begun = True
+        self.begun = True
 
     def written(self, offset: int, length: int) -> None:
         self._ledger.written(self._tag, self._transfer, offset, length)
-        self._begun = False
+        self.begun = False
 
     def end(self, status: Status) -> None:
         """The task is over; what it had begun is refused by the server, or in doubt."""
-        if self._begun and status is Status.GONE:
+        if self.begun and status is Status.GONE:
             self._ledger.abandoned(self._tag)
-        elif self._begun:
+        elif self.begun:
             self._ledger.failed(self._tag)
-        self._begun = False
+        self.begun = False
 
 
 class Schedule(Generic[LaneT]):
@@ -177,6 +178,14 @@ class Schedule(Generic[LaneT]):
 
     # -- commands out and back -------------------------------------------------------------------------------
 
+    def next_ready(self) -> Command | None:
+        """The next command to send; None while a completion waits to be published.
+
+        A job that begins before the one it had waited for is published could be undone: if the worker dies then,
+        the earlier job is submitted again, and lands on the later one.
+        """
+        return self.ready.popleft() if self.ready and not self.finished else None
+
     def _advance(self, task: Task[LaneT]) -> None:
         assert task.plan is not None
         try:
@@ -194,12 +203,13 @@ class Schedule(Generic[LaneT]):
         except LedgerFull:
             self._finish(task, Status.FAILED, value=errno.ENOBUFS)
         else:
-            task.waiting = len(commands)
+            task.waiting, task.batch = len(commands), commands
             self._send(task, commands)
 
     def _send(self, task: Task[LaneT] | None, commands: list[Command]) -> None:
         for command in commands:
             command.task = task
+            command.answered = False
             command.number = next(self._numbers)
             self.ready.append(command)
 
@@ -209,17 +219,35 @@ class Schedule(Generic[LaneT]):
             self._flush_ended(error)
             return
         task = command.task
-        if not isinstance(task, Task) or task.tag not in self._tasks:
+        if not isinstance(task, Task) or not self._is_wanted(command):
             return
+        command.answered = True
         task.error = task.error or error
         task.waiting -= 1
         if task.waiting == 0:
             self._advance(task)
 
+    def _is_wanted(self, command: Command) -> bool:
+        """Whether somebody still waits for it: its job may have failed while the command was held back."""
+        if command.operation is Operation.FLUSH:
+            return bool(self._flushing)
+        return isinstance(command.task, Task) and command.task.tag in self._tasks
+
     def lost(self, commands: list[Command]) -> None:
-        """These commands were in flight on a connection that is gone, and fenced: send them again."""
-        again = sorted((*commands, *self.ready), key=lambda command: command.number)
-        self.ready = deque(again)
+        """These commands were in flight on a connection that is gone, and fenced: send them again.
+
+        So are their confirmed companions of a write that is not confirmed as a whole: the server may be another
+        one, and what it never saw must not be recorded as written to it.
+        """
+        again = [*filter(self._is_wanted, commands), *self.ready]
+        for task in self._tasks.values():
+            if task.record is not None and task.record.begun:
+                companions = [command for command in task.batch if command.answered]
+                for command in companions:
+                    command.answered = False
+                task.waiting += len(companions)
+                again += companions
+        self.ready = deque(sorted(again, key=lambda command: command.number))
 
     def gone(self) -> None:
         """The server did not come back in time: every job fails."""

@@ -23,6 +23,7 @@ from workers.image.loop import READ, Loop, Timer
 from workers.image.nbd_export import Connection, State
 from workers.image.plan import Command, Limits, Operation
 from workers.image.schedule import Schedule
+from workers.image.succession import Succession
 from workers.lane import memory
 from workers.lane.channel import Channel, ChannelBroken, ChannelClosed
 from workers.lane.protocol import Job, Kind
@@ -66,6 +67,7 @@ class Worker:
         self._connections: list[Connection] = []
         self._serve: Serve
         self._schedule: Schedule[WorkerLane | None]
+        self._succession: Succession[WorkerLane | None]
         self._limits: Limits | None = None
         self._supervised = True
         self._leaving = False
@@ -80,9 +82,13 @@ class Worker:
     def run(self) -> int:
         """Serve until there is nobody left to serve; the exit status."""
         self._begin()
-        while not self._done():
+        schedule = self._schedule
+        while True:
             self._loop.run_once()
-            self._pump()
+            if schedule.finished or schedule.ready:
+                self._pump()
+            if (self._leaving or not self._supervised) and self._done():
+                break
         for connection in self._connections:
             connection.leave()
         return 0
@@ -101,7 +107,8 @@ class Worker:
         return True
 
     def _can_flush(self) -> bool:
-        return self._limits is not None and self._limits.facts.can_flush
+        ready = any(connection.state is State.READY for connection in self._connections)
+        return ready and self._limits is not None and self._limits.facts.can_flush
 
     # -- the supervisor --------------------------------------------------------------------------------------
 
@@ -117,26 +124,13 @@ class Worker:
         ledger = Ledger(memory.map_shared(fds[0], LEDGER_BYTES))
         os.close(fds[0])
         self._schedule = Schedule(ledger, is_zero)
-        self._take_over(serve)
+        self._succession = Succession(self._schedule, local=serve.export.transport == "unix")
+        if self._succession.take_over(serve.server_lost, serve.doubts):
+            self._loop.later(max(0.0, serve.doubts_until_s - time.monotonic()), self._succession.settled)
         self._channel.send(WorkerHello(VERSION, serve.generation, os.getpid()))
         self._loop.watch(self._channel.fileno(), READ, self._on_message)
         self._loop.later(WATCH_S, self._watch_commands)
         self._connect()
-
-    def _take_over(self, serve: Serve) -> None:
-        """What the predecessor left: ranges in doubt if it could not be fenced, a server that was lost with it."""
-        if serve.server_lost:
-            self._schedule.ledger.server_lost()
-        if serve.doubts:
-            for offset, length in serve.doubts:
-                self._schedule.doubt(offset, length)
-            self._loop.later(max(0.0, serve.doubts_until_s - time.monotonic()), self._settled)
-        else:
-            self._schedule.ledger.clear_doubts()
-
-    def _settled(self) -> None:
-        self._schedule.ledger.clear_doubts()
-        self._schedule.settled()
 
     def _on_message(self, events: int) -> None:
         try:
@@ -234,10 +228,8 @@ class Worker:
         while schedule.finished or (schedule.ready and self._room()):
             self._publish(rung)
             self._send()
-        for connection in self._connections:
-            connection.settle()
-        if schedule.finished:
-            self._publish(rung)
+            for connection in list(self._connections):
+                connection.settle()
         for lane in rung:
             if not lane.closed:
                 lane.ring()
@@ -265,8 +257,8 @@ class Worker:
         return least if least is not None and least.in_flight < self._serve.settings.queue_depth else None
 
     def _send(self) -> None:
-        while self._schedule.ready and (connection := self._room()) is not None:
-            connection.send(self._schedule.ready.popleft())
+        while (connection := self._room()) is not None and (command := self._schedule.next_ready()) is not None:
+            connection.send(command)
         self._peak = max(self._peak, self._in_flight())
 
     def ended(self, command: Command, error: int) -> None:
@@ -309,21 +301,25 @@ class Worker:
     def connected(self, connection: Connection, limits: Limits) -> None:
         """A connection is READY: the first of several, or one more."""
         if self._limits is not None and connection is not self._connections[0]:
+            if connection.server not in self._servers(besides=connection):
+                connection.break_off("another server answers than on the other connections")
             return
         if self._gone_timer is not None:
             self._gone_timer.cancel()
             self._gone_timer = None
         self._failures = 0
-        ledger = self._schedule.ledger
-        if (self._serve.export.transport == "unix" or connection.server != (0, 0)) and ledger.server(connection.server):
+        if self._succession.connected(connection.server, limits):
             log.warning("server lost with unflushed writes export=%s", self._serve.export.key)
-        self._schedule.connected(limits)
         first, self._limits = self._limits is None, limits
         if first:
             for lane in list(self._lanes.values()):
                 if lane.offered:
                     lane.open(limits.facts)
         self._connect_more(limits)
+
+    def _servers(self, besides: Connection) -> set[tuple[int, int]]:
+        others = (other for other in self._connections if other is not besides)
+        return {other.server for other in others if other.state is State.READY}
 
     def _connect_more(self, limits: Limits) -> None:
         if not limits.facts.multi_conn:
@@ -336,19 +332,22 @@ class Worker:
     def disconnected(self, connection: Connection, why: str, commands: list[Command], fenced: bool) -> None:
         """A connection has ended: its commands are sent again on the next one, in their old order."""
         self._connections.remove(connection)
-        self._tell(Disconnected(connection.number))
+        self._replays += len(commands)
+        late = self._succession.disconnected(connection.server, connection.was_ready, commands, fenced)
+        if late:
+            self._loop.later(self._serve.settings.settle_s, lambda: self._let_go(connection, late))
+        else:
+            self._let_go(connection, late)
         if self._leaving and not self._schedule.active:
             return
-        writing = [command for command in commands if command.operation in WRITING]
-        if writing and not fenced:
-            self._loop.later(self._serve.settings.settle_s, lambda: self._schedule.lost(writing))
-            commands = [command for command in commands if command.operation not in WRITING]
-        self._schedule.lost(commands)
-        self._replays += len(commands)
-        if connection.was_ready and connection.server == (0, 0):
-            self._schedule.ledger.server_lost()  # it cannot be told whether it is the same server afterwards
         if not any(other.state is State.READY for other in self._connections):
             self._retry(why)
+
+    def _let_go(self, connection: Connection, late: list[Command]) -> None:
+        """Nothing sent on this connection will land any more: what was not fenced has settled."""
+        if connection.introduced:
+            self._tell(Disconnected(connection.number))
+        self._schedule.lost(late)
 
     def _retry(self, why: str) -> None:
         log.warning("no connection export=%s reason=%s", self._serve.export.key, why)
@@ -359,7 +358,9 @@ class Worker:
             return
         if self._gone_timer is None:
             self._reconnects += 1
-            self._gone_timer = self._loop.later(self._serve.settings.reconnect_s, lambda: self._gone(why))
+            # Not before writes in doubt have settled: their ranges are free for others when their jobs are gone.
+            patience = max(self._serve.settings.reconnect_s, self._serve.settings.settle_s)
+            self._gone_timer = self._loop.later(patience, lambda: self._gone(why))
         pause = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(self._failures, 10))
         self._failures += 1
         self._loop.later(pause, self._connect)

@@ -1,8 +1,8 @@
 """The front end's end of a lane: it owns the arena, submits jobs, and submits them again when a worker is replaced.
 
-A job stays in the lane's books until its completion was read. When the worker dies, the completions it had
-published are read to the end first; what is then still in the books is submitted to the successor in the
-order of submission. The client never notices but for the time it takes.
+What is replayed stands in workers/lane/books.py; here are descriptors, futures and deadlines. When the worker dies,
+the completions it had published are read to the end first; what is then still in the books is submitted to the
+successor. The client never notices but for the time it takes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import os
 import socket
 from collections.abc import Callable
 from enum import Enum, auto
-from itertools import count
 
 from workers.lane import memory
+from workers.lane.books import Books, Entry, NeverAsked
 from workers.lane.channel import Channel, ChannelBroken, ChannelClosed
 from workers.lane.protocol import (
     VERSION,
@@ -74,15 +74,14 @@ class LaneLost(Exception):
         self.retry_after_s = retry_after_s
 
 
-class InFlight:
+class InFlight(Entry):
     """A submitted job and the future of its completion."""
 
-    __slots__ = ("abandoned", "done", "job")
+    __slots__ = ("done",)
 
     def __init__(self, job: Job, done: asyncio.Future[Completion]) -> None:
-        self.job = job
+        super().__init__(job)
         self.done = done
-        self.abandoned = False
 
 
 class SlotWaiter:
@@ -127,9 +126,7 @@ class FrontLane:
         self._arena_fd = memory.create(f"mover-arena-{number}", slots * slot_bytes)
         arena = memory.map_shared(self._arena_fd, slots * slot_bytes)
         self.views = [arena[at : at + slot_bytes] for at in range(0, slots * slot_bytes, slot_bytes)]
-        self._jobs: dict[int, InFlight] = {}
-        self._unsent: list[InFlight] = []
-        self._numbers = count(1)
+        self._books: Books[InFlight] = Books(self.slots, self._push)
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._stalled: dict[Callable[[], None], float] = {}
         self._deadline: asyncio.TimerHandle | None = None
@@ -151,13 +148,9 @@ class FrontLane:
         """Submit a job; its slot, if any, belongs to the worker until `done`. Raises LaneLost."""
         if self.lost is not None:
             raise self.lost
-        job = Job(next(self._numbers), kind, offset, length, slot, transfer, flags, context)
-        if slot >= 0:
-            self.slots.submit(slot)
+        job = self._books.job(kind, offset, length, slot, transfer, flags, context)
         in_flight = InFlight(job, self._loop.create_future())
-        self._jobs[job.number] = in_flight
-        if self.state is not LaneState.OPEN or self._unsent or not self._push(job):
-            self._unsent.append(in_flight)
+        self._books.enter(in_flight)
         return in_flight
 
     async def run(self, kind: Kind, offset: int = 0, length: int = 0, **fields: int) -> Completion:
@@ -174,13 +167,10 @@ class FrontLane:
         in_flight.done.cancel()
         if self.lost is not None:
             return
-        slot = in_flight.job.slot
-        if in_flight.job.number not in self._jobs:
-            self.give_back(slot)
-            return
-        in_flight.abandoned = True
-        if slot >= 0:
-            self.slots.abandon(slot)
+        if in_flight in self._books:
+            self._books.abandon(in_flight)
+        else:
+            self.give_back(in_flight.job.slot)
 
     def give_back(self, slot: int) -> None:
         """The request needs its slot no more. A closed lane's slots are nobody's."""
@@ -190,7 +180,7 @@ class FrontLane:
     @property
     def in_flight(self) -> int:
         """Jobs whose completion was not read yet."""
-        return len(self._jobs)
+        return len(self._books)
 
     @property
     def writes_seen(self) -> int:
@@ -257,7 +247,6 @@ class FrontLane:
         The supervisor sends the socket only when the predecessor is dead and fenced.
         """
         self._detach()
-        self.slots.worker_gone()
         self._attachment = _Attachment(self, sock, generation, self._arena_fd)
 
     def _on_opened(self, image: ImageFacts) -> None:
@@ -267,28 +256,17 @@ class FrontLane:
             self._deadline.cancel()
         if not self._opened.done():
             self._opened.set_result(None)
-        self._jobs = {number: job for number, job in self._jobs.items() if not job.abandoned}
-        self._unsent = list(self._jobs.values())
-        self._push_unsent()
+        self._books.reopen()
 
     def _push(self, job: Job) -> bool:
-        return self._attachment is not None and self._attachment.push(job)
-
-    def _push_unsent(self) -> None:
-        while self._unsent and self._push(self._unsent[0].job):
-            self._unsent.pop(0)
+        return self.state is LaneState.OPEN and self._attachment is not None and self._attachment.push(job)
 
     def _on_completions(self, completions: list[Completion]) -> None:
         for completion in completions:
-            in_flight = self._jobs.pop(completion.number, None)
-            if in_flight is None or completion.covered > in_flight.job.length:
-                raise ChannelBroken(f"completion of job {completion.number} that was not asked for")
-            if in_flight.job.slot >= 0:
-                self.slots.complete(in_flight.job.slot)
+            in_flight = self._books.complete(completion)
             if not in_flight.done.done():
                 in_flight.done.set_result(completion)
-        if self._unsent:
-            self._push_unsent()
+        self._books.push_unsent()
 
     def _on_worker_gone(self) -> None:
         was_open = self.state is LaneState.OPEN
@@ -312,7 +290,7 @@ class FrontLane:
         if self._deadline is not None:
             self._deadline.cancel()
         self._detach()
-        for in_flight in self._jobs.values():
+        for in_flight in self._books.entries():
             if not in_flight.done.done():
                 in_flight.done.set_exception(self.lost)
                 in_flight.done.exception()  # whoever still waits sees it; nobody else needs to
@@ -397,7 +375,7 @@ class _Attachment:
             self._lane._on_completions(
                 [self._completion(*fields) for fields in self._completions.pop_all()],
             )
-        except (RingBroken, ChannelBroken, ValueError) as error:
+        except (RingBroken, ChannelBroken, NeverAsked, ValueError) as error:
             self._lane.close(f"the image's worker broke the lane: {error}")
 
     def _completion(self, generation: int, status: int, number: int, covered: int, value: int) -> Completion:

@@ -1,0 +1,299 @@
+"""`mover serve` as a program, for tests: started, asked, killed in its parts, counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.harness.http import Address, Answer, Body, Client, ask
+from tests.harness.servers import NbdServer
+from tests.harness.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+READY = re.compile(r"mover: ready on http://127\.0\.0\.1:(\d+)")
+
+# An environment variable that every process of one Mover has, orphans too.
+MARK = "TEST_ROOM"
+
+Value = bool | int | float | str
+# {"worker": {"reconnect_s": 2.0}}: the tables of the TOML file.
+Tables = Mapping[str, Mapping[str, Value]]
+
+
+@dataclass(frozen=True)
+class Census:
+    """What Mover holds: processes by role, descriptors by role and kind, slots in use, commands in flight."""
+
+    processes: Counter[str]
+    descriptors: Counter[tuple[str, str]]
+    slots_used: int
+    in_flight: int
+    connections: int
+
+
+class Mover:
+    """One `mover serve` with images `{id: server or URI}`; its room is a directory of its own."""
+
+    def __init__(
+        self, room: Path, images: Mapping[str, NbdServer | str], settings: Tables | None = None, front_ends: int = 1
+    ) -> None:
+        self.unix = room / "http"
+        self.tcp = ("127.0.0.1", 0)
+        self.state_dir = room / "state"
+        self._room = room
+        self._config = room / "mover.toml"
+        self._config.write_text(_toml(settings or {}))
+        self._images = {id: image if isinstance(image, str) else image.uri() for id, image in images.items()}
+        self._front_ends = front_ends
+        self._process: subprocess.Popen[bytes] | None = None
+        self._logs = 0
+
+    # -- start and end ---------------------------------------------------------------------------------------
+
+    def start(self) -> Mover:
+        """Start it and wait until it is ready."""
+        self.launch()
+        ready = wait_until("mover is ready", self._ready_line)
+        self.tcp = ("127.0.0.1", int(ready[1]))
+        return self
+
+    def launch(self) -> None:
+        """Start it, and do not wait."""
+        self._logs += 1
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*self.command, *(f"--image={id}={url}" for id, url in self._images.items())],
+                cwd=self._room, env=_environment(self._room), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def command(self) -> list[str]:
+        """Its command line, without images."""
+        serve = [sys.executable, "-m", "mover", "serve", f"--config={self._config}", "--port=0", "--log-level=info"]
+        return [
+            *serve,
+            f"--unix-socket={self.unix}",
+            f"--state-dir={self.state_dir}",
+            f"--front-ends={self._front_ends}",
+        ]
+
+    @property
+    def _log(self) -> Path:
+        return self._room / f"mover-{self._logs}.log"
+
+    def log(self) -> str:
+        """All that it has printed since it was started last."""
+        return self._log.read_text(errors="replace")
+
+    def _ready_line(self) -> re.Match[str] | None:
+        assert self.process.poll() is None, f"mover ended with {self.process.returncode}: {self.log()}"
+        return READY.search(self.log())
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The supervisor's process."""
+        assert self._process is not None
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process id."""
+        return self.process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the supervisor a signal."""
+        self.process.send_signal(number)
+
+    def stop(self) -> int:
+        """Ask it to drain, and wait; its exit status."""
+        self.signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+    def stop_clean(self) -> None:
+        """Have it drain and end, and find nothing left: no process, socket or slot, and no bug in its log."""
+        assert self.stop() == 0
+        self.wait_for_end()
+        assert not self.unix.exists()
+        self.assert_log_clean()
+        assert self._process is not None
+        self._process = None
+
+    def assert_log_clean(self) -> None:
+        """No traceback was printed, and no lane was closed with slots that nobody gave back."""
+        log = self.log()
+        assert "Traceback" not in log, log
+        closings = re.findall(
+            r"lane closed lane=\d+ reason=\"?(idle|the service is going down)\"? slots_used=(\d+)", log
+        )
+        assert [used for _, used in closings if used != "0"] == [], log
+
+    def close(self) -> None:
+        """End whatever a test left of it."""
+        if self._process is None:
+            return
+        print(self.log())  # pytest shows it where the test failed
+        left = self.family()
+        for process in left:
+            _kill(process.pid)
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        psutil.wait_procs(left, 5)
+
+    # -- requests --------------------------------------------------------------------------------------------
+
+    def ask(self, method: str, target: str, body: Body = None, *, unix: bool = False, **headers: str) -> Answer:
+        """One request on a connection of its own, over TCP unless `unix`; `Content_Range="…"` is a header."""
+        return ask(self.address(unix), method, target, body, None, **headers)
+
+    def client(self, *, unix: bool = False) -> Client:
+        """A connection for several requests."""
+        return Client(self.address(unix))
+
+    def address(self, unix: bool = False) -> Address:
+        """Where it listens."""
+        return self.unix if unix else self.tcp
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The rows of `GET /workers`."""
+        answer = self.ask("GET", "/workers", unix=True)
+        assert answer.status == 200, answer
+        rows: list[dict[str, Any]] = answer.json()
+        return rows
+
+    # -- processes -------------------------------------------------------------------------------------------
+
+    def worker_pid(self, server: NbdServer | None = None) -> int | None:
+        """The pid of the worker of `server` (of the only worker, without); None while there is none."""
+        for row in self.workers():
+            if (server is None or row["export"].startswith(server.uri())) and row["pid"] is not None:
+                pid: int = row["pid"]
+                return pid
+        return None
+
+    def kill_worker(self, server: NbdServer | None = None) -> int:
+        """Kill a worker with SIGKILL, waiting for one first if need be; its pid."""
+        pid = wait_until("a worker runs", lambda: self.worker_pid(server))
+        _kill(pid)
+        return pid
+
+    def front_end_pids(self) -> list[int]:
+        """The pids of its front ends, in the order of their start."""
+        return [process.pid for process in self.children() if _role(process) == "front end"]
+
+    def children(self) -> list[psutil.Process]:
+        """The supervisor's children."""
+        try:
+            return psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def family(self) -> list[psutil.Process]:
+        """Every process that this Mover has started, orphans included: they all know its room."""
+        mark = f"{MARK}={self._room}".encode()
+        return [process for process in psutil.process_iter() if mark in _environ(process.pid).split(b"\0")]
+
+    def wait_for_end(self) -> None:
+        """Wait until no process of it is left."""
+        self.process.wait(20)
+        wait_until(f"no process is left of {self.family()}", lambda: not self.family())
+
+    # -- counting --------------------------------------------------------------------------------------------
+
+    def census(self) -> Census:
+        """What it holds just now, the census's own connection included."""
+        rows = self.workers()
+        processes = [psutil.Process(self.pid), *self.children()]
+        return Census(
+            processes=Counter(_role(process) for process in processes),
+            descriptors=Counter((_role(process), kind) for process in processes for kind in _descriptors(process.pid)),
+            slots_used=sum(lane["slots_used"] for row in rows for lane in row["lanes"]),
+            in_flight=sum(row["in_flight"] or 0 for row in rows),
+            connections=sum(row["connections"] or 0 for row in rows),
+        )
+
+    def settled_census(self) -> Census:
+        """The census, once nothing is in flight and two in a row are the same."""
+
+        def settled() -> Census | None:
+            first, second = self.census(), self.census()
+            return second if first == second and not (second.slots_used or second.in_flight) else None
+
+        return wait_until("mover settles", settled)
+
+    def assert_returns_to(self, before: Census) -> None:
+        """Nothing is left of whatever happened since `before` was taken."""
+        last = before
+
+        def returned() -> bool:
+            nonlocal last
+            last = self.census()
+            return last == before
+
+        try:
+            wait_until("what was held is given back", returned, 10)
+        except AssertionError:
+            assert last == before  # so that pytest shows what is left
+
+
+def _environment(room: Path) -> dict[str, str]:
+    """This environment without Mover's own variables, with this tree first, and with the mark of all its processes."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MOVER_")}
+    return clean | {"PYTHONPATH": str(ROOT), MARK: str(room)}
+
+
+def _toml(tables: Tables) -> str:
+    lines = []
+    for table, values in tables.items():
+        lines.append(f"[{table}]")
+        lines += [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _role(process: psutil.Process) -> str:
+    try:
+        line = process.cmdline()
+    except psutil.NoSuchProcess:
+        return "gone"
+    if not line:
+        return "gone"
+    return "front end" if "mover.front" in line else "worker" if "workers.image" in line else "supervisor"
+
+
+def _descriptors(pid: int) -> list[str]:
+    """The kinds of a process's descriptors: `socket`, `memfd:lane`, `anon_inode:[eventfd]`, a file's path."""
+    kinds = []
+    try:
+        for fd in os.scandir(f"/proc/{pid}/fd"):
+            target = os.readlink(fd.path)
+            # Names without their numbers: inodes, and the lane whose memory it is.
+            kinds.append(re.sub(r"[\d\[\]:-]*( \(deleted\))?$", "", target))
+    except (FileNotFoundError, ProcessLookupError):
+        kinds.append("gone meanwhile")
+    return kinds
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _environ(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except (FileNotFoundError, PermissionError, ProcessLookupError):
+        return b""

@@ -1,0 +1,23 @@
+"""Waiting for what nobody announces: a process's end, a count that falls."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# Only a failing test waits so long.
+PATIENCE_S = 20.0
+POLL_S = 0.01
+
+
+def wait_until(what: str, answer: Callable[[], T | bool | None], patience_s: float = PATIENCE_S) -> T:
+    """Ask until the answer is true, and return it; AssertionError says `what` was waited for in vain."""
+    deadline = time.monotonic() + patience_s
+    while not (found := answer()):
+        assert time.monotonic() < deadline, f"waited {patience_s:g} s in vain: {what}"
+        select.select([], [], [], POLL_S)
+    return found  # type: ignore[return-value]  # True where T is bool

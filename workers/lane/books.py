@@ -1,0 +1,115 @@
+"""A lane's books: every job from its submission until its completion was read, over any number of workers.
+
+    enter ──► unsent ──push──► with the worker ──complete──► out of the books
+                ▲                    │
+                └────── reopen ──────┘      what the predecessor has not confirmed, in the order of submission
+
+The completions that a dead worker had published are read to the end before `reopen`: what is then still here was
+never confirmed to anybody. A job that nobody waits for any more is not submitted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Generic, TypeVar
+
+from workers.lane.protocol import Completion, Job, Kind
+from workers.lane.slots import Slots
+
+
+class Entry:
+    """One job in the books; the shell adds who waits for it."""
+
+    __slots__ = ("abandoned", "job")
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.abandoned = False
+
+
+EntryT = TypeVar("EntryT", bound=Entry)
+
+
+class NeverAsked(Exception):
+    """A completion of a job that is not in the books, or of more than it asked: the worker's mistake."""
+
+    def __init__(self, completion: Completion) -> None:
+        super().__init__(f"completion of job {completion.number} that was not asked for")
+        self.completion = completion
+
+
+class Books(Generic[EntryT]):
+    """The jobs of one lane. `push` publishes a job to the worker of the day; False when there is none, or no room."""
+
+    def __init__(self, slots: Slots, push: Callable[[Job], bool]) -> None:
+        self._slots = slots
+        self._push = push
+        self._entries: dict[int, EntryT] = {}
+        self._unsent: list[EntryT] = []
+        self._numbers = count(1)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, entry: EntryT) -> bool:
+        return entry.job.number in self._entries
+
+    def entries(self) -> list[EntryT]:
+        """All of them, in the order of submission."""
+        return list(self._entries.values())
+
+    def job(
+        self,
+        kind: Kind,
+        offset: int = 0,
+        length: int = 0,
+        slot: int = -1,
+        transfer: int = 0,
+        flags: int = 0,
+        context: int = 0,
+    ) -> Job:
+        """A job with the next number; `enter` submits it."""
+        return Job(next(self._numbers), kind, offset, length, slot, transfer, flags, context)
+
+    def enter(self, entry: EntryT) -> None:
+        """Submit a job: its slot, if any, is the worker's from now on."""
+        if entry.job.slot >= 0:
+            self._slots.submit(entry.job.slot)
+        self._entries[entry.job.number] = entry
+        if self._unsent or not self._push(entry.job):
+            self._unsent.append(entry)
+
+    def abandon(self, entry: EntryT) -> None:
+        """Nobody waits for this job any more; its slot comes back when no worker can have it."""
+        entry.abandoned = True
+        if entry.job.slot >= 0:
+            self._slots.abandon(entry.job.slot)
+
+    def complete(self, completion: Completion) -> EntryT:
+        """The worker's answer: the job leaves the books. Raises NeverAsked, and changes nothing."""
+        entry = self._entries.get(completion.number)
+        if entry is None or completion.covered > entry.job.length:
+            raise NeverAsked(completion)
+        del self._entries[completion.number]
+        if entry.job.slot >= 0:
+            self._slots.complete(entry.job.slot)
+        return entry
+
+    def reopen(self) -> None:
+        """Another worker is there, and its predecessor dead and fenced: submit again what nobody has confirmed.
+
+        Slots in quarantine come back here and not before: a job that is abandoned while there is no worker
+        goes into quarantine, too.
+        """
+        self._entries = {number: entry for number, entry in self._entries.items() if not entry.abandoned}
+        self._slots.worker_gone()
+        self._unsent = self.entries()
+        self.push_unsent()
+
+    def push_unsent(self) -> None:
+        """Submit what has found no room before, as far as there is room now."""
+        sent = 0
+        while sent < len(self._unsent) and self._push(self._unsent[sent].job):
+            sent += 1
+        del self._unsent[:sent]
