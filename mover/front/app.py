@@ -80,6 +80,11 @@ def _version() -> str:
         return "unknown"
 
 
+def _allow(error: SanicException) -> list[tuple[str, str]]:
+    allowed = (error.headers or {}).get("Allow")
+    return [] if allowed is None else [("Allow", ", ".join(sorted(str(allowed).split(", "))))]
+
+
 def _add_errors(app: App) -> None:
     async def refused(request: Request, error: RequestError) -> Sent:
         return await send_error(request, error)
@@ -94,11 +99,10 @@ def _add_errors(app: App) -> None:
         return Sent(500)
 
     async def sanic(request: Request, error: SanicException) -> Sent:
-        headers = [(name, str(value)) for name, value in (error.headers or {}).items() if name.lower() == "allow"]
         status = error.status_code
         if isinstance(error, PayloadTooLarge) and not sanic_seam.head_was_read(request):
             status = 431
-        return await send_error(request, RequestError(status, str(error) or "bad request", headers))
+        return await send_error(request, RequestError(status, str(error) or "bad request", _allow(error)))
 
     async def bug(request: Request, error: Exception) -> Sent:
         log.exception("request failed", exc_info=error)

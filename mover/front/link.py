@@ -53,9 +53,9 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._numbers = count(1)
         self._lanes: dict[str, FrontLane] = {}
+        # Of tickets in use, by version: an export's key takes longer to make than a small GET's lane to find.
+        self._keys: dict[int, str] = {}
         self._by_number: dict[int, FrontLane] = {}
-        self._users: dict[int, int] = {}
-        self._idle: dict[int, asyncio.TimerHandle] = {}
         self._questions: dict[int, tuple[asyncio.Future[bytes], list[bytes]]] = {}
 
     def begin(self) -> None:
@@ -118,19 +118,28 @@ class Link:
 
     def _apply(self, change: Tickets) -> None:
         for removed in change.removed:
-            self.tickets.pop(removed, None)
+            self._drop_ticket(removed)
         for ticket in change.installed:
+            self._drop_ticket(ticket.id)
             self.tickets[ticket.id] = ticket
         self._send(TicketsApplied(change.number))
 
+    def _drop_ticket(self, ticket_id: str) -> None:
+        ticket = self.tickets.pop(ticket_id, None)
+        if ticket is not None:
+            self._keys.pop(ticket.version, None)
+
     # -- lanes -----------------------------------------------------------------------------------------------
 
-    async def lane(self, export: Export) -> tuple[FrontLane, ImageFacts]:
-        """An open lane to the export's worker, in use until `leave`. Raises LaneLost."""
-        lane = self._lanes.get(export.key)
+    async def lane(self, ticket: Ticket) -> tuple[FrontLane, ImageFacts]:
+        """An open lane to the worker of the ticket's export, in use until `leave`. Raises LaneLost."""
+        key = self._keys.get(ticket.version)
+        if key is None:
+            key = self._keys[ticket.version] = ticket.export.key
+        lane = self._lanes.get(key)
         if lane is None:
-            lane = self._open(export)
-        self._users[lane.number] += 1
+            lane = self._open(key, ticket.export)
+        lane.users += 1
         if lane.image is not None and lane.lost is None:
             return lane, lane.image
         try:
@@ -145,16 +154,10 @@ class Link:
 
     def leave(self, lane: FrontLane) -> None:
         """A request is done with the lane; without any it is closed after a while."""
-        users = self._users.get(lane.number, 0) - 1
-        if users < 0:
-            return
-        self._users[lane.number] = users
-        if users == 0 and lane.lost is None:
-            if lane.number in self._idle:
-                self._idle[lane.number].cancel()
-            self._idle[lane.number] = self._loop.call_later(self._settings.lane_idle_s, self._close_idle, lane)
+        lane.users -= 1
+        lane.used_s = self._loop.time()
 
-    def _open(self, export: Export) -> FrontLane:
+    def _open(self, key: str, export: Export) -> FrontLane:
         if not self.supervised:
             raise LaneLost("the service is going down")
         settings = self._settings
@@ -164,10 +167,10 @@ class Link:
             settings.slot_bytes,
             settings.request_slots,
             settings.replay_s,
-            lambda closed: self._closed(export.key, closed),
+            lambda closed: self._closed(key, closed),
         )
-        self._lanes[export.key] = self._by_number[lane.number] = lane
-        self._users[lane.number] = 0
+        self._lanes[key] = self._by_number[lane.number] = lane
+        self._loop.call_later(settings.lane_idle_s, self._look_whether_idle, lane)
         self._send(OpenLane(lane.number, export, settings.slots * settings.slot_bytes))
         return lane
 
@@ -179,8 +182,14 @@ class Link:
         log.debug("lane attached", extra=facts(lane=message.lane, generation=message.generation))
         lane.attach(sock, message.generation)
 
-    def _close_idle(self, lane: FrontLane) -> None:
-        if not self._users.get(lane.number):
+    def _look_whether_idle(self, lane: FrontLane) -> None:
+        """Close a lane that nobody has used for long; look again later at one that is used."""
+        if lane.lost is not None:
+            return
+        left = self._settings.lane_idle_s - (0 if lane.users else self._loop.time() - lane.used_s)
+        if left > 0:
+            self._loop.call_later(left, self._look_whether_idle, lane)
+        else:
             lane.close("idle")
 
     def _closed(self, key: str, lane: FrontLane) -> None:
@@ -190,10 +199,6 @@ class Link:
         if self._lanes.get(key) is lane:
             del self._lanes[key]
         del self._by_number[lane.number]
-        self._users.pop(lane.number, None)
-        timer = self._idle.pop(lane.number, None)
-        if timer is not None:
-            timer.cancel()
         self._send(CloseLane(lane.number))
 
     def close_lanes(self) -> None:

@@ -60,6 +60,22 @@ def parse_range(header: str, size: int) -> Span:
     return Span(start, min(end, size) - start)
 
 
+def parse_range_to_write(header: str, content_length: int, size: int) -> Span:
+    """Where a `Range` header puts a body of `content_length` bytes; unlike for reading, nothing is clamped.
+
+    Raises BadRange for what `parse_range` does and for a range of another length; Unsatisfiable if it does not fit
+    the image.
+    """
+    span = parse_range(header, size)
+    found = _RANGE.fullmatch(header.strip(" \t"))
+    assert found is not None
+    if found[2] and _number(found[2]) >= size + (not found[1]):
+        raise Unsatisfiable(header, size, "reaches out of the image")
+    if span.length != content_length:
+        raise BadRange(header, size, f"is not of Content-Length {content_length}")
+    return span
+
+
 def parse_content_range(header: str, content_length: int, size: int, end_counts: bool = True) -> Span:
     """Where `Content-Range` puts a body of `content_length` bytes: only its first number decides.
 

@@ -20,6 +20,10 @@ DATA_BYTES = 2 * MIB + 333
 SCRATCH_BYTES = 3 * MIB
 NAMED_BYTES = 64 * KIB
 NO_FLUSH_BYTES = 64 * KIB
+CHANGING_BYTES = MIB
+# In extents of 32 KiB or so: more than one slot takes.
+SHREDS_BYTES = 2048 * MIB
+FRAGMENTED_BYTES = 256 * MIB
 DIRTY_BYTES = 4 * MIB
 # Of 64 KiB each, the clusters of a qcow2 image.
 DIRTY_CLUSTERS = (3, 4, 17)
@@ -110,6 +114,8 @@ def servers(room: Path) -> dict[str, NbdServer]:
         "no-zero": nbdkit(room, "no-zero", "memory", "size=1M", filters=["nozero"]),
         "no-flush": nbdkit(room, "no-flush", "eval", *(line.format(file=room / "small.raw") for line in EVAL)),
         "empty": nbdkit(room, "empty", "memory", "size=0"),
+        "shreds": nbdkit(room, "shreds", "sparse-random", f"size={SHREDS_BYTES}", "percent=50", "runlength=32768"),
+        "changing": nbdkit(room, "changing", "memory", f"size={CHANGING_BYTES}"),
         "scratch": qemu_nbd(room, "scratch", room / "scratch.raw"),
         "named": qemu_nbd(room, "named", room / "named.raw", export="a name/ü"),
         "dirty": qemu_nbd(room, "dirty", room / "dirty.qcow2", image_format="qcow2", bitmap="since"),
@@ -134,7 +140,7 @@ def _make_dirty(image: Path) -> None:
 
 def _make_fragmented(image: Path) -> None:
     """Runs of data, zeros and holes of all lengths, many enough for several replies."""
-    run("qemu-img", "create", "-q", "-f", "qcow2", image, str(256 * MIB))
+    run("qemu-img", "create", "-q", "-f", "qcow2", image, str(FRAGMENTED_BYTES))
     commands: list[str] = []
     for number in range(600):
         at, length = number * 400 * KIB, (1 + number % 5) * 64 * KIB

@@ -44,9 +44,12 @@ def wrote(says: str, value: str, offset: int, body: bytes, **headers: str) -> Ca
     return Row(says, patch(body, Range=value, **headers), 200, IMAGE, done(len(body), False)), (offset, body)
 
 
-def refused(says: str, body: bytes | dict[str, Any], error: str = "", status: int = 400, **headers: str) -> Case:
-    """A PATCH that is refused; the connection goes on."""
-    bounds = {**IMAGE, "Content-Range": f"bytes */{SIZE}"} if status == 416 else IMAGE
+def refused(
+    says: str, body: bytes | dict[str, Any], error: str = "", status: int = 400, asked: bool = True, **headers: str
+) -> Case:
+    """A PATCH that is refused, after the export was `asked`; the connection goes on."""
+    bounds = {"Content-Range": f"bytes */{SIZE}"} if status == 416 else {}
+    bounds |= IMAGE if asked else {}
     return Row(says, patch(body, **headers), status, bounds, error=error), None
 
 
@@ -151,8 +154,8 @@ CASES: list[Case] = [
         Row("JSON of 2 MiB", patch(padded(2 * MIB)), 400, error="65536 bytes", closes=True),
         None,
     ),
-    refused("data without Range", TEN, "octet-stream", 415, Content_Type="application/octet-stream"),
-    refused("a form", TEN, "form", 415, Content_Type="application/x-www-form-urlencoded"),
+    refused("data without Range", TEN, "octet-stream", 415, asked=False, Content_Type="application/octet-stream"),
+    refused("a form", TEN, "form", 415, asked=False, Content_Type="application/x-www-form-urlencoded"),
     wrote("data at a place", "bytes=5000-5009", 5000, TEN, Content_Type="application/octet-stream"),
     wrote("data without a Content-Type", "bytes=5000-5009", 5000, TEN),
     wrote("data at the end", f"bytes={SIZE - 10}-", SIZE - 10, TEN),
@@ -161,13 +164,16 @@ CASES: list[Case] = [
         Row("data and flush=y", patch(TEN, f"{TARGET}?flush=y", Range="bytes=0-9"), 200, IMAGE, done(10, True)),
         (0, TEN),
     ),
-    refused("data shorter than its range", TEN, "does not equal", Range="bytes=5000-5010"),
-    refused("data longer than its range", TEN, "does not equal", Range="bytes=5000-5008"),
+    refused("data shorter than its range", TEN, "is not of Content-Length 10", Range="bytes=5000-5010"),
+    refused("data longer than its range", TEN, "is not of Content-Length 10", Range="bytes=5000-5008"),
     refused("no data", b"", "must be positive", Range="bytes=5000-5009"),
     refused("data with two ranges", TEN, "one range", Range="bytes=0-4,10-14"),
     refused("data with junk for a range", TEN, "bytes=a-b", Range="junk"),
     refused("data after the end", TEN, "at or after the end", 416, Range=f"bytes={SIZE}-{SIZE + 9}"),
-    refused("data beyond the end", TEN, "ends after the image", 416, Range=f"bytes={SIZE - 5}-{SIZE + 4}"),
+    refused("data beyond the end", TEN, "reaches out of the image", 416, Range=f"bytes={SIZE - 5}-{SIZE + 4}"),
+    refused("data where its range is clamped", b"01234", "reaches out", 416, Range=f"bytes={SIZE - 5}-{SIZE + 4}"),
+    refused("data for a suffix longer than the image", TEN, "reaches out", 416, Range=f"bytes=-{SIZE + 1}"),
+    wrote("data for a suffix", "bytes=-10", SIZE - 10, TEN),
     (
         Row(
             "data in chunks",

@@ -29,13 +29,23 @@ def killings(mover: Mover, rng: random.Random) -> Moments:
 
     The pid is asked for some way ahead of the kill: the transfer then moves at full speed again when it comes.
     """
-    victims: list[int] = []
+    victims = [0]
+
+    def choose() -> None:
+        victims.append(wait_until("a new worker runs", lambda: another_pid(mover, victims[-1])))
+
     moments: dict[int, Callable[[], object]] = {}
     share = SIZE // KILLS
     for start in range(0, SIZE - share + 1, share):
-        moments[start] = lambda: victims.append(wait_until("a worker runs", mover.worker_pid))
+        moments[start] = choose
         moments[start + rng.randrange(share // 4, share)] = lambda: os.kill(victims[-1], signal.SIGKILL)
     return moments
+
+
+def another_pid(mover: Mover, pid: int) -> int | None:
+    """The worker's pid once it is not `pid`, which may be dead without the supervisor's knowing yet."""
+    found = mover.worker_pid()
+    return found if found != pid else None
 
 
 def restarts(mover: Mover) -> int:

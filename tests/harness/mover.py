@@ -36,10 +36,24 @@ class Census:
     """What Mover holds: processes by role, descriptors by role and kind, slots in use, commands in flight."""
 
     processes: Counter[str]
-    descriptors: Counter[tuple[str, str]]
+    descriptors: Counter[str]
     slots_used: int
     in_flight: int
     connections: int
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is under way: no job, and the spare worker is there again."""
+        return not self.slots_used and not self.in_flight and self.processes["spare"] == 1
+
+    def differences(self, later: Census) -> list[str]:
+        """What is different later, a line each."""
+        old, new = self._lines(), later._lines()
+        return [f"{kind}: {old[kind]}, later {new[kind]}" for kind in sorted({*old, *new}) if old[kind] != new[kind]]
+
+    def _lines(self) -> Counter[str]:
+        jobs = Counter(slots_used=self.slots_used, in_flight=self.in_flight, connections=self.connections)
+        return self.processes + self.descriptors + jobs
 
 
 class Mover:
@@ -191,7 +205,7 @@ class Mover:
 
     def front_end_pids(self) -> list[int]:
         """The pids of its front ends, in the order of their start."""
-        return [process.pid for process in self.children() if _role(process) == "front end"]
+        return [process.pid for process in self.children() if _role(process.pid) == "front end"]
 
     def children(self) -> list[psutil.Process]:
         """The supervisor's children."""
@@ -215,10 +229,14 @@ class Mover:
     def census(self) -> Census:
         """What it holds just now, the census's own connection included."""
         rows = self.workers()
-        processes = [psutil.Process(self.pid), *self.children()]
+        working = {row["pid"] for row in rows}
+        roles = {pid: _role(pid) for pid in [self.pid, *(child.pid for child in self.children())]}
+        roles |= {pid: "spare" for pid, role in roles.items() if role == "worker" and pid not in working}
+        # The spare's own descriptors do not count: it is still being started now and then.
+        held = [f"{role} {kind}" for pid, role in roles.items() if role != "spare" for kind in _descriptors(pid)]
         return Census(
-            processes=Counter(_role(process) for process in processes),
-            descriptors=Counter((_role(process), kind) for process in processes for kind in _descriptors(process.pid)),
+            processes=Counter(roles.values()),
+            descriptors=Counter(held),
             slots_used=sum(lane["slots_used"] for row in rows for lane in row["lanes"]),
             in_flight=sum(row["in_flight"] or 0 for row in rows),
             connections=sum(row["connections"] or 0 for row in rows),
@@ -229,7 +247,7 @@ class Mover:
 
         def settled() -> Census | None:
             first, second = self.census(), self.census()
-            return second if first == second and not (second.slots_used or second.in_flight) else None
+            return second if first == second and second.settled else None
 
         return wait_until("mover settles", settled)
 
@@ -245,7 +263,7 @@ class Mover:
         try:
             wait_until("what was held is given back", returned, 10)
         except AssertionError:
-            assert last == before  # so that pytest shows what is left
+            raise AssertionError("\n".join(before.differences(last))) from None
 
 
 def _environment(room: Path) -> dict[str, str]:
@@ -262,11 +280,11 @@ def _toml(tables: Tables) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _role(process: psutil.Process) -> str:
+def _role(pid: int) -> str:
     try:
-        line = process.cmdline()
+        line = psutil.Process(pid).cmdline()
     except psutil.NoSuchProcess:
-        return "gone"
+        line = []
     if not line:
         return "gone"
     return "front end" if "mover.front" in line else "worker" if "workers.image" in line else "supervisor"
@@ -276,8 +294,8 @@ def _descriptors(pid: int) -> list[str]:
     """The kinds of a process's descriptors: `socket`, `memfd:lane`, `anon_inode:[eventfd]`, a file's path."""
     kinds = []
     try:
-        for fd in os.scandir(f"/proc/{pid}/fd"):
-            target = os.readlink(fd.path)
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            target = os.readlink(f"/proc/{pid}/fd/{fd}")
             # Names without their numbers: inodes, and the lane whose memory it is.
             kinds.append(re.sub(r"[\d\[\]:-]*( \(deleted\))?$", "", target))
     except (FileNotFoundError, ProcessLookupError):

@@ -26,7 +26,6 @@ from workers.image.plan import ZEROS, Command, Limits, Operation
 from workers.lane.protocol import ImageFacts
 from workers.nbd_handle import READS, WRITES, NbdError, NbdHandle
 
-
 SEND_BUFFER_BYTES = 2 * 1024 * 1024
 
 

@@ -102,7 +102,11 @@ class SlotWaiter:
 
 
 class FrontLane:
-    """One lane; `on_closed(lane)` is called once when it is lost or closed."""
+    """One lane; `on_closed(lane)` is called once when it is lost or closed.
+
+    `users` are the requests that use it now; `used_s` is when the last one left (the loop's clock). Both are kept by
+    whoever hands lanes to requests.
+    """
 
     def __init__(
         self,
@@ -120,6 +124,8 @@ class FrontLane:
         self.state = LaneState.OPENING
         self.image: ImageFacts | None = None
         self.replays = 0
+        self.users = 0
+        self.used_s = 0.0
         self.lost: LaneLost | None = None
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
@@ -308,6 +314,7 @@ class _Attachment:
 
     def __init__(self, lane: FrontLane, sock: socket.socket, generation: int, arena_fd: int) -> None:
         self._lane = lane
+        self._rings = False
         self._generation = generation
         self._loop = asyncio.get_running_loop()
         self._channel: Channel[LaneOpened | LaneFailed] = Channel(sock, LaneMessage)
@@ -330,7 +337,7 @@ class _Attachment:
         self._loop.add_reader(self._to_front, self._on_doorbell)
 
     def push(self, job: Job) -> bool:
-        """Publish a job and ring; False when the ring is full."""
+        """Publish a job, to be rung for soon; False when the ring is full."""
         pushed = self._submissions.push(
             self._generation,
             job.kind,
@@ -342,9 +349,16 @@ class _Attachment:
             job.slot,
             job.transfer,
         )
-        if pushed:
-            os.eventfd_write(self._to_worker, 1)
+        if pushed and not self._rings:
+            self._rings = True
+            self._loop.call_soon(self._ring)
         return pushed
+
+    def _ring(self) -> None:
+        """One ring for all that this turn of the loop has published: it costs more than a job does."""
+        self._rings = False
+        if self._lane._attachment is self:
+            os.eventfd_write(self._to_worker, 1)
 
     def _on_message(self) -> None:
         try:
