@@ -7,6 +7,7 @@ the end are ours; Sanic parses, routes and answers.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -45,6 +46,7 @@ class FrontEnd:
         app = create_app(self._link, self._begin.settings, self._begin.unix_socket)
         self._link.begin()
         await self._listen(app)
+        gc.freeze()  # what is here by now stays; to look at its 35,000 objects took each collection 10 ms
         self._link.ready()
         await self._draining.wait()
         await self._drain()

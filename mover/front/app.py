@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from sanic import Request, Sanic
-from sanic.exceptions import PayloadTooLarge, SanicException
+from sanic.exceptions import MethodNotAllowed, PayloadTooLarge, SanicException
 
 from config.settings import FrontSettings
 from mover.front import sanic_seam
@@ -22,6 +22,8 @@ from workers.lane.front_lane import LaneLost
 log = logging.getLogger(__name__)
 
 App = Sanic[Any, Any]
+
+METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "OPTIONS")
 
 
 def create_app(link: Link, settings: FrontSettings, unix_socket: str | None) -> App:
@@ -80,9 +82,19 @@ def _version() -> str:
         return "unknown"
 
 
-def _allow(error: SanicException) -> list[tuple[str, str]]:
-    allowed = (error.headers or {}).get("Allow")
-    return [] if allowed is None else [("Allow", ", ".join(sorted(str(allowed).split(", "))))]
+def _allow(request: Request, error: SanicException) -> list[tuple[str, str]]:
+    """The methods of a path, which Sanic knows for paths without parameters only."""
+    if not isinstance(error, MethodNotAllowed):
+        return []
+    return [("Allow", ", ".join(method for method in METHODS if _has_route(request, method)))]
+
+
+def _has_route(request: Request, method: str) -> bool:
+    try:
+        request.app.router.get(request.path, method, None)
+    except SanicException:
+        return False
+    return True
 
 
 def _add_errors(app: App) -> None:
@@ -102,7 +114,7 @@ def _add_errors(app: App) -> None:
         status = error.status_code
         if isinstance(error, PayloadTooLarge) and not sanic_seam.head_was_read(request):
             status = 431
-        return await send_error(request, RequestError(status, str(error) or "bad request", _allow(error)))
+        return await send_error(request, RequestError(status, str(error) or "bad request", _allow(request, error)))
 
     async def bug(request: Request, error: Exception) -> Sent:
         log.exception("request failed", exc_info=error)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from mover.front.errors import BodyBroken, job_failed
+from mover.front.errors import job_failed
 from mover.front.foresight import Foresight, Run
 from mover.front.outlet import Outlet
 from mover.front.ranges import Span
@@ -37,14 +37,15 @@ class Piece:
 
 
 class Download:
-    """Sends `span` of the lane's image to `outlet`, after `head`; `began` once the client may have seen a byte."""
+    """Sends `span` of the lane's image to `outlet`, after `head`; `began` once the client may
+    have seen a byte, `sent` is the image's offset up to which it has them."""
 
     def __init__(self, lane: FrontLane, outlet: Outlet, span: Span, head: bytes) -> None:
         self._lane = lane
         self._outlet = outlet
         self._head = head
         self._end = span.offset + span.length
-        self._sent = span.offset
+        self.sent = span.offset
         self._planned = span.offset
         self._pieces: deque[Piece] = deque()
         self._holder = lane.slots.enter()
@@ -56,10 +57,10 @@ class Download:
         self._foresight = Foresight(lane, self._holder, span.offset, self._end, asks)
 
     async def run(self) -> None:
-        """Send it all. Raises ClientGone, BodyBroken, LaneLost, or RequestError if nothing was sent yet."""
+        """Send it all. Raises ClientGone, LaneLost or RequestError."""
         try:
             await self._outlet.begin()
-            while self._sent < self._end:
+            while self.sent < self._end:
                 if not self._pieces:
                     await self._plan_first()
                 self._plan_ahead()
@@ -123,7 +124,7 @@ class Download:
             piece = self._pieces.pop()
             if piece.in_flight is not None:
                 self._lane.abandon(piece.in_flight)
-        self._planned = self._sent
+        self._planned = self.sent
 
     # -- sending ---------------------------------------------------------------------------------------------
 
@@ -134,15 +135,12 @@ class Download:
         try:
             completion = await piece.in_flight.done
             if completion.status is not Status.OK:
-                self._fail(job_failed(completion, "read", piece.offset, piece.length))
+                raise job_failed(completion, "read", piece.offset, piece.length)
             await self._send_slot(piece, self._lane.views[piece.in_flight.job.slot])
         finally:
             if not self._surrendered:
                 self._lane.abandon(piece.in_flight)
             self._surrendered = False
-
-    def _fail(self, error: Exception) -> None:
-        raise BodyBroken(str(error)) if self.began else error
 
     async def _send_slot(self, piece: Piece, view: memoryview) -> None:
         at = 0
@@ -150,7 +148,7 @@ class Download:
             rest = view[at : piece.length]
             sent = self._took_head(self._outlet.send(self._head, rest) if self._head else self._outlet.send(rest))
             at += sent
-            self._sent += sent
+            self.sent += sent
             if at < piece.length and not await self._writable(piece):
                 return
 
@@ -169,7 +167,7 @@ class Download:
             if piece.in_flight is not None:
                 self._lane.abandon(piece.in_flight)
             self._rewind()
-            self._foresight.forget(self._sent)
+            self._foresight.forget(self.sent)
 
         self._lane.stalled(surrender)
         try:
@@ -185,10 +183,10 @@ class Download:
             if self._lane.writes_seen != piece.writes:
                 # Somebody wrote to the image since: what is left of the window is read.
                 self._rewind()
-                self._foresight.distrust(self._sent)
+                self._foresight.distrust(self.sent)
                 return
             sent = self._outlet.send_zeros(left)
-            left, turn, self._sent = left - sent, turn + sent, self._sent + sent
+            left, turn, self.sent = left - sent, turn + sent, self.sent + sent
             if not sent and not await self._writable(piece):
                 self._surrendered = False
                 return

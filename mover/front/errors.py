@@ -31,7 +31,12 @@ class ClientGone(Exception):
 
 
 class BodyBroken(Exception):
-    """The image failed after the headers went out: the connection must be broken off."""
+    """The image failed after the headers went out, at `offset` of the image: the connection must be broken off."""
+
+    def __init__(self, reason: str, transfer: int, offset: int) -> None:
+        super().__init__(reason)
+        self.transfer = transfer
+        self.offset = offset
 
 
 def lane_lost(lost: LaneLost) -> RequestError:

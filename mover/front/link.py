@@ -6,6 +6,7 @@ No request asks the supervisor anything but, on the first use of an export, for 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -40,6 +41,10 @@ from workers.lane.protocol import ImageFacts
 
 log = logging.getLogger(__name__)
 
+# A request that a lost lane failed holds it in a circle of exception, traceback and frame. That is a whole arena:
+# it must not wait for the collector's own time, which may be never.
+COLLECT_AFTER_S = 1.0
+
 
 class Link:
     """Tickets by id, lanes by export, and the channel they come from."""
@@ -56,6 +61,7 @@ class Link:
         # Of tickets in use, by version: an export's key takes longer to make than a small GET's lane to find.
         self._keys: dict[int, str] = {}
         self._by_number: dict[int, FrontLane] = {}
+        self._looks: dict[int, asyncio.TimerHandle] = {}
         self._questions: dict[int, tuple[asyncio.Future[bytes], list[bytes]]] = {}
 
     def begin(self) -> None:
@@ -170,7 +176,7 @@ class Link:
             lambda closed: self._closed(key, closed),
         )
         self._lanes[key] = self._by_number[lane.number] = lane
-        self._loop.call_later(settings.lane_idle_s, self._look_whether_idle, lane)
+        self._look_later(settings.lane_idle_s, lane)
         self._send(OpenLane(lane.number, export, settings.slots * settings.slot_bytes))
         return lane
 
@@ -182,13 +188,16 @@ class Link:
         log.debug("lane attached", extra=facts(lane=message.lane, generation=message.generation))
         lane.attach(sock, message.generation)
 
+    def _look_later(self, seconds: float, lane: FrontLane) -> None:
+        self._looks[lane.number] = self._loop.call_later(seconds, self._look_whether_idle, lane)
+
     def _look_whether_idle(self, lane: FrontLane) -> None:
         """Close a lane that nobody has used for long; look again later at one that is used."""
         if lane.lost is not None:
             return
         left = self._settings.lane_idle_s - (0 if lane.users else self._loop.time() - lane.used_s)
         if left > 0:
-            self._loop.call_later(left, self._look_whether_idle, lane)
+            self._look_later(left, lane)
         else:
             lane.close("idle")
 
@@ -199,7 +208,9 @@ class Link:
         if self._lanes.get(key) is lane:
             del self._lanes[key]
         del self._by_number[lane.number]
+        self._looks.pop(lane.number).cancel()  # or it would hold the lane, and its arena
         self._send(CloseLane(lane.number))
+        self._loop.call_later(COLLECT_AFTER_S, gc.collect)
 
     def close_lanes(self) -> None:
         """The process ends."""

@@ -101,6 +101,7 @@ def head(request: Request, status: int, headers: Headers) -> bytes:
 
 async def reply(request: Request, status: int, headers: Headers, body: bytes = b"") -> Sent:
     """Write a whole response. The answer to HEAD has the headers of the body and not the body."""
+    await settle_body(request)
     data = head(request, status, headers)
     if body and not _http(request).head_only:
         data += body
@@ -130,6 +131,7 @@ class ChunkedBody:
 
     async def begin(self) -> None:
         """Write the head."""
+        await settle_body(self._request)
         await _http(self._request).protocol.send(head(self._request, self._status, self._headers))
 
     async def send(self, data: bytes) -> None:

@@ -134,7 +134,10 @@ def test_a_write_through_mover_is_dirty_and_no_zero_any_more(house: House, addre
     before = house.mover.ask("GET", f"{target}/extents").json()
     assert before == [{"start": 0, "length": 1024 * KIB, "zero": True, "hole": True}]
     with Wire(address) as wire:
-        assert wire.ask(request("PUT", f"{target}?flush=n", b"\1" * CLUSTER, Content_Range="bytes 65536-*/*")).status == 200
+        assert (
+            wire.ask(request("PUT", f"{target}?flush=n", b"\1" * CLUSTER, Content_Range="bytes 65536-*/*")).status
+            == 200
+        )
         after = wire.ask(request("GET", f"{target}/extents")).json()
         assert [one["zero"] for one in after] == [True, False, True]
         assert after[1]["start"] == CLUSTER

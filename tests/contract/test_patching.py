@@ -58,6 +58,11 @@ def padded(length: int) -> bytes:
     return b'{"op": "zero", "size": 1}'.ljust(length)
 
 
+def chunked(body: bytes) -> bytes:
+    """A body as one chunk."""
+    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
 TEN = b"0123456789"
 
 CASES: list[Case] = [
@@ -94,7 +99,7 @@ CASES: list[Case] = [
     (
         Row(
             "JSON in chunks",
-            request("PATCH", TARGET, b"16\r\n" + b'{"op":"zero","size":3}' + b"\r\n0\r\n\r\n", Transfer_Encoding="chunked"),
+            request("PATCH", TARGET, chunked(b'{"op": "zero", "size": 3}'), Transfer_Encoding="chunked"),
             200,
             IMAGE,
             done(3, False),
@@ -143,7 +148,7 @@ CASES: list[Case] = [
     (
         Row(
             "JSON of more than 64 KiB in chunks",
-            request("PATCH", TARGET, b"10001\r\n%b\r\n0\r\n\r\n" % padded(JSON_MOST_BYTES + 1), Transfer_Encoding="chunked"),
+            request("PATCH", TARGET, chunked(padded(JSON_MOST_BYTES + 1)), Transfer_Encoding="chunked"),
             400,
             error="65536 bytes",
             closes=True,
@@ -178,7 +183,7 @@ CASES: list[Case] = [
         Row(
             "data in chunks",
             request(
-                "PATCH", TARGET, b"a\r\n0123456789\r\n0\r\n\r\n", Transfer_Encoding="chunked", Range="bytes=0-9"
+                "PATCH", TARGET, chunked(TEN), Transfer_Encoding="chunked", Range="bytes=0-9"
             ),
             400,
             error="Content-Length required",
@@ -245,6 +250,8 @@ def test_zero_without_the_server_s_help(house: House, address: Address) -> None:
     ask = house.mover.ask
     ones = b"\1" * MIB
     assert ask("PUT", "/images/no-zero", ones).status == 200
-    row = Row("", patch({"op": "zero", "offset": 1000, "size": 600_000}, "/images/no-zero"), 200, {}, done(600_000, False))
+    row = Row(
+        "", patch({"op": "zero", "offset": 1000, "size": 600_000}, "/images/no-zero"), 200, {}, done(600_000, False)
+    )
     row.check(address)
     assert ask("GET", "/images/no-zero").body == ones[:1000] + bytes(600_000) + ones[601_000:]

@@ -40,7 +40,8 @@ def unsatisfied(says: str, value: str, error: str, image: str = "data", size: in
 ROWS = [
     Row("the whole image", request("GET", "/images/data"), 200, {**BODY, "Content-Length": str(DATA_BYTES)}, data()),
     Row("an export over TCP", request("GET", "/images/tcp"), 200, {"Content-Length": str(DATA_BYTES)}, data()),
-    Row("an export with a name", request("GET", "/images/named", Range="bytes=4090-4100"), 206, {}, pattern(3, 4090, 11)),
+    Row("an export's name", request("GET", "/images/named", Range="bytes=4090-4100"), 206, {}, pattern(3, 4090, 11)),
+    Row("a slash at the end", request("GET", "/images/data/", Range="bytes=1-2"), 206, {}, data(1, 2)),
     Row("qemu's older form of URL", request("GET", "/images/old-form"), 200, {}, data()),
     Row(
         "HEAD has the headers and not the body",

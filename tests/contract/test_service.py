@@ -15,12 +15,18 @@ pytestmark = pytest.mark.nbd
 WRITING = "GET, HEAD, PUT, PATCH, POST, OPTIONS"
 READING = "GET, HEAD, OPTIONS"
 EVERYTHING = ["extents", "flush", "zero"]
+PREFLIGHT = {
+    "Accept-Ranges": "bytes",
+    "Access-Control-Allow-Origin": "https://appliance.example",
+    "Access-Control-Allow-Headers": "Content-Range, Content-Type, If-Range, Range",
+    "Access-Control-Expose-Headers": "Accept-Ranges, Content-Disposition, Content-Range, Retry-After",
+}
 
 
 def options(says: str, image: str, features: list[str], methods: str = WRITING) -> tuple[Row, dict[str, object]]:
     """What an image allows; the path of the Unix socket is added by the test."""
     answer = {"features": features, "max_readers": 8, "max_writers": 8 if methods == WRITING else 0}
-    headers = {"Allow": methods, "Access-Control-Allow-Methods": methods, "Accept-Ranges": "bytes"}
+    headers = {"Allow": methods, "Access-Control-Allow-Methods": methods, **PREFLIGHT}
     return Row(says, request("OPTIONS", f"/images/{image}"), 200, headers), answer
 
 
@@ -32,7 +38,7 @@ OPTIONS = [
     options("a server without extents, for which all is data", "no-extents", EVERYTHING),
     options("an empty image", "empty", EVERYTHING),
     (
-        Row("the server itself", request("OPTIONS", "/images/*"), 200, {"Allow": WRITING, "Accept-Ranges": "bytes"}),
+        Row("the server itself", request("OPTIONS", "/images/*"), 200, {"Allow": WRITING, **PREFLIGHT}),
         {"features": EVERYTHING},
     ),
 ]
@@ -80,13 +86,13 @@ ROWS = [
     id_row("a blank", "%20", 404),
     Row("bytes that no URL has", "GET /images/ü HTTP/1.1\r\nHost: mover\r\n\r\n".encode(), 400, closes=True),
     *(
-        Row(f"{method} of an invalid id", request(method, f"/images/%2e%2e{more}", b"{}"), 400, error="invalid image_id")
+        Row(f"{method} of an invalid id", request(method, f"/images/%2e%2e{more}", b"{}"), 400, error="invalid")
         for method, more in (
             ("HEAD", ""), ("PUT", ""), ("PATCH", ""), ("OPTIONS", ""), ("GET", "/extents"), ("POST", "/flush"),
         )
     ),
     *(
-        Row(f"{method} of an unknown id", request(method, f"/images/nobody{more}", b"{}"), 404, error="unknown image_id")
+        Row(f"{method} of an unknown id", request(method, f"/images/nobody{more}", b"{}"), 404, error="unknown")
         for method, more in (
             ("HEAD", ""), ("PUT", ""), ("PATCH", ""), ("OPTIONS", ""), ("GET", "/extents"), ("POST", "/flush"),
         )
@@ -94,12 +100,12 @@ ROWS = [
     *(
         Row(f"{method} {path}", request(method, path), 405, {"Allow": allow})
         for method, path, allow in (
-            ("POST", "/images/data", "GET, HEAD, OPTIONS, PATCH, PUT"),
-            ("DELETE", "/images/data", "GET, HEAD, OPTIONS, PATCH, PUT"),
-            ("TRACE", "/images/data", "GET, HEAD, OPTIONS, PATCH, PUT"),
-            ("BREW", "/images/data", "GET, HEAD, OPTIONS, PATCH, PUT"),
-            ("get", "/images/data", "GET, HEAD, OPTIONS, PATCH, PUT"),
-            ("Put", "/images/data", "GET, HEAD, OPTIONS, PATCH, PUT"),
+            ("POST", "/images/data", "GET, HEAD, PUT, PATCH, OPTIONS"),
+            ("DELETE", "/images/data", "GET, HEAD, PUT, PATCH, OPTIONS"),
+            ("TRACE", "/images/data", "GET, HEAD, PUT, PATCH, OPTIONS"),
+            ("BREW", "/images/data", "GET, HEAD, PUT, PATCH, OPTIONS"),
+            ("get", "/images/data", "GET, HEAD, PUT, PATCH, OPTIONS"),
+            ("Put", "/images/data", "GET, HEAD, PUT, PATCH, OPTIONS"),
             ("GET", "/images/data/flush", "POST"),
             ("DELETE", "/images/data/extents", "GET, HEAD"),
             ("POST", "/info/", "GET, HEAD"),
@@ -110,7 +116,7 @@ ROWS = [
     *(
         Row(f"GET {path}", request("GET", path), 404)
         for path in (
-            "/", "/images", "/images/", "/images//", "/images//extents", "/images/data/nothing", "/images/data/extents/x",
+            "/", "/images", "/images/", "/images//", "/images//extents", "/images/data/x", "/images/data/extents/x",
             "/Images/data", "/image/data", "/info/x", "/healthz/x", "//images/data", "/favicon.ico", "/v1/images/data",
         )
     ),

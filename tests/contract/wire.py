@@ -157,14 +157,14 @@ def request(method: str, target: str, body: bytes | None = None, /, **headers: s
 class Row:
     """One line of a contract's table: what must hold, the request, and the answer.
 
-    `body` is the bytes that must come, or the parsed JSON; `error` is a part of an error's sentence. `closes`
-    says that the server closes the connection after the answer; otherwise it goes on.
+    A header that is None must not come. `body` is the bytes that must come, or the parsed JSON; `error` is a part of
+    an error's sentence. `closes` says that the server closes the connection after the answer; otherwise it goes on.
     """
 
     says: str
     request: bytes
     status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str | None] = field(default_factory=dict)
     body: bytes | list[Any] | dict[str, Any] | None = None
     error: str = ""
     closes: bool = False

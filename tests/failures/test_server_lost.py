@@ -19,7 +19,10 @@ pytestmark = pytest.mark.nbd
 
 SIZE = 64 * MIB
 # A server that is gone is given up soon, so that a test need not wait for it.
-IMPATIENT = {"worker": {"reconnect_s": 0.5, "connect_s": 0.5}, "front": {"replay_s": 3.0, "open_s": 3.0}}
+IMPATIENT = {
+    "worker": {"reconnect_s": 0.5, "connect_s": 0.5, "settle_s": 0.2},
+    "front": {"replay_s": 3.0, "open_s": 3.0},
+}
 
 Spans = list[tuple[int, int]]
 
@@ -220,7 +223,7 @@ FROZEN: dict[str, Callable[[Mover], Answer]] = {
 def test_a_server_that_stands_still_is_taken_for_gone(what: str, images: Images, start_mover: StartMover) -> None:
     """A command without an answer within its deadline costs the connection, and at last the request: 502 or 503."""
     server = images.qemu_nbd(images.pattern("disk", 1, MIB))
-    deadlines = {"command_s": 0.2, "fence_s": 0.2, "settle_s": 0.2}
+    deadlines = {"command_s": 0.2, "fence_s": 0.2}
     mover = start_mover({"disk": server}, {**IMPATIENT, "worker": {**IMPATIENT["worker"], **deadlines}})
     assert mover.ask("OPTIONS", "/images/disk").status == 200
     before = mover.settled_census()

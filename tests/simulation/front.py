@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from tests.simulation.truth import Truth, Violation, Write
 from workers.lane.books import Books, Entry
-from workers.lane.extents_format import DIRTY, unpack
-from workers.lane.protocol import CELL_BYTES, Completion, Job, Kind, Status
+from workers.lane.lost_format import unpack
+from workers.lane.protocol import Completion, Job, Kind, Status
 from workers.lane.ring import Consumer, Producer, Rings, rings_bytes
 from workers.lane.slots import Owner, Slots
 
@@ -70,8 +70,11 @@ class WatchedWords:
 class FrontEnd:
     """One life of a front end, with one lane."""
 
-    def __init__(self, number: int, point: Callable[[], None]) -> None:
+    def __init__(self, number: int, truth: Truth, point: Callable[[], None]) -> None:
         self.number = number
+        # When its doorbell at the worker was rung; None when the worker has heard it.
+        self.rung: int | None = None
+        self._truth = truth
         self.alive = True
         self.open = False
         self.rings: Rung | None = None
@@ -79,7 +82,7 @@ class FrontEnd:
         arena = memoryview(bytearray(SLOTS * SLOT_BYTES))
         self.views = [arena[at : at + SLOT_BYTES] for at in range(0, len(arena), SLOT_BYTES)]
         self.slots = Slots(SLOTS, 2)
-        self.books: Books[InFlight] = Books(self.slots, self._push)
+        self.books: Books[InFlight] = Books(self.slots, CELLS)
         # What each job of a write is to the judge.
         self.writes: dict[int, Write] = {}
         self._submissions: Producer
@@ -98,13 +101,13 @@ class FrontEnd:
 
     def opened(self) -> None:
         self.open = True
-        self.books.reopen()
+        self.books.reopen(self.push)
 
     def detach(self) -> None:
         """The worker is gone: what it had published counts."""
         if self.rings is not None:
             self.read()
-        self.open, self.rings = False, None
+        self.open, self.rings, self.rung = False, None, None
 
     def read(self) -> None:
         """Read the completions that were published."""
@@ -114,10 +117,13 @@ class FrontEnd:
                 raise Violation(f"a completion of generation {generation}")
             entry = self.books.complete(Completion(number, Status(status), covered, value))
             entry.completion = Completion(number, Status(status), covered, value)
-        self.books.push_unsent()
+        self.books.push_unsent(self.push)
 
-    def _push(self, job: Job) -> bool:
-        return self.open and self.rings is not None and self._submissions.push(self.rings.generation, *cell(job))
+    def push(self, job: Job) -> bool:
+        if not (self.open and self.rings is not None and self._submissions.push(self.rings.generation, *cell(job))):
+            return False
+        self.rung = self.rung or self._truth.now
+        return True
 
     def readable(self) -> bool:
         return self.rings is not None and has_cells(self._completions)
@@ -208,7 +214,7 @@ class Client:
         self._entry = entry = InFlight(job)
         if self._write is not None:
             self.front.writes[job.number] = self._write
-        self.front.books.enter(entry)
+        self.front.books.enter(entry, self.front.push)
         while entry.completion is None:
             yield
         self._entry = None
@@ -264,22 +270,15 @@ class Client:
     def _tell_lost(self, began: int) -> Wait:
         """As Images._tell_lost does: ask, answer the client, and only then strike it off."""
         yield from self._take_slot(0)
-        time = self._truth.now
+        asked = self._truth.now
         completion = yield from self._run(Kind.LOST)
-        lost = list(_bytes_lost(self.front.views[self._slot][: completion.value]))
+        answer = bytes(self.front.views[self._slot][: completion.value])
         self._give_slot_back()
-        if completion.status is not Status.OK or not lost:
+        losses, lost = unpack(memoryview(answer))
+        if not lost:
             return
         self._truth.flush_failed(self.transfer, began, lost)
         yield
-        told = yield from self._run(Kind.TOLD)
+        told = yield from self._run(Kind.TOLD, losses)
         if told.status is Status.OK:
-            self._truth.told(self.transfer, time)
-
-
-def _bytes_lost(view: memoryview) -> Generator[int, None, None]:
-    at = 0
-    for length, flags in unpack(view):
-        if flags & DIRTY:
-            yield from range(at, at + length)
-        at += length
+            self._truth.told(self.transfer, asked)

@@ -23,7 +23,8 @@ def draw(seed: int) -> World:
         connections=rng.choice([1, 1, 2]),
     )
     clients = rng.choice([2, 3])
-    world = World(house, [requests(rng, client, house.size) for client in range(clients)])
+    transfers = rng.choice([1, 3])
+    world = World(house, [requests(rng, client, house.size) for client in range(clients)], transfers)
     for _ in range(rng.choice([0, 1, 1, 2, 2, 3, 4, 6])):
         world.losses.setdefault(rng.randrange(POINTS), []).append(rng.choice(list(Loss)))
     return world

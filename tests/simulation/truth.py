@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from workers.image.range_set import Range
+
 
 class Violation(AssertionError):
     """Something that Mover promises did not hold."""
@@ -64,7 +66,7 @@ class Truth:
         # Writes that a crash took from a byte which nobody has written since.
         self._taken: list[set[Write]] = [set() for _ in range(size)]
         self._excused = 0
-        self._told: dict[int, int] = {}
+        self._told: dict[int, tuple[int, int]] = {}
 
     # -- what the server does --------------------------------------------------------------------------------
 
@@ -172,10 +174,11 @@ class Truth:
         if write in self._taken[at] and write.transfer == transfer and at not in write.told:
             raise Violation(f"byte {at}: {write.name} is lost, its transfer {transfer} flushed and was not told")
 
-    def flush_failed(self, transfer: int, began: int, lost: Iterable[int]) -> None:
-        """A flush that began at step `began` was answered with the bytes that are lost."""
-        named = set(lost)
-        if self._excused < self._told.get(transfer, 0):
+    def flush_failed(self, transfer: int, began: int, lost: Iterable[Range]) -> None:
+        """A flush that began at step `began` was answered with the ranges that are lost."""
+        named = {at for offset, length in lost for at in range(offset, offset + length)}
+        asked, told = self._told.get(transfer, (0, 0))
+        if self._excused < asked and began > told:
             raise Violation(f"transfer {transfer} is told again that bytes are lost, and no server was")
         for write in self._acknowledged_before(self.now):
             if write.transfer == transfer:
@@ -184,9 +187,9 @@ class Truth:
                     raise Violation(f"{write.name}: {sorted(taken - named)} are lost, too, and not named")
                 write.told |= taken & named
 
-    def told(self, transfer: int, time: int) -> None:
-        """The transfer's next flush must succeed, unless a server is lost after step `time`."""
-        self._told[transfer] = time
+    def told(self, transfer: int, asked: int) -> None:
+        """The transfer's next flush must succeed, unless a server is lost after step `asked`."""
+        self._told[transfer] = asked, self.now
 
     def _acknowledged_before(self, time: int) -> list[Write]:
         return [write for write in self.writes if write.acknowledged and write.ended is not None and write.ended < time]

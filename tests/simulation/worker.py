@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.simulation.front import FrontEnd, Rung, has_cells
+from tests.simulation.front import FrontEnd, Rung
 from tests.simulation.server import Link
-from tests.simulation.truth import Violation, Write
+from tests.simulation.truth import Violation
 from workers.image.ledger import Ledger
 from workers.image.plan import Command, Limits
 from workers.image.schedule import WRITING, Schedule, Task
@@ -22,10 +22,6 @@ class Lane:
         self.rings = rings
         self.opened = False
         self.jobs, self.completions = rings.worker()
-
-    @property
-    def readable(self) -> bool:
-        return self.opened and has_cells(self.jobs)
 
 
 class Late:
@@ -54,7 +50,17 @@ class Worker:
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
-    def read_jobs(self, lane: Lane) -> None:
+    def rung(self) -> list[Lane]:
+        """Lanes whose doorbells were rung, in that order, as epoll reports them."""
+        return sorted((lane for lane in self.lanes.values() if lane.front.rung), key=lambda lane: lane.front.rung or 0)
+
+    def read_jobs(self) -> None:
+        """Read all jobs that were published, before anything is sent."""
+        for lane in self.rung():
+            lane.front.rung = None
+            self._read_jobs(lane)
+
+    def _read_jobs(self, lane: Lane) -> None:
         for _, kind, flags, context, number, offset, length, slot, transfer in lane.jobs.pop_all():
             job = Job(number, Kind(kind), offset, length, slot, transfer, flags, context)
             self.schedule.submit(lane, job, lane.front.views[slot] if slot >= 0 else None)

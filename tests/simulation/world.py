@@ -76,7 +76,7 @@ class Life(Enum):
 class World:
     """One run. `clients` are lists of requests; client i is at front end i modulo 2 until that dies."""
 
-    def __init__(self, house: House, clients: list[list[tuple[Any, ...]]]) -> None:
+    def __init__(self, house: House, clients: list[list[tuple[Any, ...]]], transfers: int = 3) -> None:
         self.house = house
         self.truth = Truth(house.size)
         self.trace: list[str] = []
@@ -88,7 +88,9 @@ class World:
         self._memory = bytearray(ledger.LEDGER_BYTES)
         self._slow_fences = 0
         self.fronts = [self._new_front(), self._new_front()]
-        self.clients = [Client(index + 1, self.truth, list(requests)) for index, requests in enumerate(clients)]
+        self.clients = [
+            Client(index % transfers + 1, self.truth, list(requests)) for index, requests in enumerate(clients)
+        ]
         for index, client in enumerate(self.clients):
             client.front = self.fronts[index % 2]
         self.server: Server | None = self._new_server()
@@ -225,8 +227,8 @@ class World:
 
     def _client_options(self) -> list[Option]:
         return [
-            (f"client {client.transfer} goes on", lambda client=client: self._as(client.front, client.step))
-            for client in self.clients
+            (f"client {number} goes on", lambda client=client: self._as(client.front, client.step))
+            for number, client in enumerate(self.clients)
             if not client.done and not client.blocked
         ]
 
@@ -271,8 +273,8 @@ class World:
                 options.append((f"attaches {front}", lambda front=front: self._attach(worker, front)))
             elif worker.links and not lane.opened:
                 options.append((f"opens {front}", lambda lane=lane: setattr(lane, "opened", True)))
-            elif lane.readable:
-                options.append((f"reads jobs of {front}", lambda lane=lane: worker.read_jobs(lane)))
+        if worker.rung():
+            options.append(("reads jobs", worker.read_jobs))
         if worker.schedule.finished:
             options.append(("publishes", lambda: worker.publish(self.truth.now)))
         if worker.can_send:
@@ -381,7 +383,9 @@ class World:
 
     def _wait_options(self) -> list[Option]:
         """Nothing can be done but wait."""
-        times = [link.deadline for link in (self.server.links if self.server else []) if link.deadline and link.unapplied]
+        times = [
+            link.deadline for link in (self.server.links if self.server else []) if link.deadline and link.unapplied
+        ]
         if self.worker is not None:
             times += [late.until for late in self.worker.late]
             times += [self.worker.doubtful_until] if self.worker.doubtful_until is not None else []
@@ -391,7 +395,7 @@ class World:
 
     def _new_front(self) -> FrontEnd:
         self._numbers += 1
-        return FrontEnd(self._numbers, self._store)
+        return FrontEnd(self._numbers, self.truth, self._store)
 
     def _new_server(self) -> Server:
         self._numbers += 1

@@ -3,7 +3,7 @@
 The memory is a memfd that the supervisor creates, zero-filled, and outlives the worker. The worker alone writes it,
 and may be killed between any two stores. So it is a log in two halves:
 
-    word 0  FORMAT            word 1  published = half << 32 | cells      word 2  completed jobs
+    word 0  FORMAT            word 1  published = half << 32 | cells      word 2  completed jobs    word 3  losses
     ┌────────────┬──────────────────────────────┬──────────────────────────────┐
     │ header     │ half 0: cells of one event   │ half 1                       │
     └────────────┴──────────────────────────────┴──────────────────────────────┘
@@ -23,7 +23,7 @@ from workers.image.range_set import Range
 
 # "mvledgr1" as a number; 0 is memory that nobody has used yet.
 FORMAT = 0x6D766C6564677231
-_FORMAT, _PUBLISHED, _COMPLETED = range(3)
+_FORMAT, _PUBLISHED, _COMPLETED, _LOSSES = range(4)
 
 HEADER_BYTES = 64
 HALF_CELLS = 8192
@@ -153,6 +153,8 @@ class Ledger:
         """
         other = self._state.is_other_server(identity)
         loses = other and self._state.unflushed()
+        if loses:
+            self._count_loss()
         if other or identity != self._state.server:
             self._append(Kind.SERVER, 0, 0, *identity)
         return loses
@@ -160,7 +162,19 @@ class Ledger:
     def server_lost(self) -> None:
         """The server is gone: what is unflushed, or being flushed, is lost."""
         if self._state.unflushed() or self._state.flush_runs:
+            self._count_loss()
             self._append(Kind.SERVER_LOST)
+
+    @property
+    def losses(self) -> int:
+        """How often anything was lost: who was told at an earlier count was not told of everything.
+
+        It is counted before the loss is recorded. A death in between leaves it too high, and somebody is told twice.
+        """
+        return int(self._words[_LOSSES])
+
+    def _count_loss(self) -> None:
+        self._store(_LOSSES, self._words[_LOSSES] + 1)
 
     def lost(self, transfer: int) -> list[Range]:
         """What the client must be told to send again, sorted and merged."""

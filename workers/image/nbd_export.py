@@ -73,22 +73,24 @@ class Owner(Protocol):
         """It is CLOSED; `commands` had no answer. If not `fenced`, the server may still apply them."""
 
     def introduce(self, connection: Connection, fd: int) -> None:
-        """A socket is connected: the supervisor gets a duplicate before anything is sent on it."""
+        """The server agreed: the supervisor gets a duplicate of the socket before any command is sent on it."""
 
 
 class Connection:
     """A connection to `export`; `number` is unique in this worker."""
 
-    def __init__(self, number: int, export: Export, settings: WorkerSettings, loop: Loop, owner: Owner) -> None:
+    def __init__(
+        self, number: int, export: Export, settings: WorkerSettings, loop: Loop, owner: Owner, connect_s: float
+    ) -> None:
         self.number = number
         self.state = State.CLOSED
         self.server = (0, 0)
-        self.introduced = False
         self.was_ready = False
         self._export = export
         self._settings = settings
         self._loop = loop
         self._owner = owner
+        self._connect_s = connect_s
         self._handle: NbdHandle | None = None
         self._socket: socket.socket | None = None
         self._steps: Generator[None, None, Limits] | None = None
@@ -118,7 +120,7 @@ class Connection:
     def open(self) -> None:
         """Begin to connect; `connected` or `disconnected` of the owner follows."""
         self._move(Event.OPEN)
-        self._deadline = self._loop.later(self._settings.connect_s, lambda: self.break_off("no answer in time"))
+        self._deadline = self._loop.later(self._connect_s, lambda: self.break_off("no answer in time"))
         self._socket = socket.socket(_family(self._export), socket.SOCK_STREAM)
         self._socket.setblocking(False)
         try:
@@ -149,8 +151,6 @@ class Connection:
             # time. TCP sizes its buffers by itself.
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.server = _identity(self._socket)
-        self._owner.introduce(self, self._socket.fileno())
-        self.introduced = True
         try:
             self._begin_handshake()
         except NbdError as failed:
@@ -200,6 +200,7 @@ class Connection:
             next(self._steps)
         except StopIteration as done:
             self._steps = None
+            self._owner.introduce(self, self._socket_fd())
             self._move(Event.AGREED)
             self.was_ready = True
             if self._deadline is not None:
@@ -318,9 +319,16 @@ class Connection:
         self._steps = None
         self._handle = None
 
+    def _socket_fd(self) -> int:
+        assert self._socket is not None
+        return self._socket.fileno()
+
     def _fence(self) -> None:
         assert self._socket is not None
         self._loop.unwatch(self._socket.fileno())
+        if not self.was_ready:
+            self._fenced(True)  # no command was ever sent on it
+            return
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
@@ -91,6 +92,11 @@ class RangeSet:
     def gaps(self) -> list[int]:
         """The bytes missing between each range and the next: one number fewer than there are ranges."""
         return [start - end for start, end in zip(self._starts[1:], self._ends, strict=False)]
+
+    def thin(self, most: int) -> None:
+        """Leave at most `most` ranges by filling the smallest gaps: more bytes are in then, never fewer."""
+        gaps = self.gaps()
+        self.fill(heapq.nsmallest(len(self) - most, range(len(gaps)), gaps.__getitem__))
 
     def fill(self, gaps: Iterable[int]) -> None:
         """Put in the gaps with these numbers, counted as in `gaps()`."""

@@ -21,7 +21,9 @@ from workers.image.extents import ExtentBuilder
 from workers.image.ledger import Ledger, LedgerFull
 from workers.image.overlap import RangeLocks
 from workers.image.plan import Command, CommandFailed, Limits, Operation, Plan
-from workers.lane.extents_format import DIRTY, ExtentsBroken
+from workers.image.range_set import RangeSet
+from workers.lane.extents_format import ExtentsBroken
+from workers.lane.lost_format import most_ranges, pack
 from workers.lane.protocol import Completion, Flag, Job, Kind, Status
 
 LaneT = TypeVar("LaneT")
@@ -142,7 +144,8 @@ class Schedule(Generic[LaneT]):
 
     def _start(self, task: Task[LaneT]) -> None:
         if task.job.kind is Kind.TOLD:
-            self.ledger.told(task.job.transfer)
+            if task.job.offset == self.ledger.losses:
+                self.ledger.told(task.job.transfer)
             self._finish(task, Status.OK)
         elif task.job.kind is Kind.LOST:
             self._pack_lost(task)
@@ -152,14 +155,9 @@ class Schedule(Generic[LaneT]):
 
     def _pack_lost(self, task: Task[LaneT]) -> None:
         assert task.slot is not None
-        builder, position = ExtentBuilder(task.slot), 0
-        for offset, length in self.ledger.lost(task.job.transfer):
-            if offset > position:
-                builder.add(offset - position, 0)
-            builder.add(length, DIRTY)
-            position = offset + length
-        builder.finish()
-        self._finish(task, Status.OK, value=builder.filled)
+        lost = RangeSet(self.ledger.lost(task.job.transfer))
+        lost.thin(most_ranges(task.slot))
+        self._finish(task, Status.OK, value=pack(task.slot, self.ledger.losses, list(lost)))
 
     def _plan(self, task: Task[LaneT]) -> Plan:
         job, limits = task.job, self._limits
@@ -268,6 +266,7 @@ class Schedule(Generic[LaneT]):
             self.writes += 1
         if task.record is not None:
             task.record.end(status)
+        task.plan = None  # a plan that was broken off knows its commands, and they the task: a circle round the slot
         self.ledger.count_completed()
         self.finished.append((task.lane, job, Completion(job.number, status, covered, value)))
         if task.locked:

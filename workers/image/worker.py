@@ -49,6 +49,7 @@ BACKOFF_FIRST_S = 0.02
 BACKOFF_MOST_S = 1.0
 WATCH_S = 1.0
 # A second connection is optional, and `qemu-nbd -e 1` lets it hang.
+EXTRA_CONNECT_S = 1.0
 # One read of 2 to 31 MiB raises glibc's threshold for mmap in qemu, for good; 32 MiB would be over its limit.
 WARMING_BYTES = 16 * 1024 * 1024
 WARMING_AFTER_BYTES = 4 * 1024 * 1024
@@ -290,7 +291,11 @@ class Worker:
     def _connect(self) -> None:
         if self._connecting():
             return
-        connection = Connection(next(self._numbers), self._serve.export, self._serve.settings, self._loop, self)
+        self._open_connection(self._serve.settings.connect_s)
+
+    def _open_connection(self, connect_s: float) -> None:
+        number, serve = next(self._numbers), self._serve
+        connection = Connection(number, serve.export, serve.settings, self._loop, self, connect_s)
         self._connections.append(connection)
         connection.open()
 
@@ -325,9 +330,7 @@ class Worker:
         if not limits.facts.multi_conn:
             return
         while len(self._connections) < self._serve.settings.connections:
-            more = Connection(next(self._numbers), self._serve.export, self._serve.settings, self._loop, self)
-            self._connections.append(more)
-            more.open()
+            self._open_connection(EXTRA_CONNECT_S)
 
     def disconnected(self, connection: Connection, why: str, commands: list[Command], fenced: bool) -> None:
         """A connection has ended: its commands are sent again on the next one, in their old order."""
@@ -345,7 +348,7 @@ class Worker:
 
     def _let_go(self, connection: Connection, late: list[Command]) -> None:
         """Nothing sent on this connection will land any more: what was not fenced has settled."""
-        if connection.introduced:
+        if connection.was_ready:
             self._tell(Disconnected(connection.number))
         self._schedule.lost(late)
 

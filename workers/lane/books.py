@@ -30,6 +30,9 @@ class Entry:
 
 EntryT = TypeVar("EntryT", bound=Entry)
 
+Push = Callable[[Job], bool]
+"""Publishes a job to the worker of the day; False when there is none, or no room."""
+
 
 class NeverAsked(Exception):
     """A completion of a job that is not in the books, or of more than it asked: the worker's mistake."""
@@ -40,11 +43,13 @@ class NeverAsked(Exception):
 
 
 class Books(Generic[EntryT]):
-    """The jobs of one lane. `push` publishes a job to the worker of the day; False when there is none, or no room."""
+    """The jobs of one lane. At most `most` are with the worker at once, the cells of its ring, so that every
+    completion finds one. (Slots do not bound them: 300 flushes at once have none, and may all complete at once.)
+    """
 
-    def __init__(self, slots: Slots, push: Callable[[Job], bool]) -> None:
+    def __init__(self, slots: Slots, most: int) -> None:
         self._slots = slots
-        self._push = push
+        self._most = most
         self._entries: dict[int, EntryT] = {}
         self._unsent: list[EntryT] = []
         self._numbers = count(1)
@@ -72,44 +77,53 @@ class Books(Generic[EntryT]):
         """A job with the next number; `enter` submits it."""
         return Job(next(self._numbers), kind, offset, length, slot, transfer, flags, context)
 
-    def enter(self, entry: EntryT) -> None:
+    def enter(self, entry: EntryT, push: Push) -> None:
         """Submit a job: its slot, if any, is the worker's from now on."""
         if entry.job.slot >= 0:
             self._slots.submit(entry.job.slot)
         self._entries[entry.job.number] = entry
-        if self._unsent or not self._push(entry.job):
+        if self._unsent or len(self._entries) > self._most or not push(entry.job):
             self._unsent.append(entry)
 
     def abandon(self, entry: EntryT) -> None:
-        """Nobody waits for this job any more; its slot comes back when no worker can have it."""
+        """Nobody waits for this job any more; its slot comes back when no worker can have it.
+
+        A write that no worker has seen must not come later, over what its client sends next by another lane.
+        """
         entry.abandoned = True
         if entry.job.slot >= 0:
             self._slots.abandon(entry.job.slot)
+        if entry in self._unsent:
+            self._unsent.remove(entry)
+            self._leave(entry)
 
     def complete(self, completion: Completion) -> EntryT:
         """The worker's answer: the job leaves the books. Raises NeverAsked, and changes nothing."""
         entry = self._entries.get(completion.number)
         if entry is None or completion.covered > entry.job.length:
             raise NeverAsked(completion)
-        del self._entries[completion.number]
-        if entry.job.slot >= 0:
-            self._slots.complete(entry.job.slot)
+        self._leave(entry)
         return entry
 
-    def reopen(self) -> None:
+    def _leave(self, entry: EntryT) -> None:
+        del self._entries[entry.job.number]
+        if entry.job.slot >= 0:
+            self._slots.complete(entry.job.slot)
+
+    def reopen(self, push: Push) -> None:
         """Another worker is there, and its predecessor dead and fenced: submit again what nobody has confirmed.
 
-        Slots in quarantine come back here and not before: a job that is abandoned while there is no worker
-        goes into quarantine, too.
+        Slots in quarantine come back here and not before: a job that is abandoned while there is no worker, but was
+        sent to the one before, goes into quarantine, too.
         """
         self._entries = {number: entry for number, entry in self._entries.items() if not entry.abandoned}
         self._slots.worker_gone()
         self._unsent = self.entries()
-        self.push_unsent()
+        self.push_unsent(push)
 
-    def push_unsent(self) -> None:
+    def push_unsent(self, push: Push) -> None:
         """Submit what has found no room before, as far as there is room now."""
-        sent = 0
-        while sent < len(self._unsent) and self._push(self._unsent[sent].job):
+        sent, room = 0, self._most - (len(self._entries) - len(self._unsent))
+        while sent < min(room, len(self._unsent)) and push(self._unsent[sent].job):
             sent += 1
         del self._unsent[:sent]

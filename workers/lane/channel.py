@@ -110,7 +110,7 @@ class Channel(Generic[Received]):
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 raise ChannelBroken("a truncated packet")
             return self._decode(packet), fds
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             _close_all(fds)
             raise ChannelBroken(f"not a message: {error}") from error
         except ChannelBroken:

@@ -132,7 +132,7 @@ class FrontLane:
         self._arena_fd = memory.create(f"mover-arena-{number}", slots * slot_bytes)
         arena = memory.map_shared(self._arena_fd, slots * slot_bytes)
         self.views = [arena[at : at + slot_bytes] for at in range(0, slots * slot_bytes, slot_bytes)]
-        self._books: Books[InFlight] = Books(self.slots, self._push)
+        self._books: Books[InFlight] = Books(self.slots, CELLS)
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._stalled: dict[Callable[[], None], float] = {}
         self._deadline: asyncio.TimerHandle | None = None
@@ -156,7 +156,7 @@ class FrontLane:
             raise self.lost
         job = self._books.job(kind, offset, length, slot, transfer, flags, context)
         in_flight = InFlight(job, self._loop.create_future())
-        self._books.enter(in_flight)
+        self._books.enter(in_flight, self._push)
         return in_flight
 
     async def run(self, kind: Kind, offset: int = 0, length: int = 0, **fields: int) -> Completion:
@@ -262,7 +262,7 @@ class FrontLane:
             self._deadline.cancel()
         if not self._opened.done():
             self._opened.set_result(None)
-        self._books.reopen()
+        self._books.reopen(self._push)
 
     def _push(self, job: Job) -> bool:
         return self.state is LaneState.OPEN and self._attachment is not None and self._attachment.push(job)
@@ -272,7 +272,7 @@ class FrontLane:
             in_flight = self._books.complete(completion)
             if not in_flight.done.done():
                 in_flight.done.set_result(completion)
-        self._books.push_unsent()
+        self._books.push_unsent(self._push)
 
     def _on_worker_gone(self) -> None:
         was_open = self.state is LaneState.OPEN

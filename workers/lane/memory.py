@@ -38,4 +38,7 @@ def map_shared(fd: int, size_bytes: int) -> memoryview:
         raise MemoryRefused(f"not a memfd: {error}") from error
     if seals & SEALS != SEALS or actual != size_bytes:
         raise MemoryRefused(f"a memfd of {actual} bytes with seals {seals:#x}, expected {size_bytes} with {SEALS:#x}")
-    return memoryview(mmap.mmap(fd, size_bytes))
+    try:
+        return memoryview(mmap.mmap(fd, size_bytes))
+    except OSError as error:  # sealed against writing, too
+        raise MemoryRefused(f"cannot be mapped: {error}") from error

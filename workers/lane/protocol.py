@@ -23,8 +23,8 @@ class Kind(IntEnum):
     ZERO = 3  # write zeroes; no slot, any length
     FLUSH = 4  # make durable what was confirmed before; no slot
     EXTENTS = 5  # extents from `offset`, packed into the slot (workers/lane/extents_format.py)
-    LOST = 6  # the ranges that the transfer must send again, packed into the slot as extents are
-    TOLD = 7  # the client was told of them
+    LOST = 6  # the ranges that the transfer must send again, packed into the slot (workers/lane/lost_format.py)
+    TOLD = 7  # the client was told of them; the offset is the number that came with them
 
 
 class Flag(IntFlag):

@@ -148,6 +148,7 @@ class Slots:
         """The request leaves while the worker has the slot."""
         self._move(slot, Move.ABANDON)
         self._let_go(slot)
+        self._serve_waiters()
 
     def worker_gone(self) -> None:
         """The worker is dead and fenced: nobody writes into quarantined slots any more."""
