@@ -97,6 +97,8 @@ class SupervisorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     backoff_s: Seconds = 5.0
     # A worker is given up after so many deaths without one completed job in between.
     deaths: Positive = 5
+    # A front end or worker that answers nothing for so long is killed, and restarted.
+    silence_s: Seconds = 20.0
     # Shared memory of all lanes' arenas together; a lane over it is refused with 503.
     arena_limit_bytes: Positive = 1073741824
 

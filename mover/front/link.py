@@ -29,6 +29,8 @@ from mover.serve.messages import (
     LaneRefused,
     LaneSocket,
     OpenLane,
+    Ping,
+    Pong,
     Ticket,
     Tickets,
     TicketsApplied,
@@ -117,6 +119,8 @@ class Link:
                     lane.close(message.reason, message.retry_after_s)
             case WorkersAnswer():
                 self._collect(message)
+            case Ping():
+                self._send(Pong())
             case Drain():
                 self._drain()
             case Begin():

@@ -13,6 +13,7 @@ from mover.serve.lanes import FrontEndPort
 from mover.serve.listeners import Listeners
 from mover.serve.messages import (
     VERSION,
+    AskWorkers,
     Begin,
     CloseLane,
     Drain,
@@ -20,6 +21,7 @@ from mover.serve.messages import (
     FrontEndHello,
     FrontEndReady,
     OpenLane,
+    Ping,
     Tickets,
     TicketsApplied,
     ToFrontEnd,
@@ -83,6 +85,7 @@ class FrontEnd:
         self._tickets = tickets
         self._desk = desk
         self._seat = seat
+        self._silence_s = settings.supervisor.silence_s
         self._says_ready = False
         self._draining = False
         self.state = FrontEndState.STARTED
@@ -140,7 +143,7 @@ class FrontEnd:
             self._desk.open_lane(self, message)
         elif isinstance(message, CloseLane):
             self._desk.close_lane(self, message.lane)
-        else:
+        elif isinstance(message, AskWorkers):
             self._desk.ask_workers(self, message.question)
 
     def _on_hello(self, message: FrontEndHello) -> None:
@@ -150,6 +153,7 @@ class FrontEnd:
             self.mixed_versions = f"the front end speaks version {message.version}, the supervisor version {VERSION}"
             raise Misbehaved(self.mixed_versions)
         self._move(FrontEndEvent.HELLO)
+        self._child.keep_asking(Ping(), self._silence_s)
 
     def _on_applied(self, number: int) -> None:
         if not self._tickets.applied(self, number):

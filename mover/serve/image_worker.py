@@ -37,6 +37,8 @@ from workers.messages import (
 log = logging.getLogger(__name__)
 
 HELLO_S = 10.0
+# The question whose answer nobody waits for.
+SIGN_OF_LIFE = 0
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,8 @@ class ImageWorker:
             raise Misbehaved(self._fault)
         self._hello.cancel()
         self._hello = None
+        assert self._child is not None
+        self._child.keep_asking(AskStatistics(SIGN_OF_LIFE), self._house.settings.supervisor.silence_s)
 
     def _on_end(self, status: int | None) -> None:
         """The process is gone; `status` is None if it could not be started."""

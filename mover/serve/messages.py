@@ -81,7 +81,11 @@ class Drain(msgspec.Struct, tag=True, frozen=True):
     deadline_s: float = 30.0
 
 
-ToFrontEnd = Begin | Tickets | LaneSocket | LaneRefused | WorkersAnswer | Drain
+class Ping(msgspec.Struct, tag=True, frozen=True):
+    """Are you there? Answer with Pong."""
+
+
+ToFrontEnd = Ping | Begin | Tickets | LaneSocket | LaneRefused | WorkersAnswer | Drain
 
 
 class FrontEndHello(msgspec.Struct, tag=True, frozen=True):
@@ -121,4 +125,8 @@ class AskWorkers(msgspec.Struct, tag=True, frozen=True):
     question: int
 
 
-FromFrontEnd = FrontEndHello | FrontEndReady | TicketsApplied | OpenLane | CloseLane | AskWorkers
+class Pong(msgspec.Struct, tag=True, frozen=True):
+    """I am here."""
+
+
+FromFrontEnd = Pong | FrontEndHello | FrontEndReady | TicketsApplied | OpenLane | CloseLane | AskWorkers

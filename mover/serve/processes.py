@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 MESSAGES_PER_TURN = 64
 # A child that leaves messages unread for so long is stopped or stuck.
 UNREAD_S = 10.0
+# A child that leaves so many questions unanswered hangs.
+QUESTIONS = 4
 # A child that closed its channel is about to exit; one that is not is killed.
 EXIT_S = 1.0
 
@@ -51,6 +53,7 @@ class Child(Generic[Received]):
         self._on_end = on_end
         self._timers: list[asyncio.TimerHandle] = []
         self._unread: asyncio.TimerHandle | None = None
+        self._unanswered = 0
         ours, theirs = channel.pair()
         with theirs:
             try:
@@ -84,6 +87,18 @@ class Child(Generic[Received]):
             self._loop.add_writer(self._channel.fileno(), self._writable)
             self._unread = self.within(UNREAD_S, f"it reads no messages for {UNREAD_S:g} s")
         return True
+
+    def keep_asking(self, question: msgspec.Struct, silence_s: float) -> None:
+        """Ask again and again, and kill the child when it has said nothing for about `silence_s` seconds.
+
+        Questions are counted, not seconds: when the whole host stood still, nobody is to blame.
+        """
+        if self._unanswered >= QUESTIONS:
+            self.kill(f"it has said nothing for {silence_s:g} s")
+            return
+        self._unanswered += 1
+        self.send(question)
+        self.later(silence_s / QUESTIONS, lambda: self.keep_asking(question, silence_s))
 
     def within(self, deadline_s: float, why: str) -> asyncio.TimerHandle:
         """Kill the child in `deadline_s` seconds unless the handle is cancelled or the child has ended before."""
@@ -122,6 +137,7 @@ class Child(Generic[Received]):
         if received is None:
             return False
         message, fds = received
+        self._unanswered = 0
         try:
             self._on_message(message, fds)
         finally:

@@ -207,7 +207,7 @@ def test_a_bad_flag_is_told_by_its_own_name() -> None:
 
 def test_a_relation_is_told_to_who_broke_it() -> None:
     """Where two settings contradict, the error names the one that somebody gave."""
-    with pytest.raises(ConfigError, match=r"^environment variable MOVER_FRONT_SLOTS: front\.request_slots = 12"):
+    with pytest.raises(ConfigError, match=r"^environment variable MOVER_FRONT_SLOTS: front\.request_slots = 8"):
         load({}, {"MOVER_FRONT_SLOTS": "4"}, None)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.harness import servers
-from tests.harness.mover import Mover, Tables
+from tests.harness.mover import PROGRAM, Mover, Tables
 from tests.harness.patterns import sparse_file, write_pattern
 from tests.harness.servers import NbdServer
 
@@ -82,11 +82,16 @@ def start_mover(room: Path, endings: ExitStack) -> StartMover:
     numbers = iter(range(1, 100))
 
     def start(
-        images: Mapping[str, NbdServer | str], settings: Tables | None = None, front_ends: int = 1, *, wait: bool = True
+        images: Mapping[str, NbdServer | str],
+        settings: Tables | None = None,
+        front_ends: int = 1,
+        *,
+        program: Sequence[str] = PROGRAM,
+        wait: bool = True,
     ) -> Mover:
         own = room / f"m{next(numbers)}"
         own.mkdir()
-        mover = Mover(own, images, settings, front_ends)
+        mover = Mover(own, images, settings, front_ends, program)
         endings.callback(mover.close)
         if wait:
             mover.start()

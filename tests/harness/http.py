@@ -13,7 +13,7 @@ from typing import Any
 from tests.harness.waiting import PATIENCE_S
 
 Address = tuple[str, int] | Path
-Body = bytes | memoryview | Iterable[bytes] | None
+Body = bytes | memoryview | Iterable[bytes] | Iterable[memoryview] | None
 
 READ_BYTES = 1 << 20
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,13 @@ from tests.harness.servers import NbdServer
 from tests.harness.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
+PROGRAM = (sys.executable, "-m", "mover")
 READY = re.compile(r"mover: ready on http://127\.0\.0\.1:(\d+)")
 
 # An environment variable that every process of one Mover has, orphans too.
 MARK = "TEST_ROOM"
+# A census is settled when it is the same so often: connections come up, and are seen closed, one at a time.
+STEADY = 8
 
 Value = bool | int | float | str
 # {"worker": {"reconnect_s": 2.0}}: the tables of the TOML file.
@@ -60,7 +63,12 @@ class Mover:
     """One `mover serve` with images `{id: server or URI}`; its room is a directory of its own."""
 
     def __init__(
-        self, room: Path, images: Mapping[str, NbdServer | str], settings: Tables | None = None, front_ends: int = 1
+        self,
+        room: Path,
+        images: Mapping[str, NbdServer | str],
+        settings: Tables | None = None,
+        front_ends: int = 1,
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         self.unix = room / "http"
         self.tcp = ("127.0.0.1", 0)
@@ -70,6 +78,7 @@ class Mover:
         self._config.write_text(_toml(settings or {}))
         self._images = {id: image if isinstance(image, str) else image.uri() for id, image in images.items()}
         self._front_ends = front_ends
+        self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._logs = 0
 
@@ -95,7 +104,7 @@ class Mover:
     @property
     def command(self) -> list[str]:
         """Its command line, without images."""
-        serve = [sys.executable, "-m", "mover", "serve", f"--config={self._config}", "--port=0", "--log-level=info"]
+        serve = [*self._program, "serve", f"--config={self._config}", "--port=0", "--log-level=info"]
         return [
             *serve,
             f"--unix-socket={self.unix}",
@@ -243,11 +252,13 @@ class Mover:
         )
 
     def settled_census(self) -> Census:
-        """The census, once nothing is in flight and two in a row are the same."""
+        """The census, once nothing is in flight and it has not changed for a while."""
+        seen: list[Census] = []
 
         def settled() -> Census | None:
-            first, second = self.census(), self.census()
-            return second if first == second and second.settled else None
+            seen.append(self.census())
+            last = seen[-STEADY:]
+            return last[0] if len(last) == STEADY and last[0].settled and all(one == last[0] for one in last) else None
 
         return wait_until("mover settles", settled)
 

@@ -93,8 +93,11 @@ class Ends:
         await until(lambda: self.front.state.name != "OPEN")
 
     def close(self) -> None:
-        """The end of the test."""
+        """The end of the test; the memory goes with its last user."""
         self.front.close("the test is over")
         for worker in self._workers:
             if not worker.closed:
                 worker.close()
+        self._workers.clear()
+        self.closed.clear()
+        del self.front

@@ -83,8 +83,9 @@ class FrontEnd:
         self.views = [arena[at : at + SLOT_BYTES] for at in range(0, len(arena), SLOT_BYTES)]
         self.slots = Slots(SLOTS, 2)
         self.books: Books[InFlight] = Books(self.slots, CELLS)
-        # What each job of a write is to the judge.
+        # What each job of a write is to the judge, and when each job's completion was published.
         self.writes: dict[int, Write] = {}
+        self.published: dict[int, int] = {}
         self._submissions: Producer
         self._completions: Consumer
 
@@ -142,17 +143,20 @@ def has_cells(consumer: Consumer) -> bool:
 
 
 Wait = Generator[None, None, None]
+Request = tuple[Any, ...]
+"""The name of one of Client's methods after its underscore, and what that takes."""
 
 
 class Client:
     """One client with one transfer: a list of requests, one after the other. Each `yield` waits for a completion."""
 
-    def __init__(self, transfer: int, truth: Truth, requests: list[tuple[Any, ...]]) -> None:
+    def __init__(self, transfer: int, truth: Truth, requests: list[Request]) -> None:
         self.transfer = transfer
         self.requests = requests
         self.front: FrontEnd
         self.running: Wait | None = None
         self._truth = truth
+        self._stepping = False
         self._began = 0
         self._write: Write | None = None
         self._entry: InFlight | None = None
@@ -179,10 +183,13 @@ class Client:
             self._began = self._truth.now
             self.running = getattr(self, f"_{name}")(*arguments)
         assert self.running is not None
+        self._stepping = True
         try:
             next(self.running)
         except StopIteration:
             self.running = None
+        finally:
+            self._stepping = False
 
     def leave(self) -> None:
         """The client breaks its request off; its front end lives."""
@@ -203,9 +210,9 @@ class Client:
         if self._write is not None and self._write.ended is None:
             self._truth.leave(self._write)
         self._write = None
-        if self.running is not None and not self.running.gi_running:
-            self.running.close()
-        self.running = None
+        running, self.running = self.running, None
+        if running is not None and not self._stepping:  # else the death of its front end ends it
+            running.close()
 
     # -- requests --------------------------------------------------------------------------------------------
 
@@ -272,12 +279,13 @@ class Client:
         yield from self._take_slot(0)
         asked = self._truth.now
         completion = yield from self._run(Kind.LOST)
+        known = self.front.published[completion.number]
         answer = bytes(self.front.views[self._slot][: completion.value])
         self._give_slot_back()
         losses, lost = unpack(memoryview(answer))
         if not lost:
             return
-        self._truth.flush_failed(self.transfer, began, lost)
+        self._truth.flush_failed(self.transfer, began, known, lost)
         yield
         told = yield from self._run(Kind.TOLD, losses)
         if told.status is Status.OK:

@@ -174,18 +174,19 @@ class Truth:
         if write in self._taken[at] and write.transfer == transfer and at not in write.told:
             raise Violation(f"byte {at}: {write.name} is lost, its transfer {transfer} flushed and was not told")
 
-    def flush_failed(self, transfer: int, began: int, lost: Iterable[Range]) -> None:
-        """A flush that began at step `began` was answered with the ranges that are lost."""
+    def flush_failed(self, transfer: int, began: int, known: int, lost: Iterable[Range]) -> None:
+        """A flush that began at step `began` was answered with the ranges that were lost at step `known`."""
         named = {at for offset, length in lost for at in range(offset, offset + length)}
         asked, told = self._told.get(transfer, (0, 0))
         if self._excused < asked and began > told:
             raise Violation(f"transfer {transfer} is told again that bytes are lost, and no server was")
-        for write in self._acknowledged_before(self.now):
-            if write.transfer == transfer:
-                taken = {at for at in write.bytes() if write in self._taken[at]} - write.told
-                if write.ended is not None and write.ended < began and not taken <= named:
-                    raise Violation(f"{write.name}: {sorted(taken - named)} are lost, too, and not named")
-                write.told |= taken & named
+        for write in self._acknowledged_before(began):
+            taken = {at for at in write.bytes() if write in self._taken[at]} - write.told
+            if write.transfer == transfer and not taken <= named:
+                raise Violation(f"{write.name}: {sorted(taken - named)} are lost, too, and not named")
+        for write in self.writes:
+            if write.transfer == transfer and write.published is not None and write.published < known:
+                write.told |= named.intersection(write.bytes())
 
     def told(self, transfer: int, asked: int) -> None:
         """The transfer's next flush must succeed, unless a server is lost after step `asked`."""

@@ -23,6 +23,9 @@ class Lane:
         self.opened = False
         self.jobs, self.completions = rings.worker()
 
+    def open(self) -> None:
+        self.opened = True
+
 
 class Late:
     """Writes of a connection that could not be fenced, waiting for it to settle."""
@@ -78,6 +81,7 @@ class Worker:
         self._note_published(lane, completion, now)
 
     def _note_published(self, lane: Lane, completion: Completion, now: int) -> None:
+        lane.front.published[completion.number] = now
         write = lane.front.writes.get(completion.number)
         if write is not None and completion.status is Status.OK:
             write.published = now

@@ -8,18 +8,16 @@ every promise of docs/failure-model.md.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
+from functools import partial
 
 from mover.serve.doubts import Doubts
-from tests.simulation.front import Client, FrontEnd
+from tests.simulation.front import Client, FrontEnd, Request
+from tests.simulation.house import House, Loss
 from tests.simulation.server import UNKNOWN, Link, Server
 from tests.simulation.truth import Truth, Violation
 from tests.simulation.worker import Lane, Worker
 from workers.image import ledger
-from workers.image.plan import Limits
-from workers.lane.protocol import ImageFacts
 
 # Steps that a fence which failed needs to settle.
 SETTLE = 40
@@ -30,38 +28,8 @@ Option = tuple[str, Callable[[], None]]
 Chooser = Callable[[int], int]
 
 
-class Loss(Enum):
-    """What may be lost at a point."""
-
-    WORKER = auto()
-    FRONT_END = auto()
-    OTHER_FRONT_END = auto()
-    SERVER = auto()
-    SERVER_KEEPS_CACHE = auto()
-    WORKER_AND_SERVER = auto()
-    CONNECTION = auto()
-    CLIENT = auto()
-    REPLY_TO_FENCE = auto()  # the next fence ends by its deadline
-
-
 class Killed(Exception):
     """The process that was about to store something is dead."""
-
-
-@dataclass(frozen=True)
-class House:
-    """What the schedules of one test share. Sizes in bytes."""
-
-    local: bool = True
-    size: int = 8
-    block: int = 1
-    most: int = 4
-    can_zero: bool = True
-    connections: int = 1
-
-    def limits(self) -> Limits:
-        multi = self.connections > 1
-        return Limits(ImageFacts(self.size, False, True, self.can_zero, False, multi, self.block, []), self.most)
 
 
 class Life(Enum):
@@ -76,13 +44,12 @@ class Life(Enum):
 class World:
     """One run. `clients` are lists of requests; client i is at front end i modulo 2 until that dies."""
 
-    def __init__(self, house: House, clients: list[list[tuple[Any, ...]]], transfers: int = 3) -> None:
+    def __init__(self, house: House, clients: list[list[Request]], transfers: int = 3) -> None:
         self.house = house
         self.truth = Truth(house.size)
         self.trace: list[str] = []
         self.points = 0
         self.losses: dict[int, list[Loss]] = {}
-        self._quiet = False
         self._on_stack: object = None
         self._numbers = 1000
         self._memory = bytearray(ledger.LEDGER_BYTES)
@@ -221,13 +188,14 @@ class World:
 
     def _options(self) -> list[Option]:
         self._pass_time()
-        options = [*self._client_options(), *self._front_options(), *self._server_options()]
+        options = [*self._client_options(), *self._front_options()]
+        options += self._server_options(lazy=self.truth.now % self.house.laziness != 0)
         options += self._supervisor_options() if self.worker is None else self._worker_options(self.worker)
-        return options or self._wait_options()
+        return options or self._server_options(lazy=False) or self._wait_options()
 
     def _client_options(self) -> list[Option]:
         return [
-            (f"client {number} goes on", lambda client=client: self._as(client.front, client.step))
+            (f"client {number} goes on", partial(self._as, client.front, client.step))
             for number, client in enumerate(self.clients)
             if not client.done and not client.blocked
         ]
@@ -237,11 +205,11 @@ class World:
         for front in self.fronts:
             lane = self.worker.lanes.get(front) if self.worker is not None else None
             if front.readable():
-                options.append((f"{front} reads", lambda front=front: self._as(front, front.read)))
+                options.append((f"{front} reads", partial(self._as, front, front.read)))
             if front.rings is not None and self.life is not Life.RUNS:
-                options.append((f"{front} sees the worker gone", lambda front=front: self._as(front, front.detach)))
+                options.append((f"{front} sees the worker gone", partial(self._as, front, front.detach)))
             elif lane is not None and lane.opened and not front.open:
-                options.append((f"{front} opens", lambda front=front: self._as(front, front.opened)))
+                options.append((f"{front} opens", partial(self._as, front, front.opened)))
         return options
 
     def _as(self, process: object, act: Callable[[], None]) -> None:
@@ -249,34 +217,32 @@ class World:
         self._on_stack = process
         act()
 
-    def _server_options(self) -> list[Option]:
+    def _server_options(self, lazy: bool) -> list[Option]:
         if self.server is None:
             return [("the server starts again", self._start_server)]
         return [
-            (f"the server applies {_name(link, index)}", lambda link=link, index=index: self.server_apply(link, index))
+            (f"the server applies {_name(link, index)}", partial(link.server.apply, link, index))
             for link in self.server.links
             for index in range(len(link.unapplied))
+            if not (lazy and link.cut)
         ]
-
-    def server_apply(self, link: Link, index: int) -> None:
-        link.server.apply(link, index)
 
     def _worker_options(self, worker: Worker) -> list[Option]:
         options = [(f"worker: {name}", act) for name, act in self._inner_options(worker)]
-        return [(name, lambda act=act: self._as("worker", act)) for name, act in options]
+        return [(name, partial(self._as, "worker", act)) for name, act in options]
 
     def _inner_options(self, worker: Worker) -> list[Option]:
         options: list[Option] = []
         for front in self.fronts:
             lane = worker.lanes.get(front)
             if lane is None:
-                options.append((f"attaches {front}", lambda front=front: self._attach(worker, front)))
+                options.append((f"attaches {front}", partial(self._attach, worker, front)))
             elif worker.links and not lane.opened:
-                options.append((f"opens {front}", lambda lane=lane: setattr(lane, "opened", True)))
+                options.append((f"opens {front}", lane.open))
         if worker.rung():
             options.append(("reads jobs", worker.read_jobs))
         if worker.schedule.finished:
-            options.append(("publishes", lambda: worker.publish(self.truth.now)))
+            options.append(("publishes", partial(worker.publish, self.truth.now)))
         if worker.can_send:
             options.append(("sends", worker.send))
         return options + self._link_options(worker)
@@ -285,13 +251,11 @@ class World:
         options: list[Option] = []
         for link in worker.links:
             if link.cut and (link.drained or self._slow_fences):
-                options.append((f"ends connection {link.number}", lambda link=link: self._end(worker, link)))
+                options.append((f"ends connection {link.number}", partial(self._end, worker, link)))
             for index in range(len(link.answers)):
-                options.append(
-                    (f"takes answer {index} of {link.number}", lambda link=link, at=index: worker.take_answer(link, at))
-                )
+                options.append((f"takes answer {index} of {link.number}", partial(worker.take_answer, link, index)))
         if self._may_connect(worker):
-            options.append(("connects", lambda: self._connect(worker)))
+            options.append(("connects", partial(self._connect, worker)))
         return options
 
     def _may_connect(self, worker: Worker) -> bool:
@@ -305,9 +269,9 @@ class World:
         if self.life is Life.FENCED:
             return [("the supervisor starts a worker", self._start_worker)]
         if self._slow_fences and any(link.unapplied for link in self._links):
-            return [("the fence fails", lambda: self._end_fence(False))]
+            return [("the fence fails", partial(self._end_fence, False))]
         if all(link.drained for link in self._links):
-            return [("the fence ends", lambda: self._end_fence(True))]
+            return [("the fence ends", partial(self._end_fence, True))]
         return []
 
     # -- the supervisor --------------------------------------------------------------------------------------
@@ -334,6 +298,7 @@ class World:
         self.life = Life.RUNS
         self._on_stack = "worker"
         worker = Worker(self._memory, self.house.local, self.house.limits(), self._store)
+        self._excuse_unknown()
         if worker.succession.take_over(self._server_lost, list(self._doubts.ranges)):
             worker.doubtful_until = int(self._doubts.until_s)
         self.worker = worker
@@ -348,6 +313,8 @@ class World:
     def _connect(self, worker: Worker) -> None:
         assert self.server is not None
         self._numbers += 1
+        if not self.server.links:
+            self.truth.excuse()  # only now does the worker learn of the loss
         link = self.server.accept(self._numbers)
         self._links.append(link)
         self._server_lost = False
@@ -357,6 +324,7 @@ class World:
         """The worker's own fence, as Connection and Worker.disconnected have it."""
         fenced = link.drained
         until = self.truth.now + SETTLE
+        self._excuse_unknown()
         if not fenced:
             self._slow_fences -= 1
             link.deadline = until
@@ -389,7 +357,10 @@ class World:
         if self.worker is not None:
             times += [late.until for late in self.worker.late]
             times += [self.worker.doubtful_until] if self.worker.doubtful_until is not None else []
-        return [("time passes", lambda: setattr(self.truth, "now", max(self.truth.now, min(times))))] if times else []
+        return [("time passes", partial(self._wait_until, min(times)))] if times else []
+
+    def _wait_until(self, time: int) -> None:
+        self.truth.now = max(self.truth.now, time)
 
     # -- births ----------------------------------------------------------------------------------------------
 

@@ -57,9 +57,11 @@ class Loop:
 
     def run_once(self) -> None:
         """Wait for the next events or timer, and call what is due."""
-        for fd, events in self._epoll.poll(self._patience_s()):
-            callback = self._callbacks.get(fd)
-            if callback is not None:
+        # What a callback closes may be opened again under the same number in the same turn: an event of before is
+        # not for whom it belongs to now.
+        ready = [(fd, events, self._callbacks.get(fd)) for fd, events in self._epoll.poll(self._patience_s())]
+        for fd, events, callback in ready:
+            if callback is not None and self._callbacks.get(fd) == callback:
                 callback(events)
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:

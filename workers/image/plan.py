@@ -19,6 +19,7 @@ from enum import IntEnum
 import msgspec
 
 from workers.image.extents import ExtentBuilder, clip, merge_contexts
+from workers.lane.extents_format import ExtentsBroken
 from workers.lane.protocol import ImageFacts
 
 # One step of a long zero: a server may take seconds for it, and other jobs wait on the same connection.
@@ -218,14 +219,16 @@ def _zero_step(limits: Limits, at: int, end: int) -> int:
 def extents(limits: Limits, offset: int, length: int, bitmap: str | None, builder: ExtentBuilder) -> Plan:
     """Build the extents of a range until all is covered or the slot is full. A server without them has data."""
     at, end = offset, offset + length
-    if not limits.facts.has_extents:
+    if not limits.facts.has_extents and bitmap is None:
         builder.add(length, 0)
         at = end
     while at < end and not builder.full:
         start, stop = limits.round_out(at, min(end - at, STATUS_STEP_BYTES))
         query = Command(Operation.STATUS, start, stop - start)
         yield [query]
-        at = _add(query, at, end, bitmap, builder)
+        before, at = at, _add(query, at, end, bitmap, builder)
+        if at == before and not builder.full:
+            raise ExtentsBroken("answer ends before the bytes that were asked for", at)  # and so would the next one
     return Done(builder.finish(), builder.filled)
 
 

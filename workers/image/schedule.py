@@ -266,7 +266,8 @@ class Schedule(Generic[LaneT]):
             self.writes += 1
         if task.record is not None:
             task.record.end(status)
-        task.plan = None  # a plan that was broken off knows its commands, and they the task: a circle round the slot
+        # Commands know their task, and plan and batch know the commands: a circle that would keep the lane's memory.
+        task.plan, task.batch = None, []
         self.ledger.count_completed()
         self.finished.append((task.lane, job, Completion(job.number, status, covered, value)))
         if task.locked:

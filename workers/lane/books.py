@@ -100,7 +100,7 @@ class Books(Generic[EntryT]):
     def complete(self, completion: Completion) -> EntryT:
         """The worker's answer: the job leaves the books. Raises NeverAsked, and changes nothing."""
         entry = self._entries.get(completion.number)
-        if entry is None or completion.covered > entry.job.length:
+        if entry is None or completion.covered > entry.job.length or entry in self._unsent:
             raise NeverAsked(completion)
         self._leave(entry)
         return entry

@@ -23,7 +23,6 @@ from workers.lane.protocol import (
     Job,
     Kind,
     LaneFailed,
-    LaneMessage,
     LaneOffer,
     LaneOpened,
     Status,
@@ -190,8 +189,11 @@ class FrontLane:
 
     @property
     def writes_seen(self) -> int:
-        """A number that changes with every write to the image that was confirmed through Mover."""
-        return self._attachment.rings.words[WRITES] if self._attachment else -1
+        """A number that changes with every write to the image that was confirmed through Mover, and with its worker.
+
+        A successor counts from 0: its numbers must not be taken for those that its predecessor has shown.
+        """
+        return self._attachment.writes_seen if self._attachment else -1 - self.replays
 
     # -- slots -----------------------------------------------------------------------------------------------
 
@@ -252,7 +254,11 @@ class FrontLane:
 
         The supervisor sends the socket only when the predecessor is dead and fenced.
         """
-        self._detach()
+        if self._attachment is not None:
+            self._on_worker_gone()  # its end was not seen yet: the supervisor's message came first
+        if self.lost is not None:
+            sock.close()  # what the predecessor had published last was broken
+            return
         self._attachment = _Attachment(self, sock, generation, self._arena_fd)
 
     def _on_opened(self, image: ImageFacts) -> None:
@@ -277,6 +283,8 @@ class FrontLane:
     def _on_worker_gone(self) -> None:
         was_open = self.state is LaneState.OPEN
         self._detach()
+        if self.lost is not None:
+            return  # what it had published last was broken
         self._move(LaneEvent.WORKER_GONE)
         if was_open:
             self.replays += 1
@@ -317,7 +325,7 @@ class _Attachment:
         self._rings = False
         self._generation = generation
         self._loop = asyncio.get_running_loop()
-        self._channel: Channel[LaneOpened | LaneFailed] = Channel(sock, LaneMessage)
+        self._channel: Channel[LaneOpened | LaneFailed] = Channel(sock, LaneOpened | LaneFailed)
         rings_fd = memory.create(f"mover-rings-{lane.number}", rings_bytes(CELLS))
         self.rings = Rings(memory.map_shared(rings_fd, rings_bytes(CELLS)), CELLS)
         self._submissions: Producer
@@ -335,6 +343,11 @@ class _Attachment:
             os.close(rings_fd)
         self._loop.add_reader(self._channel.fileno(), self._on_message)
         self._loop.add_reader(self._to_front, self._on_doorbell)
+
+    @property
+    def writes_seen(self) -> int:
+        """The worker's count of writes, told apart from every other worker's."""
+        return self._generation << 64 | self.rings.words[WRITES]
 
     def push(self, job: Job) -> bool:
         """Publish a job, to be rung for soon; False when the ring is full."""
@@ -363,7 +376,9 @@ class _Attachment:
     def _on_message(self) -> None:
         try:
             while (received := self._channel.receive()) is not None:
-                message, _ = received
+                message, fds = received
+                for fd in fds:  # none belongs here
+                    os.close(fd)
                 self._handle(message)
         except (ChannelClosed, ChannelBroken):
             if self._lane._attachment is self:
@@ -374,6 +389,8 @@ class _Attachment:
             self._lane.close(message.reason)
         elif message.version != VERSION or message.generation != self._generation:
             self._lane.close(f"the worker speaks version {message.version}, not {VERSION}")
+        elif self._lane.state is LaneState.OPEN:
+            self._lane.close("the image's worker opened the lane twice")
         else:
             self._lane._on_opened(message.image)
 

@@ -114,6 +114,3 @@ class LaneFailed(msgspec.Struct, tag=True, frozen=True):
     """Worker to front end: no jobs, and why. The worker keeps trying; opening again may succeed."""
 
     reason: str
-
-
-LaneMessage = LaneOffer | LaneOpened | LaneFailed

@@ -15,7 +15,6 @@ from workers.lane.protocol import (
     Job,
     Kind,
     LaneFailed,
-    LaneMessage,
     LaneOffer,
     LaneOpened,
 )
@@ -24,6 +23,8 @@ from workers.lane.ring import WRITES, Consumer, Producer, RingBroken, Rings, rin
 MOST_CELLS = 65536
 MOST_SLOTS = 1024
 MOST_SLOT_BYTES = 4 * 1024 * 1024
+# Room for packed extents, at least a page of them.
+LEAST_SLOT_BYTES = 4096
 
 NEEDS_SLOT = frozenset({Kind.READ, Kind.WRITE, Kind.EXTENTS, Kind.LOST})
 FILLS_SLOT = frozenset({Kind.READ, Kind.WRITE})
@@ -39,7 +40,7 @@ class WorkerLane:
     def __init__(self, number: int, generation: int, front_end: int, sock: socket.socket) -> None:
         self.number = number
         self.front_end = front_end
-        self.channel: Channel[LaneOffer] = Channel(sock, LaneMessage)
+        self.channel: Channel[LaneOffer] = Channel(sock, LaneOffer)
         self.doorbell = -1
         self.slots = 0
         self.resumes = False
@@ -86,10 +87,12 @@ class WorkerLane:
             raise LaneBroken(f"version {offer.version} generation {offer.generation}, expected {self._generation}")
         if len(fds) != 4 or self.offered:
             raise LaneBroken(f"an offer with {len(fds)} descriptors")
-        if not (0 < offer.slots <= MOST_SLOTS and 0 < offer.slot_bytes <= MOST_SLOT_BYTES):
+        if not (0 < offer.slots <= MOST_SLOTS and LEAST_SLOT_BYTES <= offer.slot_bytes <= MOST_SLOT_BYTES):
             raise LaneBroken(f"{offer.slots} slots of {offer.slot_bytes} bytes")
         if not 0 < offer.cells <= MOST_CELLS:
             raise LaneBroken(f"rings of {offer.cells} cells")
+        if not all(_is_doorbell(fd) for fd in fds[2:]):
+            raise LaneBroken("a doorbell that is no eventfd")
 
     def open(self, image: ImageFacts) -> None:
         """Tell the front end that jobs are welcome."""
@@ -149,7 +152,10 @@ class WorkerLane:
 
     def ring(self) -> None:
         """Wake the front end."""
-        os.eventfd_write(self._to_front, 1)
+        try:
+            os.eventfd_write(self._to_front, 1)
+        except BlockingIOError:
+            pass  # it has let 2^64 rings pile up: one more would tell it nothing
 
     def close(self) -> None:
         """Let go of socket and doorbells; the memory goes with the last command that uses it."""
@@ -159,3 +165,8 @@ class WorkerLane:
             if fd >= 0:
                 os.close(fd)
         self.doorbell = self._to_front = -1
+
+
+def _is_doorbell(fd: int) -> bool:
+    """Whether it is an eventfd that will not block: anything else would end the worker, or have it wait for ever."""
+    return os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventfd]" and not os.get_blocking(fd)

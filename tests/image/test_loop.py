@@ -1,0 +1,151 @@
+"""The worker's loop: who is called, when, and who is not any more."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from workers.image.loop import READ, WRITE, Loop
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    made = Loop()
+    yield made
+    made._epoll.close()
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    one, other = socket.socketpair()
+    yield one, other
+    one.close()
+    other.close()
+
+
+def ready(*names: str) -> list[str]:
+    return list(names)
+
+
+def test_timers_are_called_in_the_order_of_their_times_and_equals_in_the_order_of_their_making(loop: Loop) -> None:
+    called: list[str] = []
+    loop.later(0.003, lambda: called.append("later"))
+    loop.later(0, lambda: called.append("first"))
+    loop.later(0, lambda: called.append("second"))
+    while len(called) < 3:
+        loop.run_once()
+    assert called == ["first", "second", "later"]
+
+
+def test_a_cancelled_timer_is_not_called_and_not_waited_for(loop: Loop) -> None:
+    called: list[str] = []
+    loop.later(3600, lambda: called.append("never")).cancel()
+    loop.later(0, lambda: called.append("now"))
+    loop.run_once()
+    assert called == ["now"]
+    assert loop._patience_s() == -1  # only descriptors could wake it
+
+
+def test_a_timer_may_cancel_the_next_one_and_make_another(loop: Loop) -> None:
+    called: list[str] = []
+
+    def first() -> None:
+        called.append("first")
+        second.cancel()
+        loop.later(0, lambda: called.append("third"))
+
+    loop.later(0, first)
+    second = loop.later(0, lambda: called.append("second"))
+    while len(called) < 2:
+        loop.run_once()
+    assert called == ["first", "third"]
+
+
+def test_a_descriptor_calls_with_what_it_is_ready_for(loop: Loop, ends: tuple[socket.socket, socket.socket]) -> None:
+    one, other = ends
+    called: list[int] = []
+    loop.watch(one.fileno(), READ, called.append)
+    other.send(b"!")
+    loop.run_once()
+    loop.watch(one.fileno(), READ | WRITE, called.append)
+    loop.run_once()
+    assert called == [READ, READ | WRITE]
+
+
+def test_the_end_of_the_other_side_wakes_whoever_watches(
+    loop: Loop, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    one, other = ends
+    called: list[int] = []
+    loop.watch(one.fileno(), 0, called.append)
+    other.close()
+    loop.run_once()
+    assert len(called) == 1
+
+
+def test_a_watch_replaces_the_one_before_and_unwatch_ends_it(
+    loop: Loop, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    one, other = ends
+    called: list[str] = []
+    other.send(b"!")
+    loop.watch(one.fileno(), READ, lambda events: called.append("old"))
+    loop.watch(one.fileno(), READ, lambda events: called.append("new"))
+    loop.run_once()
+    loop.unwatch(one.fileno())
+    loop.unwatch(one.fileno())
+    loop.later(0, lambda: called.append("timer"))
+    loop.run_once()
+    assert called == ["new", "timer"]
+
+
+def test_who_is_unwatched_in_a_turn_is_not_called_in_it(
+    loop: Loop, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    one, other = ends
+    called: list[str] = []
+    one.send(b"!")
+    other.send(b"!")
+    loop.watch(one.fileno(), READ, lambda events: (called.append("one"), loop.unwatch(other.fileno()))[0])
+    loop.watch(other.fileno(), READ, lambda events: (called.append("other"), loop.unwatch(one.fileno()))[0])
+    loop.run_once()
+    assert len(called) == 1
+
+
+def test_an_event_of_a_closed_descriptor_is_not_for_the_next_one_of_that_number(loop: Loop) -> None:
+    """A connection that is made in the turn in which a lane ends would take the lane's event for its own."""
+    called: list[str] = []
+    eventfds = [os.eventfd(1), os.eventfd(1)]
+
+    def replace(events: int) -> None:
+        """Whoever comes first closes the other one and opens a new one of the same number."""
+        called.append("first")
+        mine = eventfds[0] if called == ["first"] and order[0] == 0 else eventfds[1]
+        victim = eventfds[1] if mine == eventfds[0] else eventfds[0]
+        loop.unwatch(mine)
+        loop.unwatch(victim)
+        os.close(victim)
+        again = os.eventfd(0)
+        assert again == victim
+        loop.watch(again, READ, lambda events: called.append("stale"))
+
+    order = [0]
+
+    def one(events: int) -> None:
+        order[0] = 0
+        replace(events)
+
+    def other(events: int) -> None:
+        order[0] = 1
+        replace(events)
+
+    loop.watch(eventfds[0], READ, one)
+    loop.watch(eventfds[1], READ, other)
+    loop.later(0, lambda: called.append("timer"))
+    loop.run_once()
+    assert called == ["first", "timer"]
+    for fd in eventfds:
+        os.close(fd)
