@@ -19,6 +19,8 @@ MIB = 1024 * 1024
 RECORD = struct.Struct("<8sQQQ")
 MAGIC = b"mover!!\n"
 
+Bytes = bytes | bytearray | memoryview
+
 
 def block(image: int, offset: int, stamp: int = 0) -> bytes:
     """The block at `offset` of `image`; `stamp` tells one writing of it from the next."""
@@ -39,7 +41,7 @@ def write_pattern(path: Path, image: int, length: int, stamp: int = 0) -> None:
             file.write(pattern(image, offset, min(MIB, length - offset), stamp))
 
 
-def difference(found: bytes | memoryview, expected: bytes | memoryview, offset: int = 0) -> str | None:
+def difference(found: Bytes, expected: Bytes, offset: int = 0) -> str | None:
     """None if both are the same, else in words where they begin to differ; `offset` is their place in the image."""
     if found == expected:
         return None
@@ -52,7 +54,7 @@ def difference(found: bytes | memoryview, expected: bytes | memoryview, offset: 
     return "a difference that comes and goes"
 
 
-def describe(data: bytes | memoryview) -> str:
+def describe(data: Bytes) -> str:
     """What a block says it is."""
     if not any(bytes(data)):
         return f"{len(data)} zeros"

@@ -26,10 +26,6 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     other.close()
 
 
-def ready(*names: str) -> list[str]:
-    return list(names)
-
-
 def test_timers_are_called_in_the_order_of_their_times_and_equals_in_the_order_of_their_making(loop: Loop) -> None:
     called: list[str] = []
     loop.later(0.003, lambda: called.append("later"))
@@ -118,34 +114,20 @@ def test_who_is_unwatched_in_a_turn_is_not_called_in_it(
 def test_an_event_of_a_closed_descriptor_is_not_for_the_next_one_of_that_number(loop: Loop) -> None:
     """A connection that is made in the turn in which a lane ends would take the lane's event for its own."""
     called: list[str] = []
-    eventfds = [os.eventfd(1), os.eventfd(1)]
+    eventfds = {os.eventfd(1), os.eventfd(1)}
 
-    def replace(events: int) -> None:
-        """Whoever comes first closes the other one and opens a new one of the same number."""
-        called.append("first")
-        mine = eventfds[0] if called == ["first"] and order[0] == 0 else eventfds[1]
-        victim = eventfds[1] if mine == eventfds[0] else eventfds[0]
+    def replace_the_other(mine: int) -> None:
+        (other,) = eventfds - {mine}
         loop.unwatch(mine)
-        loop.unwatch(victim)
-        os.close(victim)
-        again = os.eventfd(0)
-        assert again == victim
-        loop.watch(again, READ, lambda events: called.append("stale"))
+        loop.unwatch(other)
+        os.close(other)
+        assert os.eventfd(0) == other
+        loop.watch(other, READ, lambda events: called.append("stale"))
+        called.append("first")
 
-    order = [0]
-
-    def one(events: int) -> None:
-        order[0] = 0
-        replace(events)
-
-    def other(events: int) -> None:
-        order[0] = 1
-        replace(events)
-
-    loop.watch(eventfds[0], READ, one)
-    loop.watch(eventfds[1], READ, other)
-    loop.later(0, lambda: called.append("timer"))
+    for fd in eventfds:
+        loop.watch(fd, READ, lambda events, fd=fd: replace_the_other(fd))
     loop.run_once()
-    assert called == ["first", "timer"]
+    assert called == ["first"]
     for fd in eventfds:
         os.close(fd)

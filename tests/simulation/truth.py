@@ -63,8 +63,8 @@ class Truth:
         self._durable = [0] * size
         # Every value that each byte had, with the step from which on: what a read may return.
         self._timeline = [[(0, 0)] for _ in range(size)]
-        # Writes that a crash took from a byte which nobody has written since.
-        self._taken: list[set[Write]] = [set() for _ in range(size)]
+        # Writes that a crash took from a byte which nobody has written since, and when.
+        self._taken: list[dict[Write, int]] = [{} for _ in range(size)]
         self._excused = 0
         self._told: dict[int, tuple[int, int]] = {}
 
@@ -123,7 +123,7 @@ class Truth:
             taken = [applied.write for applied in history[self._durable[at] + 1 :] if applied.write is not None]
             del history[self._durable[at] + 1 :]
             kept = {applied.write for applied in history}
-            self._taken[at].update(write for write in taken if write not in kept)
+            self._taken[at].update((write, self.now) for write in taken if write not in kept)
             self._timeline[at].append((self.now, history[-1].value))
 
     def excuse(self) -> None:
@@ -185,8 +185,13 @@ class Truth:
             if write.transfer == transfer and not taken <= named:
                 raise Violation(f"{write.name}: {sorted(taken - named)} are lost, too, and not named")
         for write in self.writes:
-            if write.transfer == transfer and write.published is not None and write.published < known:
-                write.told |= named.intersection(write.bytes())
+            if write.transfer == transfer:
+                write.told.update(at for at in named.intersection(write.bytes()) if self._was_named(write, at, known))
+
+    def _was_named(self, write: Write, at: int, known: int) -> bool:
+        """Whether the ledger at step `known` meant this write. It may be under way still: a part of it was lost."""
+        published = write.published is not None and write.published < known
+        return published or self._taken[at].get(write, known) < known
 
     def told(self, transfer: int, asked: int) -> None:
         """The transfer's next flush must succeed, unless a server is lost after step `asked`."""

@@ -21,7 +21,7 @@ from workers.image.extents import ExtentBuilder
 from workers.image.ledger import Ledger, LedgerFull
 from workers.image.overlap import RangeLocks
 from workers.image.plan import Command, CommandFailed, Limits, Operation, Plan
-from workers.image.range_set import RangeSet
+from workers.image.range_set import Range, RangeSet
 from workers.lane.extents_format import ExtentsBroken
 from workers.lane.lost_format import most_ranges, pack
 from workers.lane.protocol import Completion, Flag, Job, Kind, Status
@@ -85,6 +85,8 @@ class Schedule(Generic[LaneT]):
         self._is_zero = is_zero
         self._limits: Limits | None = None
         self._locks: RangeLocks[int] = RangeLocks(1)
+        # Known before the size of a block is, which only the first connection tells.
+        self._doubts: list[Range] = []
         self._tasks: dict[int, Task[LaneT]] = {}
         self._unplanned: list[Task[LaneT]] = []
         self._flushes: list[Task[LaneT]] = []
@@ -101,6 +103,8 @@ class Schedule(Generic[LaneT]):
         """The export answers; jobs that came before that can be planned."""
         if self._limits is None:
             self._locks = RangeLocks(limits.facts.block_bytes)
+            for offset, length in self._doubts:
+                self._locks.doubt(offset, length)
         self._limits = limits
         unplanned, self._unplanned = self._unplanned, []
         for task in unplanned:
@@ -108,10 +112,12 @@ class Schedule(Generic[LaneT]):
 
     def doubt(self, offset: int, length: int) -> None:
         """Writes over this range wait until `settled`; an unfenced predecessor may still write there."""
+        self._doubts.append((offset, length))
         self._locks.doubt(offset, length)
 
     def settled(self) -> None:
         """The settling time is over."""
+        self._doubts.clear()
         for tag in self._locks.clear_doubts():
             self._start(self._tasks[tag])
 
