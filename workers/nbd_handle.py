@@ -87,6 +87,9 @@ class NbdHandle:
 
     def list_bitmaps(self) -> None:
         """Ask which dirty bitmaps the export has; `listed()` tells when it is answered."""
+        if not self._nbd.get_structured_replies_negotiated():
+            self._listed = True  # there are no contexts without them, and libnbd refuses to ask
+            return
         self._nbd.add_meta_context("qemu:")
         self._call(self._nbd.aio_opt_list_meta_context, self._found_bitmap, self._list_done)
 

@@ -8,6 +8,7 @@ buffer in between. Sanic then has to find its stream in the state that its own r
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import time
 from collections.abc import Sequence
@@ -19,11 +20,15 @@ from sanic.exceptions import BadRequest, PayloadTooLarge
 from sanic.http.constants import Stage
 from sanic.response import HTTPResponse
 
+from mover.front.errors import ClientGone
+
 Headers = Sequence[tuple[str, str]]
 
 # A refused body up to this size and time is read and dropped, so that the connection can go on.
 DRAIN_BYTES = 1024 * 1024
 DRAIN_S = 1.0
+
+_STRICT_HEAD = re.compile(rb"[^\r\n\0]*(?:\r\n[^\r\n\0: \t]+:[^\r\n\0]*)*")
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
@@ -37,10 +42,8 @@ class StrictRequest(Request):
 
     def __init__(self, *, head: bytes = b"", **parts: Any) -> None:
         super().__init__(head=head, **parts)
-        if head.count(b"\n") != head.count(b"\r\n") or head.count(b"\r") != head.count(b"\r\n") or b"\0" in head:
-            raise BadRequest("a line of the head holds CR, LF or NUL")
-        if any(" " in name or "\t" in name or not name for name in self.headers):
-            raise BadRequest("a header's name is empty or holds a blank")
+        if not _STRICT_HEAD.fullmatch(head):
+            raise BadRequest("a line of the head holds CR, LF or NUL, or a header's name is empty or holds a blank")
         length = self.headers.get("content-length")
         if length is not None and not (length.isascii() and length.strip(" \t").isdigit()):
             raise BadRequest("Content-Length is no number")
@@ -70,11 +73,12 @@ def _http(request: Request) -> Any:
     return request.stream
 
 
-def configure(app: Sanic[Any, Any], keep_alive_s: float) -> None:
+def configure(app: Sanic[Any, Any], keep_alive_s: float, progress_s: float) -> None:
     """Sanic's own limits: ours replace the one on responses, which would end every long body."""
     app.config.RESPONSE_TIMEOUT = 10**9
     app.config.REQUEST_TIMEOUT = 60
     app.config.KEEP_ALIVE_TIMEOUT = keep_alive_s
+    app.config.PROGRESS_S = progress_s
     app.config.REQUEST_MAX_SIZE = DRAIN_BYTES
     app.config.ACCESS_LOG = False
 
@@ -105,8 +109,20 @@ async def reply(request: Request, status: int, headers: Headers, body: bytes = b
     data = head(request, status, headers)
     if body and not _http(request).head_only:
         data += body
-    await _http(request).protocol.send(data)
+    await _send(request, data)
     return await finished(request, status)
+
+
+async def _send(request: Request, data: bytes) -> None:
+    """Write at the client's pace. Raises ClientGone when it takes nothing for too long."""
+    protocol = _http(request).protocol
+    if not protocol._can_write.is_set():
+        try:
+            async with asyncio.timeout(request.app.config.PROGRESS_S):
+                await protocol._can_write.wait()
+        except TimeoutError:
+            raise ClientGone from None
+    await protocol.send(data)
 
 
 async def finished(request: Request, status: int) -> Sent:
@@ -132,7 +148,7 @@ class ChunkedBody:
     async def begin(self) -> None:
         """Write the head."""
         await settle_body(self._request)
-        await _http(self._request).protocol.send(head(self._request, self._status, self._headers))
+        await _send(self._request, head(self._request, self._status, self._headers))
 
     async def send(self, data: bytes) -> None:
         """Write a piece that is not empty, at the client's pace."""
@@ -146,7 +162,7 @@ class ChunkedBody:
 
     async def _write(self, data: bytes) -> None:
         if not _http(self._request).head_only:
-            await _http(self._request).protocol.send(data)
+            await _send(self._request, data)
 
 
 def close_after(request: Request) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.harness.fixtures import Images, StartMover
-from tests.harness.http import Answer
+from tests.harness.http import Answer, connect, head
 from tests.harness.mover import Mover
 from tests.harness.patterns import MIB, assert_same_file, difference, mapped, pattern
 from tests.harness.servers import NbdServer
 from tests.harness.transfers import BrokenOff, download, upload
+from tests.harness.waiting import wait_until
 
 pytestmark = pytest.mark.nbd
 
@@ -194,7 +195,8 @@ def test_any_shape_of_server_is_read_and_written_right(shape: str, images: Image
     """Whole, in unaligned parts, with zeros in between: what was written is what is read, and what the file holds."""
     filters, words = SHAPES[shape]
     file, length = images.pattern("disk", 1, 8 * MIB), 8 * MIB
-    mover = start_mover({"disk": images.nbdkit("shaped", "file", str(file), *words, filters=filters, threads=4)})
+    server = images.nbdkit("shaped", "file", str(file), *words, filters=filters, threads=4)
+    mover = start_mover({"disk": server})
     assert mover.ask("GET", "/images/disk", Range="bytes=0-9").status == 206
     before = mover.settled_census()
     expected = bytearray(pattern(1, 0, length))
@@ -216,6 +218,7 @@ def test_any_shape_of_server_is_read_and_written_right(shape: str, images: Image
         assert difference(found, expected) is None
     mover.assert_returns_to(before)
     mover.stop_clean()
+    assert server.running, server.log()
 
 
 def put(mover: Mover, offset: int, data: bytes) -> Answer:
@@ -232,6 +235,29 @@ def check_extents(answer: Answer, content: bytearray) -> None:
         at += extent["length"]
         assert not extent["zero"] or not any(content[extent["start"] : at])
     assert at == len(content)
+
+
+def test_a_server_outlives_clients_that_leave(images: Images, start_mover: StartMover) -> None:
+    """nbdkit 1.32 dies of a client that leaves commands behind: Mover's workers leave none, whoever leaves Mover."""
+    file = images.pattern("disk", 1, SIZE)
+    words = ["delay-read=20ms", "delay-write=20ms"]
+    server = images.nbdkit("slow", "file", str(file), *words, filters=["delay"], threads=16)
+    settings = {"front": {"lane_idle_s": 0.3}, "worker": {"idle_s": 0.1}}
+    mover = start_mover({"disk": server}, settings)
+    body = file.read_bytes()
+    for _ in range(3):
+        with contextlib.closing(connect(mover.tcp)) as reader, contextlib.closing(connect(mover.tcp)) as writer:
+            reader.sendall(head("GET", "/images/disk"))
+            writer.sendall(head("PUT", "/images/disk", Content_Length=SIZE) + body[: SIZE // 2])
+            wait_until("commands are in flight", lambda: any(row["in_flight"] for row in mover.workers()))
+        wait_until("lane and worker are closed", lambda: not mover.workers())
+        assert server.running, server.log()
+    with mover.client() as reading:
+        reading.begin("GET", "/images/disk")
+    assert mover.stop() == 0
+    mover.wait_for_end()
+    assert server.running, server.log()
+    assert difference(file.read_bytes(), body) is None
 
 
 def test_a_read_only_server_is_only_read(images: Images, start_mover: StartMover) -> None:

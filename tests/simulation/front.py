@@ -121,6 +121,8 @@ class FrontEnd:
         self.books.push_unsent(self.push)
 
     def push(self, job: Job) -> bool:
+        if any(entry.abandoned for entry in self.books.entries() if entry.job is job):
+            raise Violation(f"{job} is submitted, and nobody waits for it any more")
         if not (self.open and self.rings is not None and self._submissions.push(self.rings.generation, *cell(job))):
             return False
         self.rung = self.rung or self._truth.now

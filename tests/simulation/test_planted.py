@@ -45,8 +45,14 @@ def doubts_ignored(patch: pytest.MonkeyPatch) -> None:
 
 def unfenced_sent_again(patch: pytest.MonkeyPatch) -> None:
     """Writes of a connection that could not be fenced are sent again at once."""
-    plain = Succession.disconnected
-    patch.setattr(Succession, "disconnected", lambda self, *rest: plain(self, *rest[:-1], True))
+    plain = Succession[object].disconnected
+
+    def disconnected(
+        succession: Succession[object], server: tuple[int, int], ready: bool, commands: list[Command], fenced: bool
+    ) -> list[Command]:
+        return plain(succession, server, ready, commands, True)
+
+    patch.setattr(Succession, "disconnected", disconnected)
 
 
 def unfenced_settled_for_all(patch: pytest.MonkeyPatch) -> None:
@@ -72,7 +78,7 @@ def published_before_the_ledger(patch: pytest.MonkeyPatch) -> None:
     def written(record: _Record, offset: int, length: int) -> None:
         record._ledger.failed(record._tag)
         late.append(lambda: record._ledger.written(record._tag, record._transfer, offset, length))
-        record._begun = False
+        record.begun = False
 
     patch.setattr(_Record, "begin", begin_late)
     patch.setattr(_Record, "written", written)
@@ -207,7 +213,7 @@ def slot_given_back_at_once(patch: pytest.MonkeyPatch) -> None:
 
 def no_bound_on_jobs(patch: pytest.MonkeyPatch) -> None:
     """More jobs are with the worker than its ring of completions has cells."""
-    plain = Books[InFlight].__init__
+    plain = Books.__init__
     patch.setattr(Books, "__init__", lambda books, slots, most: plain(books, slots, 1000))
 
 

@@ -106,6 +106,8 @@ class Worker:
         if isinstance(task, Task):
             self._forbid_overlap(task)
             write = task.lane.front.writes.get(task.job.number)
+        if write is not None:
+            _forbid_over_doubt(link, command, write)
         link.send(command, write)
 
     def _forbid_overlap(self, task: Task[Lane]) -> None:
@@ -151,3 +153,18 @@ class Worker:
             self.late.remove(late)
             self.schedule.lost(late.commands)
         return [late.link for late in due]
+
+
+def _forbid_over_doubt(link: Link, command: Command, write: Write) -> None:
+    """Nothing is written where an old command may still land: who landed last would be chance."""
+    for old in link.server.links:
+        for sent in old.unapplied if old.cut else ():
+            other = sent.command
+            if (
+                sent.write
+                and command.offset < other.offset + other.length
+                and other.offset < command.offset + command.length
+            ):
+                raise Violation(
+                    f"{write.name} is sent while {sent.write.name} may still land from connection {old.number}"
+                )

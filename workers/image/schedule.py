@@ -29,6 +29,7 @@ from workers.lane.protocol import Completion, Flag, Job, Kind, Status
 LaneT = TypeVar("LaneT")
 
 WRITING = frozenset({Kind.WRITE, Kind.ZERO})
+MAY_HOLE = Flag.MAY_HOLE.value
 LOCKING = frozenset({Kind.READ, Kind.WRITE, Kind.ZERO})
 
 
@@ -168,7 +169,7 @@ class Schedule(Generic[LaneT]):
     def _plan(self, task: Task[LaneT]) -> Plan:
         job, limits = task.job, self._limits
         assert limits is not None
-        may_hole = bool(job.flags & Flag.MAY_HOLE)
+        may_hole = bool(job.flags & MAY_HOLE)
         record = task.record = _Record(self.ledger, task.tag, job.transfer)
         if job.kind is Kind.ZERO:
             return plan.zero(limits, record, job.offset, job.length, may_hole)

@@ -253,9 +253,11 @@ class Worker:
 
     def _room(self) -> Connection | None:
         """The READY connection with the fewest commands in flight, if it may have one more."""
-        ready = [connection for connection in self._connections if connection.state is State.READY]
-        least = min(ready, key=lambda connection: connection.in_flight, default=None)
-        return least if least is not None and least.in_flight < self._serve.settings.queue_depth else None
+        least, depth = None, self._serve.settings.queue_depth
+        for connection in self._connections:
+            if connection.state is State.READY and connection.in_flight < depth:
+                least, depth = connection, connection.in_flight
+        return least
 
     def _send(self) -> None:
         while (connection := self._room()) is not None and (command := self._schedule.next_ready()) is not None:

@@ -12,11 +12,11 @@ in quarantine nobody waits for any more, and it comes back when its command has 
 from __future__ import annotations
 
 from collections import deque
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Protocol
 
 
-class Owner(Enum):
+class Owner(IntEnum):
     """Who may touch a slot's bytes."""
 
     FREE = auto()
@@ -25,7 +25,7 @@ class Owner(Enum):
     QUARANTINE = auto()
 
 
-class Move(Enum):
+class Move(IntEnum):
     """What happens to a slot."""
 
     TAKE = auto()
@@ -36,6 +36,7 @@ class Move(Enum):
     WORKER_GONE = auto()
 
 
+# IntEnums: the hash of a plain Enum is a Python call, and each small GET looks here four times.
 MOVES: dict[tuple[Owner, Move], Owner] = {
     (Owner.FREE, Move.TAKE): Owner.FRONT,
     (Owner.FRONT, Move.SUBMIT): Owner.WORKER,
