@@ -1,4 +1,4 @@
-"""An export: where an NBD server serves a disk, and the URLs that name one."""
+"""An export: where an NBD server serves a disk, or the file that holds one, and the URLs that name one."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import msgspec
 
 
 class Export(msgspec.Struct, frozen=True):
-    """An NBD export. Two exports with the same `key` are the same disk and share one worker.
+    """An NBD export, or a file. Two exports with the same `key` are the same disk and share one worker.
 
-    `transport` is "unix" (then `socket` is the server's path) or "tcp" (then `host` and `port`); `name` is the
-    export's name at the server. `bitmap` names the dirty bitmap that `context=dirty` reports, if any.
+    `transport` is "unix" (then `socket` is the server's path), "tcp" (then `host` and `port`) or "file" (then `path`);
+    `name` is the export's name at the server. A file is a raw disk whose bytes stand where they stand, unless
+    `whole_file`: then it is something (qcow2, anything) that is read as it is and replaced as a whole, as CloudStack's
+    transfers mean their files. `bitmap` names the dirty bitmap that `context=dirty` reports, if any.
     `tls` asks for NBD over TLS; `tls_certificates` is a directory as libnbd wants it, `tls_psk_file` and
     `tls_username` are for pre-shared keys.
     """
 
-    transport: Literal["unix", "tcp"]
+    transport: Literal["unix", "tcp", "file"]
     socket: str = ""
     host: str = ""
     port: int = 10809
@@ -27,6 +29,8 @@ class Export(msgspec.Struct, frozen=True):
     tls_certificates: str | None = None
     tls_psk_file: str | None = None
     tls_username: str | None = None
+    path: str = ""
+    whole_file: bool = False
 
     @property
     def key(self) -> str:
@@ -35,6 +39,8 @@ class Export(msgspec.Struct, frozen=True):
         It is a URL, percent-encoded: plain text would make one key of socket `/a` with name `b/c` and socket
         `/a/b` with name `c`, and so one worker of two disks.
         """
+        if self.transport == "file":
+            return f"file://{quote(self.path)}{'?whole' if self.whole_file else ''}"
         scheme = "nbds" if self.tls else "nbd"
         name = quote(self.name, safe="")
         if self.transport == "unix":

@@ -6,6 +6,7 @@
     nbd+unix:///NAME?socket=/PATH
     nbds://[USER@]HOST[:PORT]/NAME           over TLS: ?tls-certificates=DIR, or ?tls-psk-file=FILE and USER
     nbds+unix://[USER@]/NAME?socket=/PATH
+    file:///PATH                             a raw file or block device, percent-encoded
 
 An IPv6 address stands in brackets. The standard forms take `bitmap=NAME` in the query, which is Mover's own: the
 dirty bitmap that `context=dirty` reports.
@@ -29,6 +30,8 @@ DEFAULT_PORT = 10809
 STRING_MAX_BYTES = 4096
 # Bytes of sockaddr_un.sun_path, less its NUL (unix(7)).
 SOCKET_PATH_MAX_BYTES = 107
+# PATH_MAX of limits.h, less its NUL.
+FILE_PATH_MAX_BYTES = 4095
 BITMAP_CONTEXT = "qemu:dirty-bitmap:"
 
 _HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
@@ -36,8 +39,8 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _EXPORT_NAME = ":exportname="
 _STANDARD = ("nbd://", "nbds://", "nbd+unix://", "nbds+unix://")
 _FORMS = (
-    "nbd:unix:/PATH[:exportname=NAME], nbd:HOST:PORT[:exportname=NAME], nbd://HOST[:PORT]/NAME or "
-    "nbd+unix:///NAME?socket=/PATH"
+    "nbd:unix:/PATH[:exportname=NAME], nbd:HOST:PORT[:exportname=NAME], nbd://HOST[:PORT]/NAME, "
+    "nbd+unix:///NAME?socket=/PATH or file:///PATH"
 )
 
 
@@ -78,7 +81,7 @@ def _parse(url: str) -> Export:
     if url.startswith("nbd:"):
         return _old_tcp(url.removeprefix("nbd:"))
     if url.startswith("file:"):
-        raise _Fault("file: URLs are not served yet; export the file by qemu-nbd and name its socket")
+        return _file(url)
     raise _Fault(f"must be one of {_FORMS}")
 
 
@@ -93,6 +96,18 @@ def _old_tcp(rest: str) -> Export:
     if port is None:
         raise _Fault(f"no port in {shown(address)}: this form is nbd:HOST:PORT[:exportname=NAME]")
     return Export(transport="tcp", host=host, port=port, name=_name(name))
+
+
+def _file(url: str) -> Export:
+    if not url.startswith("file:///"):
+        raise _Fault("a file is written file:///PATH, its path absolute and on this host")
+    for mark, escape in (("#", "%23"), ("?", "%3F")):
+        if mark in url:
+            raise _Fault(f"has a '{mark}', which is written {escape}")
+    path = _absolute(_decoded(url.removeprefix("file://")), "path")
+    if len(path.encode()) > FILE_PATH_MAX_BYTES:
+        raise _Fault(f"path is {len(path.encode())} bytes long, at most {FILE_PATH_MAX_BYTES} are possible")
+    return Export(transport="file", path=path)
 
 
 class _Parts(NamedTuple):

@@ -22,7 +22,9 @@ def resolve(settings: Settings, environ: Mapping[str, str]) -> Settings:
             serve,
             front_ends=serve.front_ends or max(1, (os.cpu_count() or 1) // 2),
             state_dir=os.path.abspath(serve.state_dir) if serve.state_dir else _state_dir(environ),
-            unix_socket=os.path.abspath(serve.unix_socket) if serve.unix_socket else "",
+            unix_socket=_absolute(serve.unix_socket),
+            control_socket=_absolute(serve.control_socket),
+            transfer_dir=_absolute(serve.transfer_dir),
         ),
     )
 
@@ -37,15 +39,14 @@ def check(settings: Settings, origins: Mapping[str, str]) -> None:
 
 
 def _check_paths(settings: Settings, origins: Mapping[str, str]) -> None:
-    serve = settings.serve
-    for key, path in (("serve.unix_socket", serve.unix_socket), ("serve.state_dir", serve.state_dir)):
+    for name in ("unix_socket", "control_socket", "state_dir", "transfer_dir"):
+        key, path = f"serve.{name}", getattr(settings.serve, name)
         if "\0" in path:
             raise ConfigError(_where(origins, key), f"{key} = {shown(path)}", "must not hold a NUL")
-    length = len(os.fsencode(serve.unix_socket))
-    if length > SOCKET_PATH_MAX_BYTES:
-        why = f"the path is {length} bytes long, a Unix socket's is at most {SOCKET_PATH_MAX_BYTES}"
-        what = f"serve.unix_socket = {shown(serve.unix_socket)}"
-        raise ConfigError(_where(origins, "serve.unix_socket"), what, why)
+        length = len(os.fsencode(path))
+        if name.endswith("_socket") and length > SOCKET_PATH_MAX_BYTES:
+            why = f"the path is {length} bytes long, a Unix socket's is at most {SOCKET_PATH_MAX_BYTES}"
+            raise ConfigError(_where(origins, key), f"{key} = {shown(path)}", why)
 
 
 def _check_arena(settings: Settings, origins: Mapping[str, str]) -> None:
@@ -59,6 +60,10 @@ def _check_arena(settings: Settings, origins: Mapping[str, str]) -> None:
         where = _where(origins, "supervisor.arena_limit_bytes", "front.slots", "front.slot_bytes")
         why = f"must hold at least one arena, front.slots * front.slot_bytes = {arena_bytes}"
         raise ConfigError(where, f"supervisor.arena_limit_bytes = {limit}", why)
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path) if path else ""
 
 
 def _where(origins: Mapping[str, str], *keys: str) -> str:

@@ -14,6 +14,7 @@ from msgspec import Meta
 Positive = Annotated[int, Meta(ge=1)]
 # At most a day: more is a unit mistaken, and infinity does not survive JSON.
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
+Seats = Annotated[int, Meta(ge=1, le=4096)]
 
 
 class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,6 +26,11 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 54322
     # Path of the same service's Unix socket for clients on this host; none if empty.
     unix_socket: str = ""
+    # Path of CloudStack's control socket, mode 0660: its agent registers and unregisters transfers; none if empty.
+    control_socket: str = ""
+    # Directory of transfers, a JSON file each, named by the transfer's id; none if empty. Who may write there may
+    # have Mover open what it can open.
+    transfer_dir: str = ""
     # Front-end processes; 0 is half the cores, at least one.
     front_ends: Annotated[int, Meta(ge=0, le=256)] = 0
     # Directory for tickets, the library and sockets of our own, created 0700; empty is /var/lib/mover as root,
@@ -64,6 +70,32 @@ class FrontSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lane_idle_s: Seconds = 60.0
     # Value of Access-Control-Allow-Origin; empty sends none.
     cors_origin: str = ""
+    # Whose answer an id gets that no ticket is remembered for: cloudstack's 404, or imageio's 403 and a closed
+    # connection.
+    unknown_id: Literal["cloudstack", "imageio"] = "cloudstack"
+
+
+class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[limits]`: how many requests move data at once, over all front ends, and what one more of them meets.
+
+    Reads are GET and checksums, writes PUT, and PATCH that zeroes or has a range; extents, flushes and questions go by.
+    """
+
+    # Reads of one image at once, as OPTIONS advertises. Twice front.slots: each slot moves data for one request, and as
+    # many again may have clients that do not read, without keeping others out.
+    max_readers: Seats = 64
+    # Writes to one image at once, as OPTIONS advertises.
+    max_writers: Seats = 64
+    # Reads of all images together; 0 is no limit.
+    host_readers: Annotated[int, Meta(ge=0, le=4096)] = 0
+    # Writes to all images together; 0 is no limit.
+    host_writers: Annotated[int, Meta(ge=0, le=4096)] = 0
+    # One request more waits for its turn, images in turn, or is rejected: 503 with Retry-After, or 409 if exclusive.
+    mode: Literal["wait", "reject"] = "wait"
+    # How long a request waits for its turn before it gets 503.
+    wait_s: Seconds = 30.0
+    # One request at a time holds an image, whatever it does: how CloudStack's single-file servers behaved.
+    exclusive: bool = False
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,6 +150,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     serve: ServeSettings = ServeSettings()
     log: LogSettings = LogSettings()
     front: FrontSettings = FrontSettings()
+    limits: LimitSettings = LimitSettings()
     worker: WorkerSettings = WorkerSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
     image: list[Image] = []

@@ -21,6 +21,8 @@ FLAGS = {
     "serve.listen": "ADDR",
     "serve.port": "N",
     "serve.unix_socket": "PATH",
+    "serve.control_socket": "PATH",
+    "serve.transfer_dir": "DIR",
     "serve.front_ends": "N",
     "serve.state_dir": "DIR",
     "log.level": "LEVEL",
@@ -30,9 +32,7 @@ FLAGS = {
 _TICKETS = "name the exports with --image ID=URL"
 _TLS = "put a proxy that speaks TLS before Mover"
 NOT_YET = {
-    "--control-socket": _TICKETS,
     "--ticket-socket": _TICKETS,
-    "--transfer-dir": _TICKETS,
     "--tls-enabled": _TLS,
     "--tls-cert-file": _TLS,
     "--tls-key-file": _TLS,

@@ -19,8 +19,10 @@ import uvloop
 
 from config import log as logs
 from mover.front import sanic_seam
+from mover.front.admission import Admission
 from mover.front.app import App, create_app
 from mover.front.link import Link
+from mover.front.seats import House
 from mover.serve.messages import VERSION, Begin, ToFrontEnd
 from workers.lane.channel import Channel, ChannelBroken
 
@@ -31,11 +33,12 @@ DRAIN_POLL_S = 0.05
 class FrontEnd:
     """One front end process."""
 
-    def __init__(self, channel: Channel[ToFrontEnd], begin: Begin, sockets: list[socket.socket]) -> None:
+    def __init__(self, channel: Channel[ToFrontEnd], begin: Begin, sockets: list[socket.socket], seats: House) -> None:
         self._begin = begin
         self._sockets = sockets
+        self._admission = Admission(begin.limits, seats)
         self._draining = asyncio.Event()
-        self._link = Link(channel, begin.settings, self._draining.set)
+        self._link = Link(channel, begin.settings, self._draining.set, begin.ask)
         self._servers: list[Any] = []
 
     async def run(self) -> None:
@@ -43,7 +46,7 @@ class FrontEnd:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._draining.set if number is signal.SIGTERM else _ignore)
-        app = create_app(self._link, self._begin.settings, self._begin.unix_socket)
+        app = create_app(self._link, self._admission, self._begin.settings, self._begin.unix_socket)
         self._link.begin()
         await self._listen(app)
         gc.freeze()  # what is here by now stays; to look at its 35,000 objects took each collection 10 ms
@@ -77,7 +80,7 @@ def _ignore() -> None:
     """A terminal's Ctrl-C is the supervisor's business."""
 
 
-def _first_message(channel: Channel[ToFrontEnd]) -> tuple[Begin, list[socket.socket]]:
+def _first_message(channel: Channel[ToFrontEnd]) -> tuple[Begin, list[socket.socket], House]:
     os.set_blocking(channel.fileno(), True)
     received = channel.receive()
     os.set_blocking(channel.fileno(), False)
@@ -85,19 +88,22 @@ def _first_message(channel: Channel[ToFrontEnd]) -> tuple[Begin, list[socket.soc
     message, fds = received
     if not isinstance(message, Begin) or message.version != VERSION:
         raise ChannelBroken(f"expected Begin of version {VERSION}, got {message}")
-    return message, [socket.socket(fileno=fd) for fd in fds]
+    *listeners, seats = fds
+    house = House(seats)
+    os.close(seats)
+    return message, [socket.socket(fileno=fd) for fd in listeners], house
 
 
 def main() -> int:
     """Serve on the sockets that the supervisor passed."""
     control = socket.socket(fileno=int(sys.argv[sys.argv.index("--control-fd") + 1]))
     channel: Channel[ToFrontEnd] = Channel(control, ToFrontEnd)
-    begin, sockets = _first_message(channel)
+    begin, sockets, seats = _first_message(channel)
     logs.setup(begin.log, f"front-{begin.front_end}")
     logging.getLogger("sanic").setLevel(logging.WARNING)
 
     async def run() -> None:
-        await FrontEnd(channel, begin, sockets).run()
+        await FrontEnd(channel, begin, sockets, seats).run()
 
     uvloop.run(run())
     return 0

@@ -13,10 +13,16 @@ from sanic.exceptions import MethodNotAllowed, PayloadTooLarge, SanicException
 
 from config.settings import FrontSettings
 from mover.front import sanic_seam
+from mover.front.admission import Admission
+from mover.front.answers import Answered, break_off, send_error, send_json
+from mover.front.checksums import Checksums
 from mover.front.errors import BodyBroken, ClientGone, RequestError, lane_lost
-from mover.front.images import Answered, Images, break_off, send_error, send_json
+from mover.front.images import Images
 from mover.front.link import Link
+from mover.front.listing import Listing
+from mover.front.patches import Patches
 from mover.front.sanic_seam import Sent
+from mover.front.visit import Door
 from workers.lane.front_lane import LaneLost
 
 log = logging.getLogger(__name__)
@@ -26,26 +32,28 @@ App = Sanic[Any, Any]
 METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "OPTIONS")
 
 
-def create_app(link: Link, settings: FrontSettings, unix_socket: str | None) -> App:
+def create_app(link: Link, admission: Admission, settings: FrontSettings, unix_socket: str | None) -> App:
     """The application of one front end."""
     app: App = Sanic("mover", request_class=sanic_seam.StrictRequest, configure_logging=False)
     sanic_seam.configure(app, settings.keep_alive_s, settings.progress_s)
-    images = Images(link, settings, unix_socket)
-    _add_images(app, images)
+    _add_images(app, Door(link, admission, settings, unix_socket))
     _add_service(app, link)
     _add_errors(app)
     return app
 
 
-def _add_images(app: App, images: Images) -> None:
+def _add_images(app: App, door: Door) -> None:
+    images, patches, checksums = Images(door), Patches(door), Checksums(door)
     one = "/images/<image_id:str>"
     routes: list[tuple[str, str, list[str], Callable[..., Any]]] = [
         ("get", one, ["GET", "HEAD"], images.get),
         ("put", one, ["PUT"], images.put),
-        ("patch", one, ["PATCH"], images.patch),
+        ("patch", one, ["PATCH"], patches.patch),
         ("options", one, ["OPTIONS"], images.options),
-        ("extents", f"{one}/extents", ["GET", "HEAD"], images.get_extents),
-        ("flush", f"{one}/flush", ["POST"], images.post_flush),
+        ("extents", f"{one}/extents", ["GET", "HEAD"], Listing(door).get),
+        ("flush", f"{one}/flush", ["POST"], patches.post_flush),
+        ("checksum", f"{one}/checksum", ["GET"], checksums.get),
+        ("algorithms", f"{one}/checksum/algorithms", ["GET"], checksums.algorithms),
     ]
     for name, path, methods, handler in routes:
         # Sanic marks its handlers; a bound method cannot be marked, a partial can.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Annotated
 from urllib.parse import unquote_to_bytes
 
@@ -11,6 +12,7 @@ from msgspec import Meta
 from sanic import Request
 
 from mover.front import sanic_seam
+from mover.front.dialect import Dialect
 from mover.front.errors import ClientGone, RequestError
 from mover.front.ranges import (
     BadRange,
@@ -25,6 +27,8 @@ from workers.lane.protocol import ImageFacts
 
 JSON_BYTES = 64 * 1024
 ID_BYTES = 255
+# Longer numbers than any image's size; Python refuses to read numbers of more than 4300 digits.
+DIGITS_MOST = 19
 
 YES = frozenset({"y", "yes", "true", "1"})
 NO = frozenset({"n", "no", "false", "0"})
@@ -70,15 +74,18 @@ def flag(request: Request, name: str, default: bool) -> bool:
     raise RequestError(400, f"{name}={text[:80]!r} is not y, yes, true, 1 or n, no, false, 0")
 
 
-def range_to_read(header: str, size: int) -> Span:
-    """What a GET asks for; all that cannot be had is 416 in imageio's dialect."""
+def range_to_read(header: str, size: int, dialect: Dialect) -> Span:
+    """What a GET asks for."""
     try:
         return parse_range(header, size)
-    except (BadRange, Unsatisfiable) as error:
+    except Unsatisfiable as error:
         raise RequestError(416, str(error), unsatisfied(size)) from error
+    except BadRange as error:
+        status = dialect.bad_range_status
+        raise RequestError(status, str(error), unsatisfied(size) if status == 416 else []) from error
 
 
-def target(request: Request, length: int, size: int) -> Span:
+def target(request: Request, length: int, size: int, dialect: Dialect) -> Span:
     """Where a PUT of `length` bytes goes."""
     header = sanic_seam.header(request, "content-range")
     if header is None:
@@ -86,7 +93,7 @@ def target(request: Request, length: int, size: int) -> Span:
             raise RequestError(416, f"Content-Length {length} is larger than the image of {size}", unsatisfied(size))
         return Span(0, length)
     try:
-        return parse_content_range(header, length, size)
+        return parse_content_range(header, length, size, dialect.content_range_end_counts)
     except BadRange as error:
         raise RequestError(400, f"Content-{error}") from error
     except Unsatisfiable as error:
@@ -116,18 +123,67 @@ def unsatisfied(size: int) -> list[tuple[str, str]]:
     return [("Content-Range", f"bytes */{size}")]
 
 
-def context(request: Request, ticket: Ticket, image: ImageFacts) -> int:
-    """The lane's number of the asked context: 0 for allocation, else the ticket's bitmap."""
-    name = request.args.get("context", "zero")
-    if name == "zero":
-        return 0
-    if name != "dirty":
+def zeroed(patch: Patch, size: int, dialect: Dialect) -> Span:
+    """What a PATCH zeroes."""
+    if patch.size is None:
+        raise RequestError(400, "zero needs a size")
+    span = Span(patch.offset, patch.size)
+    if dialect.zero_is_clamped:
+        if span.offset >= size:
+            raise RequestError(400, f"zero at offset {span.offset} is at or after the end (image size {size})")
+        return Span(span.offset, min(span.length, size - span.offset))
+    if span.offset + span.length > size:
+        what = f"zero of {span.length} bytes at offset {span.offset}"
+        raise RequestError(416, f"{what} ends after the image of {size}", unsatisfied(size))
+    return span
+
+
+def is_dirty(request: Request) -> bool:
+    """Whether dirty extents are asked for, or the allocation."""
+    name: str = request.args.get("context", "zero")
+    if name not in ("zero", "dirty"):
         raise RequestError(400, f"context {name[:80]!r} is not 'zero' or 'dirty'")
-    if ticket.export.bitmap is None:
+    return name == "dirty"
+
+
+def bitmap(ticket: Ticket, image: ImageFacts) -> int:
+    """The lane's number of the ticket's bitmap. Raises RequestError where there is none."""
+    name = ticket.export.bitmap
+    if name is None:
         raise RequestError(404, "no dirty extents: the image's URL names no bitmap")
-    if ticket.export.bitmap not in image.bitmaps:
-        raise RequestError(404, f"no dirty extents: the export has no bitmap {ticket.export.bitmap!r}")
-    return image.bitmaps.index(ticket.export.bitmap) + 1
+    if name not in image.bitmaps:
+        raise RequestError(404, f"no dirty extents: the export has no bitmap {name!r}")
+    return image.bitmaps.index(name) + 1
+
+
+def window(request: Request, size: int) -> Span:
+    """The part of the image whose extents are asked for: all of it, or `start=` and `length=`, cut at the end."""
+    start = number(request, "start", 0)
+    if start > size:
+        raise RequestError(416, f"start={start} is after the end (image size {size})", unsatisfied(size))
+    return Span(start, min(number(request, "length", size - start), size - start))
+
+
+def number(request: Request, name: str, default: int) -> int:
+    """A number of the query, not negative."""
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= DIGITS_MOST):
+        raise RequestError(400, f"{name}={text[:80]!r} is not a number of at most {DIGITS_MOST} digits")
+    return int(text)
+
+
+def wants_lines(request: Request) -> bool:
+    """The client takes one JSON object a line, and said so."""
+    accepted = (sanic_seam.header(request, "accept") or "").lower().split(",")
+    return any(_is_accepted(kind) for kind in accepted)
+
+
+def _is_accepted(kind: str) -> bool:
+    name, *parameters = (part.strip() for part in kind.split(";"))
+    weights = [part.removeprefix("q=") for part in parameters if part.startswith("q=")]
+    return name == "application/x-ndjson" and not any(re.fullmatch(r"0(\.0*)?", weight) for weight in weights)
 
 
 def is_binary(request: Request) -> bool:
@@ -144,7 +200,7 @@ def _is_json(kind: str) -> bool:
     return kind.partition(";")[0].strip().lower() == "application/json"
 
 
-async def read_patch(request: Request, progress_s: float) -> Patch:
+async def read_patch(request: Request, progress_s: float, dialect: Dialect) -> Patch:
     """The JSON of a PATCH. Raises ClientGone when it does not come in time."""
     try:
         async with asyncio.timeout(progress_s):
@@ -154,6 +210,6 @@ async def read_patch(request: Request, progress_s: float) -> Patch:
     if body is None:
         raise RequestError(400, f"the JSON body is larger than {JSON_BYTES} bytes")
     try:
-        return msgspec.json.decode(body, type=Patch)
+        return msgspec.json.decode(body, type=Patch, strict=not dialect.numbers_may_be_text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(400, f"bad JSON: {error}") from error

@@ -37,13 +37,16 @@ class Piece:
 
 
 class Download:
-    """Sends `span` of the lane's image to `outlet`, after `head`; `began` once the client may
-    have seen a byte, `sent` is the image's offset up to which it has them."""
+    """Sends `span` of the lane's image, or of a whole file's session, to `outlet`, after `head`.
 
-    def __init__(self, lane: FrontLane, outlet: Outlet, span: Span, head: bytes) -> None:
+    `began` once the client may have seen a byte, `sent` is the image's offset up to which it has them.
+    """
+
+    def __init__(self, lane: FrontLane, outlet: Outlet, span: Span, head: bytes, session: int = 0) -> None:
         self._lane = lane
         self._outlet = outlet
         self._head = head
+        self._session = session
         self._end = span.offset + span.length
         self.sent = span.offset
         self._planned = span.offset
@@ -53,7 +56,7 @@ class Download:
         self.began = False
         assert lane.image is not None
         # A small body is read as it is: to ask would cost as much as to read.
-        asks = lane.image.has_extents and span.length > 2 * lane.slot_bytes
+        asks = lane.image.has_extents and not session and span.length > 2 * lane.slot_bytes
         self._foresight = Foresight(lane, self._holder, span.offset, self._end, asks)
 
     async def run(self) -> None:
@@ -114,7 +117,7 @@ class Download:
     def _plan_read(self, run: Run, slot: int) -> None:
         boundary = self._planned + self._lane.slot_bytes - self._planned % self._lane.slot_bytes
         length = min(boundary, run.end) - self._planned
-        in_flight = self._lane.submit(Kind.READ, self._planned, length, slot=slot)
+        in_flight = self._lane.submit(Kind.READ, self._planned, length, slot=slot, context=self._session)
         self._pieces.append(Piece(self._planned, length, in_flight))
         self._planned += length
 

@@ -10,7 +10,10 @@ from workers.lane.protocol import Completion, Status
 
 
 class RequestError(Exception):
-    """An answer other than success. `headers` are added to it; `lost` are ranges that must be sent again."""
+    """An answer other than success. `headers` are added to it; `lost` are ranges that must be sent again.
+
+    `closes` says that the connection ends with it.
+    """
 
     def __init__(
         self,
@@ -18,12 +21,14 @@ class RequestError(Exception):
         message: str,
         headers: Sequence[tuple[str, str]] = (),
         lost: list[tuple[int, int]] | None = None,
+        closes: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.headers = headers
         self.lost = lost
+        self.closes = closes
 
 
 class ClientGone(Exception):

@@ -18,11 +18,13 @@ import msgspec
 from config.export import Export
 from config.log import facts
 from config.settings import FrontSettings
+from mover.front.tickets import TicketShelf
 from mover.serve.messages import (
     VERSION,
     AskWorkers,
     Begin,
     CloseLane,
+    DialectName,
     Drain,
     FrontEndHello,
     FrontEndReady,
@@ -32,6 +34,7 @@ from mover.serve.messages import (
     Ping,
     Pong,
     Ticket,
+    TicketAnswer,
     Tickets,
     TicketsApplied,
     ToFrontEnd,
@@ -49,11 +52,17 @@ COLLECT_AFTER_S = 1.0
 
 
 class Link:
-    """Tickets by id, lanes by export, and the channel they come from."""
+    """Tickets, lanes by export, and the channel they come from.
 
-    def __init__(self, channel: Channel[ToFrontEnd], settings: FrontSettings, drain: Callable[[], None]) -> None:
-        self.tickets: dict[str, Ticket] = {}
+    `ask` says whether the supervisor may find a ticket for an id that has none here.
+    """
+
+    def __init__(
+        self, channel: Channel[ToFrontEnd], settings: FrontSettings, drain: Callable[[], None], ask: bool = False
+    ) -> None:
         self.supervised = True
+        self._tickets = TicketShelf(self._send)
+        self._ask = ask
         self._channel = channel
         self._settings = settings
         self._drain = drain
@@ -111,6 +120,8 @@ class Link:
         match message:
             case Tickets():
                 self._apply(message)
+            case TicketAnswer():
+                self._tickets.answered(message.id)
             case LaneSocket():
                 self._attach(message, socket.socket(fileno=fds[0]))
             case LaneRefused():
@@ -127,25 +138,59 @@ class Link:
                 raise ChannelBroken("a second Begin")
 
     def _apply(self, change: Tickets) -> None:
-        for removed in change.removed:
-            self._drop_ticket(removed)
-        for ticket in change.installed:
-            self._drop_ticket(ticket.id)
-            self.tickets[ticket.id] = ticket
+        for version in self._tickets.apply(change):
+            self._keys.pop(version, None)
         self._send(TicketsApplied(change.number))
 
-    def _drop_ticket(self, ticket_id: str) -> None:
-        ticket = self.tickets.pop(ticket_id, None)
-        if ticket is not None:
-            self._keys.pop(ticket.version, None)
+    # -- tickets ---------------------------------------------------------------------------------------------
+
+    async def ticket(self, ticket_id: str) -> Ticket | None:
+        """The ticket of this id; use it at once, in `lane`. Raises LaneLost when the supervisor does not answer."""
+        ticket = self._tickets.get(ticket_id)
+        if ticket is not None or not (self._ask and self.supervised):
+            return ticket
+        try:
+            async with asyncio.timeout(self._settings.open_s):
+                return await self._tickets.ask(ticket_id)
+        except TimeoutError:
+            raise LaneLost("the supervisor does not answer", 1.0) from None
+
+    def in_force(self, ticket: Ticket) -> bool:
+        """Whether its id still has a ticket: this one, or the one that replaced it."""
+        return self._tickets.get(ticket.id) is not None
+
+    def removed_dialect(self, ticket_id: str) -> DialectName | None:
+        """The dialect of a ticket that was removed, as far as that is remembered."""
+        return self._tickets.removed_dialect(ticket_id)
+
+    def key(self, ticket: Ticket) -> str:
+        """The key of the ticket's export."""
+        key = self._keys.get(ticket.version)
+        if key is None:
+            key = self._keys[ticket.version] = ticket.export.key
+        return key
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
     async def lane(self, ticket: Ticket) -> tuple[FrontLane, ImageFacts]:
-        """An open lane to the worker of the ticket's export, in use until `leave`. Raises LaneLost."""
-        key = self._keys.get(ticket.version)
-        if key is None:
-            key = self._keys[ticket.version] = ticket.export.key
+        """An open lane to the worker of the ticket's export; lane and ticket are in use until `leave`.
+
+        Raises LaneLost; then neither is.
+        """
+        self._tickets.enter(ticket)
+        try:
+            return await self._lane(ticket)
+        except BaseException:
+            self._tickets.leave(ticket)
+            raise
+
+    def leave(self, lane: FrontLane, ticket: Ticket) -> None:
+        """A request is done with both."""
+        self._leave_lane(lane)
+        self._tickets.leave(ticket)
+
+    async def _lane(self, ticket: Ticket) -> tuple[FrontLane, ImageFacts]:
+        key = self.key(ticket)
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._open(key, ticket.export)
@@ -156,14 +201,14 @@ class Link:
             async with asyncio.timeout(self._settings.open_s):
                 return lane, await lane.opened()
         except TimeoutError:
-            self.leave(lane)
+            self._leave_lane(lane)
             raise LaneLost(f"the image's worker did not answer within {self._settings.open_s:g} s", 1.0) from None
         except BaseException:
-            self.leave(lane)
+            self._leave_lane(lane)
             raise
 
-    def leave(self, lane: FrontLane) -> None:
-        """A request is done with the lane; without any it is closed after a while."""
+    def _leave_lane(self, lane: FrontLane) -> None:
+        """Without any request a lane is closed after a while."""
         lane.users -= 1
         lane.used_s = self._loop.time()
 

@@ -22,16 +22,24 @@ SLOW_S = 1.0
 
 
 class Upload:
-    """Writes a request's body to `span` of the lane's image, for the ledger's `transfer`."""
+    """Writes a request's body to `span` of the image, or of a whole file's session, for the ledger's `transfer`."""
 
     def __init__(
-        self, lane: FrontLane, request: Request, span: Span, transfer: int, flags: int, progress_s: float
+        self,
+        lane: FrontLane,
+        request: Request,
+        span: Span,
+        transfer: int,
+        flags: int,
+        progress_s: float,
+        session: int = 0,
     ) -> None:
         self._lane = lane
         self._request = request
         self._transfer = transfer
         self._flags = flags
         self._progress_s = progress_s
+        self._session = session
         self._at = span.offset
         self._end = span.offset + span.length
         self._holder = lane.slots.enter()
@@ -90,7 +98,13 @@ class Upload:
         """Submit the full slot, and give the next one if there is one at once."""
         try:
             in_flight = self._lane.submit(
-                Kind.WRITE, self._at, self._room_bytes, slot=self._slot, transfer=self._transfer, flags=self._flags
+                Kind.WRITE,
+                self._at,
+                self._room_bytes,
+                slot=self._slot,
+                transfer=self._transfer,
+                flags=self._flags,
+                context=self._session,
             )
         except LaneLost as lost:
             self._fail(lost)

@@ -13,6 +13,7 @@ from mover.serve.lanes import FrontEndPort
 from mover.serve.listeners import Listeners
 from mover.serve.messages import (
     VERSION,
+    AskTicket,
     AskWorkers,
     Begin,
     CloseLane,
@@ -22,8 +23,10 @@ from mover.serve.messages import (
     FrontEndReady,
     OpenLane,
     Ping,
+    TicketReleased,
     Tickets,
     TicketsApplied,
+    TicketsUsed,
     ToFrontEnd,
 )
 from mover.serve.processes import Child
@@ -51,6 +54,12 @@ class Desk(Protocol):
     def close_lanes(self, front_end: FrontEndPort) -> None:
         """It is dead."""
 
+    def tickets_used(self, versions: Sequence[int]) -> None:
+        """Requests there use the tickets of these versions, or did just now."""
+
+    def ask_ticket(self, front_end: FrontEndPort, ticket_id: str) -> None:
+        """It has no ticket of this id, and a client wants it."""
+
     def ask_workers(self, front_end: FrontEndPort, question: int) -> None:
         """It wants to know of all workers."""
 
@@ -61,8 +70,8 @@ class Seat(Protocol):
     def front_end_ready(self, front_end: FrontEnd) -> None:
         """It serves."""
 
-    def front_end_applied(self) -> None:
-        """It has applied ticket changes."""
+    def front_end_moved_on(self) -> None:
+        """It has applied ticket changes, or uses a ticket no more."""
 
     def front_end_ended(self, front_end: FrontEnd, status: int) -> None:
         """It is gone."""
@@ -77,6 +86,7 @@ class FrontEnd:
         programs: Programs,
         settings: Settings,
         listeners: Listeners,
+        seats: int,
         tickets: TicketBook,
         desk: Desk,
         seat: Seat,
@@ -94,7 +104,9 @@ class FrontEnd:
             programs.front_end, programs.environment, FromFrontEnd, self._on_message, self._on_end
         )
         self._ready_deadline = self._child.within(READY_S, f"not ready within {READY_S:g} s")
-        self._child.send(Begin(VERSION, number, settings.front, True, listeners.unix_path, settings.log), listeners.fds)
+        ask = bool(settings.serve.transfer_dir)
+        begin = Begin(VERSION, number, settings.front, True, listeners.unix_path, settings.log, ask, settings.limits)
+        self._child.send(begin, [*listeners.fds, seats])
         pieces = tickets.join(self)
         self._whole_set = pieces[-1].number
         for piece in pieces:
@@ -139,6 +151,12 @@ class FrontEnd:
             self._ready_if_complete()
         elif isinstance(message, TicketsApplied):
             self._on_applied(message.number)
+        elif isinstance(message, TicketReleased):
+            self._on_released(message.version)
+        elif isinstance(message, TicketsUsed):
+            self._desk.tickets_used(message.versions)
+        elif isinstance(message, AskTicket):
+            self._desk.ask_ticket(self, message.id)
         elif isinstance(message, OpenLane):
             self._desk.open_lane(self, message)
         elif isinstance(message, CloseLane):
@@ -159,7 +177,12 @@ class FrontEnd:
         if not self._tickets.applied(self, number):
             raise Misbehaved(f"it says that it applied change {number}, which cannot be")
         self._ready_if_complete()
-        self._seat.front_end_applied()
+        self._seat.front_end_moved_on()
+
+    def _on_released(self, version: int) -> None:
+        if not self._tickets.released(self, version):
+            raise Misbehaved(f"it says that it released ticket version {version}, which cannot be")
+        self._seat.front_end_moved_on()
 
     def _ready_if_complete(self) -> None:
         """Ready is what it says of its listeners and what its acknowledgements say of the tickets."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+from collections.abc import Callable
 
 from config.export import Export
 from config.log import facts
@@ -11,7 +13,7 @@ from config.settings import Settings
 from mover.serve.errors import CannotStart
 from mover.serve.front_end import Desk, FrontEnd
 from mover.serve.listeners import Listeners
-from mover.serve.messages import Tickets
+from mover.serve.messages import DialectName, Ticket, Tickets
 from mover.serve.programs import Programs
 from mover.serve.restarts import Backoff
 from mover.serve.states import FrontEndState
@@ -37,6 +39,8 @@ class FrontEnds:
         self._programs = programs
         self._settings = settings
         self._listeners = listeners
+        # Whose locks are the seats of mover/front/seats.py; it ends with this process.
+        self._seats = os.memfd_create("mover-seats", os.MFD_CLOEXEC)
         self._tickets = tickets
         self._desk = desk
         self._loop = asyncio.get_running_loop()
@@ -45,7 +49,7 @@ class FrontEnds:
         }
         self._running: dict[int, FrontEnd] = {}
         self._restarts: dict[int, asyncio.TimerHandle] = {}
-        self._settled: list[tuple[int, asyncio.Future[None]]] = []
+        self._waits: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._none_left = asyncio.Event()
         self._closing = False
         self.ready: asyncio.Future[None] = self._loop.create_future()
@@ -55,17 +59,35 @@ class FrontEnds:
         for number in self._backoffs:
             self._start(number)
 
-    async def install(
-        self, ticket_id: str, export: Export, *, write: bool = True, sparse: bool = False, filename: str | None = None
-    ) -> None:
-        """Put a ticket in force; returns when every live front end has applied it."""
-        await self._push(self._tickets.install(ticket_id, export, write=write, sparse=sparse, filename=filename))
+    def install(self, ticket_id: str, export: Export, dialect: DialectName) -> int:
+        """Push a ticket to every front end, for `applied` to wait for; the change's number.
 
-    async def remove(self, ticket_id: str) -> None:
-        """Take a ticket out of force, if it is there; returns when every live front end has applied that."""
+        CloudStack's transfers may punch holes, imageio's may not.
+        """
+        change = self._tickets.install(ticket_id, export, sparse=dialect == "cloudstack", dialect=dialect)
+        self._push(change)
+        return change.number
+
+    def remove(self, ticket_id: str) -> int:
+        """Take a ticket out of force, if it is there; the change's number, 0 if it was not."""
         change = self._tickets.remove(ticket_id)
-        if change is not None:
-            await self._push(change)
+        if change is None:
+            return 0
+        self._push(change)
+        return change.number
+
+    async def applied(self, number: int) -> None:
+        """Wait until every live front end has applied the change of this number."""
+        await self._wait(lambda: self._tickets.settled(number))
+
+    async def released(self, ticket_id: str) -> None:
+        """Wait until no request uses a ticket that was of this id when this was called, and no longer is."""
+        versions = self._tickets.retired(ticket_id)
+        await self._wait(lambda: self._tickets.is_released(versions))
+
+    def ticket(self, ticket_id: str) -> Ticket | None:
+        """The ticket in force under this id."""
+        return self._tickets.get(ticket_id)
 
     async def drain(self, deadline_s: float) -> None:
         """Ask all of them to finish and exit; returns when they have, those left over after the deadline killed."""
@@ -94,17 +116,17 @@ class FrontEnds:
         if states.count(FrontEndState.READY) == len(self._backoffs) and not self.ready.done():
             self.ready.set_result(None)
 
-    def front_end_applied(self) -> None:
-        """Some changes may be in force everywhere now."""
-        for number, settled in self._settled:
-            if self._tickets.settled(number) and not settled.done():
-                settled.set_result(None)
-        self._settled = [(number, settled) for number, settled in self._settled if not settled.done()]
+    def front_end_moved_on(self) -> None:
+        """What somebody waits for may be true now."""
+        for holds, done in self._waits:
+            if not done.done() and holds():
+                done.set_result(None)
+        self._waits = [(holds, done) for holds, done in self._waits if not done.done()]
 
     def front_end_ended(self, front_end: FrontEnd, status: int) -> None:
         """It is gone: nobody waits for its acknowledgements, and another one takes its place."""
         del self._running[front_end.number]
-        self.front_end_applied()
+        self.front_end_moved_on()
         if front_end.mixed_versions is not None:
             advice = "restart Mover after an upgrade, and see that one version of it is installed"
             self._hopeless("start", front_end.mixed_versions, advice)
@@ -117,7 +139,7 @@ class FrontEnds:
         self._backoffs[number].started(self._loop.time())
         try:
             self._running[number] = FrontEnd(
-                number, self._programs, self._settings, self._listeners, self._tickets, self._desk, self
+                number, self._programs, self._settings, self._listeners, self._seats, self._tickets, self._desk, self
             )
         except OSError as error:
             self._ended(number, f"could not be started: {error}")
@@ -136,13 +158,15 @@ class FrontEnds:
         if not self.ready.done():
             self.ready.set_exception(CannotStart(what, why, advice))
 
-    async def _push(self, change: Tickets) -> None:
-        settled = self._loop.create_future()
-        self._settled.append((change.number, settled))
+    def _push(self, change: Tickets) -> None:
         for front_end in list(self._running.values()):
             front_end.push(change)
-        self.front_end_applied()
-        await settled
+
+    async def _wait(self, holds: Callable[[], bool]) -> None:
+        done = self._loop.create_future()
+        self._waits.append((holds, done))
+        self.front_end_moved_on()
+        await done
 
     def _close(self) -> None:
         self._closing = True

@@ -16,20 +16,31 @@ UNIX_SOCKET_MODE = 0o660
 
 
 class Listeners:
-    """The bound sockets; as a context manager they are closed, and the Unix socket's file removed, at the end."""
+    """The bound sockets; as a context manager they are closed, and the Unix sockets' files removed, at the end.
+
+    Front ends serve `tcp` and `unix`, the supervisor itself `control`.
+    """
 
     def __init__(self, settings: ServeSettings) -> None:
         """Bind and listen. Raises CannotStart."""
         self.tcp = bind_tcp(settings.listen, settings.port)
         self.unix: socket.socket | None = None
         self.unix_path = settings.unix_socket or None
+        self.control: socket.socket | None = None
+        self._files: dict[str, os.stat_result] = {}
         try:
             if self.unix_path is not None:
-                self.unix = bind_unix(self.unix_path)
-                self._file = os.lstat(self.unix_path)
+                self.unix = self._bind_unix(self.unix_path, "--unix-socket")
+            if settings.control_socket:
+                self.control = self._bind_unix(settings.control_socket, "--control-socket")
         except CannotStart:
-            self.tcp.close()
+            self._remove()
             raise
+
+    def _bind_unix(self, path: str, flag: str) -> socket.socket:
+        sock = bind_unix(path, flag)
+        self._files[path] = os.lstat(path)
+        return sock
 
     def __enter__(self) -> Listeners:
         return self
@@ -37,9 +48,7 @@ class Listeners:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-        if self.unix_path is not None:
-            self._remove_file(self.unix_path)
+        self._remove()
 
     @property
     def fds(self) -> list[int]:
@@ -55,18 +64,20 @@ class Listeners:
 
     def close(self) -> None:
         """Close our copies: when the last front end has closed its own, clients are refused."""
-        self.tcp.close()
-        if self.unix is not None:
-            self.unix.close()
+        for sock in (self.tcp, self.unix, self.control):
+            if sock is not None:
+                sock.close()
 
-    def _remove_file(self, path: str) -> None:
-        """Remove the socket's file unless another one has taken its place."""
-        try:
-            now = os.lstat(path)
-            if (now.st_dev, now.st_ino) == (self._file.st_dev, self._file.st_ino):
-                os.unlink(path)
-        except FileNotFoundError:
-            pass  # somebody removed it for us
+    def _remove(self) -> None:
+        """Close the sockets, and remove their files unless others have taken their place."""
+        self.close()
+        for path, file in self._files.items():
+            try:
+                now = os.lstat(path)
+                if (now.st_dev, now.st_ino) == (file.st_dev, file.st_ino):
+                    os.unlink(path)
+            except FileNotFoundError:
+                pass  # somebody removed it for us
 
 
 def bind_tcp(host: str, port: int) -> socket.socket:
@@ -90,12 +101,16 @@ def bind_tcp(host: str, port: int) -> socket.socket:
     return sock
 
 
-def bind_unix(path: str) -> socket.socket:
-    """A listening Unix socket, its file's mode 0660, in place of a stale one. Raises CannotStart."""
+def bind_unix(path: str, flag: str) -> socket.socket:
+    """A listening Unix socket, its file's mode 0660, in place of a stale one; `flag` gave it. Raises CannotStart.
+
+    Its directory is made where there is none: CloudStack's is in /run, which is empty after a boot.
+    """
     what = f"listen on {path}"
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _remove_stale(path, what)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        _remove_stale(path, what, flag)
         # bind() makes the file: the umask leaves no moment at which others may connect.
         old_umask = os.umask(0o777 & ~UNIX_SOCKET_MODE)
         try:
@@ -105,25 +120,23 @@ def bind_unix(path: str) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        raise CannotStart(what, _why(error), "give another path with --unix-socket") from error
+        raise CannotStart(what, _why(error), f"give another path with {flag}") from error
     except CannotStart:
         sock.close()
         raise
     return sock
 
 
-def _remove_stale(path: str, what: str) -> None:
+def _remove_stale(path: str, what: str, flag: str) -> None:
     """Remove a socket's file that nobody listens on. Raises CannotStart for anything else that is there."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise CannotStart(
-            what, "a file that is no socket is there", "remove it or give another path with --unix-socket"
-        )
+        raise CannotStart(what, "a file that is no socket is there", f"remove it or give another path with {flag}")
     if not _refuses(path):
-        raise CannotStart(what, "another process serves there", "stop it or give another path with --unix-socket")
+        raise CannotStart(what, "another process serves there", f"stop it or give another path with {flag}")
     os.unlink(path)
 
 

@@ -5,12 +5,17 @@ A front end is started as `python -m mover.front --control-fd N`; the first mess
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from config.export import Export
-from config.settings import FrontSettings, LogSettings
+from config.settings import FrontSettings, LimitSettings, LogSettings
 
-VERSION = 1
+VERSION = 2
+
+# Which side's contract a ticket speaks; mover/front/dialect.py says what that changes.
+DialectName = Literal["imageio", "cloudstack"]
 
 
 class Ticket(msgspec.Struct, frozen=True):
@@ -27,10 +32,15 @@ class Ticket(msgspec.Struct, frozen=True):
     write: bool = True
     sparse: bool = False
     filename: str | None = None
+    dialect: DialectName = "imageio"
 
 
 class Begin(msgspec.Struct, tag=True, frozen=True):
-    """First message to a front end; descriptors: the listening sockets, TCP first, then Unix, as the flags say."""
+    """First message to a front end; descriptors: the listening sockets, TCP first, then Unix, as the flags say; last
+    the memfd whose locks are the seats of all front ends.
+
+    `ask` says that an id without a ticket may have one for the asking (AskTicket).
+    """
 
     version: int
     front_end: int
@@ -38,14 +48,26 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     tcp: bool
     unix_socket: str | None
     log: LogSettings = LogSettings()
+    ask: bool = False
+    limits: LimitSettings = LimitSettings()
 
 
 class Tickets(msgspec.Struct, tag=True, frozen=True):
-    """A change of the tickets. Changes are numbered; answer with TicketsApplied when it is in force."""
+    """A change of the tickets. Changes are numbered; answer with TicketsApplied when it is in force.
+
+    A ticket that it removes or replaces admits no request any more; TicketReleased follows for each of them, as soon
+    as its last request has ended.
+    """
 
     number: int
     installed: list[Ticket] = []
     removed: list[str] = []
+
+
+class TicketAnswer(msgspec.Struct, tag=True, frozen=True):
+    """The answer to AskTicket: if there is a ticket of this id, the Tickets message before this one had it."""
+
+    id: str
 
 
 class LaneSocket(msgspec.Struct, tag=True, frozen=True):
@@ -85,7 +107,7 @@ class Ping(msgspec.Struct, tag=True, frozen=True):
     """Are you there? Answer with Pong."""
 
 
-ToFrontEnd = Ping | Begin | Tickets | LaneSocket | LaneRefused | WorkersAnswer | Drain
+ToFrontEnd = Ping | Begin | Tickets | TicketAnswer | LaneSocket | LaneRefused | WorkersAnswer | Drain
 
 
 class FrontEndHello(msgspec.Struct, tag=True, frozen=True):
@@ -103,6 +125,27 @@ class TicketsApplied(msgspec.Struct, tag=True, frozen=True):
     """Every change up to `number` is in force here."""
 
     number: int
+
+
+class TicketReleased(msgspec.Struct, tag=True, frozen=True):
+    """The ticket of this version was removed or replaced, and no request uses it any more."""
+
+    version: int
+
+
+class TicketsUsed(msgspec.Struct, tag=True, frozen=True):
+    """Requests have used the tickets of these versions since the last such message, or use them now.
+
+    Sent at most every second, and not while no ticket is used.
+    """
+
+    versions: list[int]
+
+
+class AskTicket(msgspec.Struct, tag=True, frozen=True):
+    """A client wants this id, which has no ticket. Please look, push it if there is one, and send TicketAnswer."""
+
+    id: str
 
 
 class OpenLane(msgspec.Struct, tag=True, frozen=True):
@@ -129,4 +172,15 @@ class Pong(msgspec.Struct, tag=True, frozen=True):
     """I am here."""
 
 
-FromFrontEnd = Pong | FrontEndHello | FrontEndReady | TicketsApplied | OpenLane | CloseLane | AskWorkers
+FromFrontEnd = (
+    Pong
+    | FrontEndHello
+    | FrontEndReady
+    | TicketsApplied
+    | TicketReleased
+    | TicketsUsed
+    | AskTicket
+    | OpenLane
+    | CloseLane
+    | AskWorkers
+)

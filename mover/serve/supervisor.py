@@ -6,16 +6,18 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 
 from config.export_url import parse_export
 from config.log import facts
 from config.settings import Settings
+from mover.control.sources import Sources
 from mover.serve.errors import Misbehaved
 from mover.serve.front_ends import FrontEnds
 from mover.serve.image_workers import ImageWorkers
 from mover.serve.lanes import FrontEndPort
 from mover.serve.listeners import Listeners
-from mover.serve.messages import OpenLane
+from mover.serve.messages import OpenLane, TicketAnswer
 from mover.serve.programs import Programs
 from mover.serve.survey import pieces, survey
 from mover.serve.tickets import TicketBook
@@ -36,10 +38,11 @@ class Supervisor:
         self._listeners = listeners
         self._loop = asyncio.get_running_loop()
         self._workers = ImageWorkers(programs, settings)
-        tickets = TicketBook()
+        self._tickets = TicketBook()
         for image in settings.image:
-            tickets.install(image.id, parse_export(image.url))
-        self._front_ends = FrontEnds(programs, settings, listeners, tickets, self)
+            self._tickets.install(image.id, parse_export(image.url))
+        self._front_ends = FrontEnds(programs, settings, listeners, self._tickets, self)
+        self._sources = Sources(settings.serve, self._front_ends)
         self._stop: asyncio.Future[None] = self._loop.create_future()
         self._hurry: asyncio.Future[int] = self._loop.create_future()
         self._questions: list[tuple[FrontEndPort, int]] = []
@@ -76,6 +79,15 @@ class Supervisor:
         """A front end is dead."""
         self._workers.close_lanes(front_end)
 
+    def tickets_used(self, versions: Sequence[int]) -> None:
+        """Requests use the tickets of these versions, or did just now."""
+        self._sources.used(self._tickets.ids(versions))
+
+    def ask_ticket(self, front_end: FrontEndPort, ticket_id: str) -> None:
+        """A client of a front end wants an id that has no ticket there."""
+        self._sources.look(ticket_id)
+        front_end.send(TicketAnswer(ticket_id))
+
     def ask_workers(self, front_end: FrontEndPort, question: int) -> None:
         """A front end wants to know of all workers; one survey at a time answers all who ask meanwhile."""
         self._questions.append((front_end, question))
@@ -97,6 +109,7 @@ class Supervisor:
         error = ready.exception()
         if error is None:
             self._workers.spare.prepare()
+            self._sources.start(self._listeners.control)
             print(f"mover: ready on {self._listeners.addresses}", file=sys.stderr, flush=True)
         elif not self._stop.done():
             self._stop.set_exception(error)
@@ -111,6 +124,7 @@ class Supervisor:
 
     async def _leave(self) -> int:
         """Front ends first, since what they finish needs workers; then the workers."""
+        self._sources.close()
         self._listeners.close()
         await self._front_ends.drain(self._settings.serve.drain_s)
         try:

@@ -1,17 +1,28 @@
-"""The tickets in force, their versions, and which front end has applied which change. Rules, no I/O."""
+"""The tickets in force, their versions, and which front end has applied or still uses what. Rules, no I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
 
 import msgspec
+from msgspec.structs import replace
 
 from config.export import Export
-from mover.serve.messages import Ticket, Tickets
+from mover.front.dialect import DIALECTS
+from mover.serve.messages import DialectName, Ticket, Tickets
 from workers.lane.channel import PACKET_BYTES
 
 # What a Tickets message needs beside its tickets: tag, number, lengths.
 ENVELOPE_BYTES = 256
+
+
+@dataclass(frozen=True)
+class Retired:
+    """A ticket that was removed or replaced, and the followers where requests may still use it."""
+
+    id: str
+    followers: set[Hashable]
 
 
 class TicketBook:
@@ -22,6 +33,7 @@ class TicketBook:
         self._last_version = 0
         self._last_number = 0
         self._applied: dict[Hashable, int] = {}
+        self._retired: dict[int, Retired] = {}
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -31,19 +43,63 @@ class TicketBook:
         return self._tickets.get(ticket_id)
 
     def install(
-        self, ticket_id: str, export: Export, *, write: bool = True, sparse: bool = False, filename: str | None = None
+        self,
+        ticket_id: str,
+        export: Export,
+        *,
+        write: bool = True,
+        sparse: bool = False,
+        filename: str | None = None,
+        dialect: DialectName = "imageio",
     ) -> Tickets:
         """Put a ticket in force, in place of an older one of its id; the change to push to every follower."""
+        if export.transport == "file":
+            export = replace(export, whole_file=DIALECTS[dialect].files_are_whole)
         self._last_version += 1
-        ticket = Ticket(ticket_id, self._last_version, export, write, sparse, filename)
+        ticket = Ticket(ticket_id, self._last_version, export, write, sparse, filename, dialect)
+        self._retire(self._tickets.get(ticket_id))
         self._tickets[ticket_id] = ticket
         return Tickets(self._next_number(), installed=[ticket])
 
     def remove(self, ticket_id: str) -> Tickets | None:
         """Take a ticket out of force; the change to push to every follower, None if there is no such ticket."""
-        if self._tickets.pop(ticket_id, None) is None:
+        ticket = self._tickets.pop(ticket_id, None)
+        if ticket is None:
             return None
+        self._retire(ticket)
         return Tickets(self._next_number(), removed=[ticket_id])
+
+    def _retire(self, ticket: Ticket | None) -> None:
+        if ticket is not None and self._applied:
+            self._retired[ticket.version] = Retired(ticket.id, set(self._applied))
+
+    def retired(self, ticket_id: str) -> frozenset[int]:
+        """The versions of this id that are out of force and that requests may still use."""
+        return frozenset(version for version, retired in self._retired.items() if retired.id == ticket_id)
+
+    def released(self, follower: Hashable, version: int) -> bool:
+        """A follower says that nobody there uses this retired version any more; False if that cannot be true."""
+        retired = self._retired.get(version)
+        if retired is None or follower not in retired.followers:
+            return False
+        self._release(follower, version, retired)
+        return True
+
+    def _release(self, follower: Hashable, version: int, retired: Retired) -> None:
+        retired.followers.discard(follower)
+        if not retired.followers:
+            del self._retired[version]
+
+    def is_released(self, versions: frozenset[int]) -> bool:
+        """Whether nobody uses any of these retired versions any more."""
+        return versions.isdisjoint(self._retired)
+
+    def ids(self, versions: Iterable[int]) -> set[str]:
+        """The ids that these versions have or had; versions that nobody uses any more have none."""
+        in_force = {ticket.version: ticket.id for ticket in self._tickets.values()}
+        of_retired = {version: retired.id for version, retired in self._retired.items()}
+        known = in_force | of_retired
+        return {known[version] for version in versions if version in known}
 
     def join(self, follower: Hashable) -> list[Tickets]:
         """A new follower: the changes that bring it from nothing to the present. There is always at least one.
@@ -64,6 +120,8 @@ class TicketBook:
     def leave(self, follower: Hashable) -> None:
         """A follower is dead: nobody waits for it. Its successor gets the whole set before it is ready."""
         self._applied.pop(follower, None)
+        for version, retired in list(self._retired.items()):
+            self._release(follower, version, retired)
 
     def has_applied(self, follower: Hashable, number: int) -> bool:
         """Whether this follower has every change up to `number`."""

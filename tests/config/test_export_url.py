@@ -7,6 +7,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from config.export import Export
 from config.export_url import ExportUrlError, parse_export
@@ -32,6 +33,8 @@ def tcp(host: str, port: int = 10809, name: str = "", bitmap: str | None = None)
         ("nbd:unix:/run/a.sock:exportname=", unix("/run/a.sock")),
         ("nbd:unix://run//./a.sock/", unix("/run/a.sock")),
         ("nbd:host.example:10810", tcp("host.example", 10810)),
+        ("file:///disk.raw", Export("file", path="/disk.raw")),
+        ("file:////var//lib/a%20b%25/", Export("file", path="/var/lib/a b%")),
         ("nbd:HOST.Example:1:exportname=Disk/One", tcp("host.example", 1, "Disk/One")),
         ("nbd:[::1]:10809:exportname=a", tcp("::1", 10809, "a")),
         ("nbd:127.0.0.1:65535", tcp("127.0.0.1", 65535)),
@@ -86,7 +89,13 @@ def test_every_form_names_its_export(url: str, export: Export) -> None:
         ("", "must be one of"),
         ("http://host/", "must be one of"),
         ("NBD://host/", "must be one of"),
-        ("file:///disk.raw", "not served yet"),
+        ("file:disk.raw", "file:///PATH"),
+        ("file://host/disk.raw", "file:///PATH"),
+        ("file:///disk.raw?whole", "has a '\\?', which is written %3F"),
+        ("file:///disk.raw#1", "has a '#', which is written %23"),
+        ("file:///a/../b", "must not hold '..'"),
+        ("file:///a%00b", "must not hold a NUL"),
+        ("file:///" + "x" * 4095, "path is 4096 bytes long, at most 4095"),
         ("nbd:", "no host"),
         ("nbd:host", "no port in 'host'"),
         ("nbd:host:", "bad port ''"),
@@ -209,6 +218,13 @@ def test_marks_of_a_url_survive_in_the_canonical_one(mark: str) -> None:
     """A name or path that holds what a URL cuts at is escaped in the key."""
     for export in (unix(f"/a{mark}20", f"b{mark}20"), tcp("::1", name=f"{mark}20")):
         assert parse_export(export.key) == export
+
+
+def test_a_whole_file_and_a_raw_one_are_two_exports() -> None:
+    raw = parse_export("file:///a/b%3F")
+    whole = replace(raw, whole_file=True)
+    assert (raw.key, whole.key) == ("file:///a/b%3F", "file:///a/b%3F?whole")
+    assert parse_export(raw.key) == raw
 
 
 def test_tls_makes_another_address() -> None:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.nbd
 
 WRITING = "GET, HEAD, PUT, PATCH, POST, OPTIONS"
 READING = "GET, HEAD, OPTIONS"
-EVERYTHING = ["extents", "flush", "zero"]
+EVERYTHING = ["checksum", "extents", "flush", "zero"]
 PREFLIGHT = {
     "Accept-Ranges": "bytes",
     "Access-Control-Allow-Origin": "https://appliance.example",
@@ -25,15 +25,15 @@ PREFLIGHT = {
 
 def options(says: str, image: str, features: list[str], methods: str = WRITING) -> tuple[Row, dict[str, object]]:
     """What an image allows; the path of the Unix socket is added by the test."""
-    answer = {"features": features, "max_readers": 8, "max_writers": 8 if methods == WRITING else 0}
+    answer = {"features": features, "max_readers": 64, "max_writers": 64 if methods == WRITING else 0}
     headers = {"Allow": methods, "Access-Control-Allow-Methods": methods, **PREFLIGHT}
     return Row(says, request("OPTIONS", f"/images/{image}"), 200, headers), answer
 
 
 OPTIONS = [
     options("an image with everything", "data", EVERYTHING),
-    options("a read-only export", "read-only", ["extents"], READING),
-    options("a server without flush", "no-flush", ["extents", "zero"]),
+    options("a read-only export", "read-only", ["checksum", "extents"], READING),
+    options("a server without flush", "no-flush", ["checksum", "extents", "zero"]),
     options("a server without zero, which Mover does by writing", "no-zero", EVERYTHING),
     options("a server without extents, for which all is data", "no-extents", EVERYTHING),
     options("an empty image", "empty", EVERYTHING),

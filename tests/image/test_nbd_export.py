@@ -18,8 +18,9 @@ from tests.harness.fixtures import Images
 from tests.harness.patterns import MIB, pattern
 from tests.harness.servers import NbdServer
 from tests.harness.waiting import PATIENCE_S
+from workers.image.connection import STATES, Connection, Event, State
 from workers.image.loop import Loop
-from workers.image.nbd_export import STATES, Connection, Event, State
+from workers.image.nbd_export import NbdConnection
 from workers.image.plan import Command, Limits, Operation
 
 pytestmark = pytest.mark.nbd
@@ -93,13 +94,13 @@ def export_of(server: NbdServer, name: str = "") -> Export:
 
 def connection_to(
     owner: Owner, export: Export, *, connect_s: float = PATIENCE_S, settings: WorkerSettings = SETTINGS
-) -> Connection:
-    connection = Connection(1, export, settings, owner.loop, owner, connect_s)
+) -> NbdConnection:
+    connection = NbdConnection(1, export, settings, owner.loop, owner, connect_s)
     connection.open()
     return connection
 
 
-def ready(owner: Owner, export: Export) -> Connection:
+def ready(owner: Owner, export: Export) -> NbdConnection:
     ends = len(owner.ends)
     connection = connection_to(owner, export)
     owner.until(lambda: connection.state is State.READY or len(owner.ends) > ends)
@@ -111,7 +112,7 @@ def read(offset: int, length: int) -> Command:
     return Command(Operation.READ, offset, length, memoryview(bytearray(length)))
 
 
-def send(connection: Connection, *commands: Command) -> None:
+def send(connection: NbdConnection, *commands: Command) -> None:
     for command in commands:
         connection.send(command)
     connection.settle()

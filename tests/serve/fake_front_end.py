@@ -45,7 +45,7 @@ def on_message(message: messages.ToFrontEnd, fds: list[int]) -> None:
 
 
 def begin(fds: list[int]) -> None:
-    for fd in fds:
+    for fd in fds[:-1]:  # the last one is the seats'
         listener = socket.socket(fileno=fd)
         listener.setblocking(False)
         HAND.watch(fd, partial(accept, listener))
@@ -83,6 +83,10 @@ def on_command(order: dict[str, Any]) -> None:
             CHANNEL.send(messages.AskWorkers(order["question"]))
         case "garbage":
             HAND.control.send(b"\xff\xff\xff")
+        case "release":
+            CHANNEL.send(messages.TicketReleased(order["version"]))
+        case "ask-ticket":
+            CHANNEL.send(messages.AskTicket(order["id"]))
         case "apply":
             CHANNEL.send(messages.TicketsApplied(order["number"]))
         case "exit":

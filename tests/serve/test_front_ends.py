@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 
 from config.settings import Image
 from tests.serve.stage import Stage, is_gone, short_waits, wait_for
@@ -19,10 +20,10 @@ def test_ready_line_says_where(stage: Stage) -> None:
 
 
 def test_begin_comes_first_with_the_listening_sockets(stage: Stage) -> None:
-    """The first message is Begin, with the TCP and the Unix socket; then come the tickets."""
+    """The first message is Begin, with the TCP and the Unix socket and the seats; then come the tickets."""
     stage.ready(stage.settings(image=[Image("demo", "nbd:unix:/demo.sock")]))
     begin = stage.event("Begin")
-    assert (begin["front_end"], begin["fds"], begin["tcp"]) == (1, 2, True)
+    assert (begin["front_end"], begin["fds"], begin["tcp"]) == (1, 3, True)
     assert begin["unix_socket"] == stage.unix_path
     [ticket] = stage.event("Tickets")["installed"]
     assert (ticket["id"], ticket["write"], ticket["sparse"], ticket["version"]) == ("demo", True, False, 1)
@@ -100,6 +101,39 @@ def test_a_front_end_that_claims_the_future_is_replaced(stage: Stage) -> None:
     stage.order(first, "apply", number=1000)
     stage.front()
     assert is_gone(first)
+
+
+def test_a_front_end_that_releases_what_it_has_not_is_replaced(stage: Stage) -> None:
+    """A ticket that is in force, or that nobody ever saw, cannot be released."""
+    stage.ready(stage.settings(image=[Image("demo", "nbd:unix:/demo.sock")]))
+    for version in (1, 1000):
+        front = stage.front()
+        stage.order(front, "release", version=version)
+        wait_for("it is gone", lambda front=front: is_gone(front))  # type: ignore[misc]
+
+
+def test_tickets_are_looked_for_where_the_settings_say(stage: Stage, tmp_path: Path) -> None:
+    """A front end that asks for an id has its ticket before the answer; the others have it, too."""
+    (tmp_path / "one").write_text('{"socket": "/disk.sock"}')
+    stage.ready(stage.with_serve(stage.settings(front_ends=2), transfer_dir=str(tmp_path)))
+    first, second = stage.event("Begin"), stage.event("Begin")
+    assert first["ask"]
+    assert second["ask"]
+    stage.order(first["pid"], "ask-ticket", id="one")
+    assert stage.event("TicketAnswer", pid=first["pid"])["id"] == "one"
+    for front in (first["pid"], second["pid"]):
+        assert stage.event("Tickets", pid=front)["installed"] == []  # as it began
+        assert stage.event("Tickets", pid=front)["installed"][0]["id"] == "one"
+
+
+def test_nobody_asks_where_there_is_nothing_to_look(stage: Stage) -> None:
+    """Without a directory of transfers an unknown id costs no question; one that is asked is answered."""
+    stage.ready()
+    begin = stage.event("Begin")
+    assert not begin["ask"]
+    for ticket_id in ("one", "../../etc/passwd", "\0", ""):
+        stage.order(begin["pid"], "ask-ticket", id=ticket_id)
+        assert stage.event("TicketAnswer")["id"] == ticket_id
 
 
 def test_a_mixed_set_refuses_to_start(stage: Stage) -> None:

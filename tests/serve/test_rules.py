@@ -131,6 +131,59 @@ def test_acknowledgements_only_go_forward_and_not_beyond() -> None:
     assert not book.applied("x", number - 1)
 
 
+def test_a_replaced_ticket_is_retired_until_every_follower_has_released_it() -> None:
+    """Followers that came later, and those that have died, do not count."""
+    book = TicketBook()
+    for follower in ("x", "y", "z"):
+        book.join(follower)
+    book.install("a", EXPORT)
+    book.install("a", EXPORT)
+    retired = book.retired("a")
+    assert retired == {1}
+    book.join("late")
+    assert book.released("x", 1)
+    book.leave("y")
+    assert not book.is_released(retired)
+    assert book.released("z", 1)
+    assert book.is_released(retired)
+    assert book.retired("a") == set()
+
+
+def test_only_what_is_retired_there_can_be_released() -> None:
+    """Not a ticket in force, not one twice, not one that the follower never had."""
+    book = TicketBook()
+    book.install("a", EXPORT)
+    book.join("x")
+    book.join("y")
+    assert not book.released("x", 1)
+    book.remove("a")
+    book.join("late")
+    assert not book.released("late", 1)
+    assert book.released("x", 1)
+    assert not book.released("x", 1)
+
+
+def test_without_followers_nothing_is_in_use() -> None:
+    """Then a removed ticket needs no release."""
+    book = TicketBook()
+    book.install("a", EXPORT)
+    book.remove("a")
+    assert book.retired("a") == set()
+
+
+def test_versions_belong_to_ids_as_long_as_somebody_uses_them() -> None:
+    """Of those in force and those retired; a request of an older version counts as a use of the id."""
+    book = TicketBook()
+    book.join("x")
+    book.install("a", EXPORT)
+    book.install("a", EXPORT)
+    book.install("b", EXPORT)
+    assert book.ids([1]) == book.ids([2]) == {"a"}
+    book.released("x", 1)
+    assert book.ids([1, 99]) == set()
+    assert book.ids([2, 3]) == {"a", "b"}
+
+
 # -- lanes -------------------------------------------------------------------------------------------------------
 
 

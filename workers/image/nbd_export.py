@@ -1,9 +1,4 @@
-"""One NBD connection's life, driven by the worker's loop.
-
-    CLOSED ──open──► CONNECTING ──connected──► HANDSHAKE ──agreed──► READY
-      ▲                  │ broken                  │ broken             │ broken
-      │                  ▼                         ▼                    ▼
-      └────ended──── FENCING ◄─────────────────────┴────────────────────┘
+"""One NBD connection's life (its states are in workers/image/connection.py), driven by the worker's loop.
 
 FENCING half-closes the old socket and reads it to its end: then the server has nothing of ours left to apply.
 Commands that were in flight are given back only after that.
@@ -16,11 +11,10 @@ import os
 import socket
 import time
 from collections.abc import Generator
-from enum import Enum, auto
-from typing import Protocol
 
 from config.export import Export
 from config.settings import WorkerSettings
+from workers.image.connection import STATES, Event, Owner, State
 from workers.image.loop import READ, WRITE, Loop, Timer
 from workers.image.plan import ZEROS, Command, Limits, Operation
 from workers.lane.protocol import ImageFacts
@@ -29,54 +23,7 @@ from workers.nbd_handle import READS, WRITES, NbdError, NbdHandle
 SEND_BUFFER_BYTES = 2 * 1024 * 1024
 
 
-class State(Enum):
-    """Where a connection is in its life."""
-
-    CLOSED = auto()
-    CONNECTING = auto()
-    HANDSHAKE = auto()
-    READY = auto()
-    FENCING = auto()
-
-
-class Event(Enum):
-    """What happens to a connection."""
-
-    OPEN = auto()
-    CONNECTED = auto()
-    AGREED = auto()
-    BROKEN = auto()
-    ENDED = auto()
-
-
-STATES: dict[tuple[State, Event], State] = {
-    (State.CLOSED, Event.OPEN): State.CONNECTING,
-    (State.CONNECTING, Event.CONNECTED): State.HANDSHAKE,
-    (State.CONNECTING, Event.BROKEN): State.FENCING,
-    (State.HANDSHAKE, Event.AGREED): State.READY,
-    (State.HANDSHAKE, Event.BROKEN): State.FENCING,
-    (State.READY, Event.BROKEN): State.FENCING,
-    (State.FENCING, Event.ENDED): State.CLOSED,
-}
-
-
-class Owner(Protocol):
-    """Who a connection reports to."""
-
-    def connected(self, connection: Connection, limits: Limits) -> None:
-        """It is READY."""
-
-    def ended(self, command: Command, error: int) -> None:
-        """The server answered a command."""
-
-    def disconnected(self, connection: Connection, why: str, commands: list[Command], fenced: bool) -> None:
-        """It is CLOSED; `commands` had no answer. If not `fenced`, the server may still apply them."""
-
-    def introduce(self, connection: Connection, fd: int) -> None:
-        """The server agreed: the supervisor gets a duplicate of the socket before any command is sent on it."""
-
-
-class Connection:
+class NbdConnection:
     """A connection to `export`; `number` is unique in this worker."""
 
     def __init__(
@@ -370,6 +317,9 @@ class Connection:
         except NbdError:
             pass  # it is gone already
         self.break_off("leaving")
+
+    def left_by(self, lane: object) -> None:
+        """An NBD connection keeps nothing for a lane."""
 
 
 def _family(export: Export) -> socket.AddressFamily:

@@ -1,8 +1,8 @@
 """From a job to NBD commands: one generator per kind of job.
 
-A plan yields lists of commands that may be in flight together, and goes on when all of them have ended well;
-an NBD error is thrown into it. What a plan does in the face of blocks, limits and missing features stands
-here and nowhere else:
+A plan yields lists of commands that may be in flight together, and goes on when all of them have ended well
+(a checksum's, when any has); an NBD error is thrown into it. What a plan does in the face of blocks, limits and
+missing features stands here and nowhere else:
 
     offset         0        4096       8192      12288      block_bytes = 4096
     job                  [2000 .................. 9000)
@@ -38,6 +38,12 @@ class Operation(IntEnum):
     ZERO = 3
     FLUSH = 4
     STATUS = 5
+    HASH = 6  # not the export's: threads of the worker hash a buffer (workers/image/checksum.py)
+    # Of whole files (workers/image/whole_file.py).
+    OPEN = 7
+    BEGIN = 8
+    COMMIT = 9
+    ROLLBACK = 10
 
 
 class Command:
@@ -62,6 +68,27 @@ class Command:
         self.number = 0
         self.answered = False
         self.task: object = None
+
+
+class SessionCommand(Command):
+    """A command of a whole file, in its lane's `session`; an answer may be a `value` and be about `covered` bytes."""
+
+    __slots__ = ("covered", "lane", "session", "value")
+
+    def __init__(
+        self,
+        operation: Operation,
+        lane: object,
+        session: int,
+        offset: int = 0,
+        length: int = 0,
+        buffer: memoryview | None = None,
+    ) -> None:
+        super().__init__(operation, offset, length, buffer)
+        self.lane = lane
+        self.session = session
+        self.value = 0
+        self.covered = length
 
 
 class CommandFailed(Exception):
@@ -116,7 +143,8 @@ class Record:
         """All of the range was confirmed."""
 
 
-def _pieces(operation: Operation, offset: int, buffer: memoryview, most: int) -> list[Command]:
+def pieces(operation: Operation, offset: int, buffer: memoryview, most: int) -> list[Command]:
+    """Commands of at most `most` bytes for all of `buffer`."""
     return [
         Command(operation, offset + at, len(piece), piece)
         for at in range(0, len(buffer), most)
@@ -128,11 +156,11 @@ def read(limits: Limits, offset: int, buffer: memoryview) -> Plan:
     """Fill `buffer` from the image at `offset`."""
     length = len(buffer)
     if limits.aligned(offset, length):
-        yield _pieces(Operation.READ, offset, buffer, limits.most_bytes)
+        yield pieces(Operation.READ, offset, buffer, limits.most_bytes)
         return Done(length)
     start, end = limits.round_out(offset, length)
     blocks = memoryview(bytearray(end - start))
-    yield _pieces(Operation.READ, start, blocks, limits.most_bytes)
+    yield pieces(Operation.READ, start, blocks, limits.most_bytes)
     buffer[:] = blocks[offset - start : offset - start + length]
     return Done(length)
 
@@ -151,7 +179,7 @@ def write(
     record.begin(offset, len(buffer))
     edges, middle = yield from _edges(limits, offset, buffer)
     yield [
-        command for at, view in (*edges, *middle) for command in _pieces(Operation.WRITE, at, view, limits.most_bytes)
+        command for at, view in (*edges, *middle) for command in pieces(Operation.WRITE, at, view, limits.most_bytes)
     ]
     record.written(offset, len(buffer))
     return Done(len(buffer))
@@ -175,7 +203,7 @@ def _edges(
     else:
         spans = [span for span in ((start, first_whole), (last_whole, end)) if span[0] < span[1]]
     edges = [(low, memoryview(bytearray(high - low))) for low, high in spans]
-    yield [command for low, view in edges for command in _pieces(Operation.READ, low, view, limits.most_bytes)]
+    yield [command for low, view in edges for command in pieces(Operation.READ, low, view, limits.most_bytes)]
     for low, view in edges:
         begin, stop = max(low, offset), min(low + len(view), offset + length)
         view[begin - low : stop - low] = buffer[begin - offset : stop - offset]
@@ -196,7 +224,7 @@ def zero(limits: Limits, record: Record, offset: int, length: int, may_hole: boo
             yield [
                 command
                 for low, view in (*edges, *middle)
-                for command in _pieces(Operation.WRITE, low, view, limits.most_bytes)
+                for command in pieces(Operation.WRITE, low, view, limits.most_bytes)
             ]
         record.written(at, step)
         at += step
@@ -214,6 +242,12 @@ def _zero_step(limits: Limits, at: int, end: int) -> int:
     if whole % block and whole != limits.size:
         whole -= whole % block
     return (whole if whole > at else end) - at
+
+
+def in_session(command: SessionCommand) -> Plan:
+    """One command of a whole file: it has neither blocks nor a ledger, and nobody else has its session."""
+    yield [command]
+    return Done(command.covered, command.value)
 
 
 def extents(limits: Limits, offset: int, length: int, bitmap: str | None, builder: ExtentBuilder) -> Plan:

@@ -20,7 +20,7 @@ from workers.image import plan
 from workers.image.extents import ExtentBuilder
 from workers.image.ledger import Ledger, LedgerFull
 from workers.image.overlap import RangeLocks
-from workers.image.plan import Command, CommandFailed, Limits, Operation, Plan
+from workers.image.plan import Command, CommandFailed, Limits, Operation, Plan, SessionCommand
 from workers.image.range_set import Range, RangeSet
 from workers.lane.extents_format import ExtentsBroken
 from workers.lane.lost_format import most_ranges, pack
@@ -31,6 +31,20 @@ LaneT = TypeVar("LaneT")
 WRITING = frozenset({Kind.WRITE, Kind.ZERO})
 MAY_HOLE = Flag.MAY_HOLE.value
 LOCKING = frozenset({Kind.READ, Kind.WRITE, Kind.ZERO})
+# What a whole file can have, and what is asked of whole files only.
+IN_SESSIONS = {
+    Kind.READ: Operation.READ,
+    Kind.WRITE: Operation.WRITE,
+    Kind.OPEN: Operation.OPEN,
+    Kind.BEGIN: Operation.BEGIN,
+    Kind.COMMIT: Operation.COMMIT,
+    Kind.ROLLBACK: Operation.ROLLBACK,
+}
+SESSIONS_ONLY = frozenset(IN_SESSIONS) - LOCKING
+ANYWHERE = frozenset({Kind.FLUSH, Kind.LOST, Kind.TOLD, Kind.CANCEL})
+WRITING_ANY = WRITING | {Kind.BEGIN}
+# Each has windows of memory, and the processors to itself: more of them at once would not end sooner.
+CHECKSUMS_MOST = 2
 
 
 class Task(Generic[LaneT]):
@@ -83,6 +97,7 @@ class Schedule(Generic[LaneT]):
         self.ready: deque[Command] = deque()
         self.finished: deque[tuple[LaneT, Job, Completion]] = deque()
         self.writes = 0
+        self.hash_threads = 1
         self._is_zero = is_zero
         self._limits: Limits | None = None
         self._locks: RangeLocks[int] = RangeLocks(1)
@@ -92,6 +107,7 @@ class Schedule(Generic[LaneT]):
         self._unplanned: list[Task[LaneT]] = []
         self._flushes: list[Task[LaneT]] = []
         self._flushing: list[Task[LaneT]] = []
+        self._checksums: dict[int, Task[LaneT]] = {}  # by tag; the first CHECKSUMS_MOST run, the others wait
         self._tags = count(1)
         self._numbers = count(1)
 
@@ -142,7 +158,10 @@ class Schedule(Generic[LaneT]):
         elif job.kind is Kind.FLUSH:
             self._flushes.append(task)
             self._start_flush()
-        elif job.kind in LOCKING:
+        elif job.kind is Kind.CHECKSUM:
+            self._checksums[task.tag] = task
+            self._start_checksums()
+        elif job.kind in LOCKING and not limits.facts.whole_file:
             task.locked = True
             if self._locks.enter(task.tag, job.offset, job.length, job.kind in WRITING):
                 self._start(task)
@@ -156,6 +175,9 @@ class Schedule(Generic[LaneT]):
             self._finish(task, Status.OK)
         elif task.job.kind is Kind.LOST:
             self._pack_lost(task)
+        elif task.job.kind is Kind.CANCEL:
+            self._cancel(task.lane, task.job.offset)
+            self._finish(task, Status.OK)
         else:
             task.plan = self._plan(task)
             self._advance(task)
@@ -169,6 +191,8 @@ class Schedule(Generic[LaneT]):
     def _plan(self, task: Task[LaneT]) -> Plan:
         job, limits = task.job, self._limits
         assert limits is not None
+        if limits.facts.whole_file:
+            return _in_session(task.lane, job, task.slot)
         may_hole = bool(job.flags & MAY_HOLE)
         record = task.record = _Record(self.ledger, task.tag, job.transfer)
         if job.kind is Kind.ZERO:
@@ -208,7 +232,8 @@ class Schedule(Generic[LaneT]):
         except LedgerFull:
             self._finish(task, Status.FAILED, value=errno.ENOBUFS)
         else:
-            task.waiting, task.batch = len(commands), commands
+            task.waiting += len(commands)
+            task.batch = commands
             self._send(task, commands)
 
     def _send(self, task: Task[LaneT] | None, commands: list[Command]) -> None:
@@ -229,7 +254,7 @@ class Schedule(Generic[LaneT]):
         command.answered = True
         task.error = task.error or error
         task.waiting -= 1
-        if task.waiting == 0:
+        if task.waiting == 0 or task.job.kind is Kind.CHECKSUM:
             self._advance(task)
 
     def _is_wanted(self, command: Command) -> bool:
@@ -277,11 +302,56 @@ class Schedule(Generic[LaneT]):
         task.plan, task.batch = None, []
         self.ledger.count_completed()
         self.finished.append((task.lane, job, Completion(job.number, status, covered, value)))
+        if self._checksums.pop(task.tag, None) is not None:
+            self._start_checksums()
         if task.locked:
             for tag in self._locks.leave(task.tag):
                 waiting = self._tasks.get(tag)
                 if waiting is not None:
                     self._start(waiting)
+
+    # -- checksums, and what is cancelled --------------------------------------------------------------------
+
+    def _start_checksums(self) -> None:
+        for task in list(self._checksums.values())[:CHECKSUMS_MOST]:
+            if task.plan is None and task.tag in self._checksums:
+                self._start_checksum(task)
+
+    def _start_checksum(self, task: Task[LaneT]) -> None:
+        # hashlib costs a worker 4 ms of its start.
+        from workers.image.checksum import checksum
+        from workers.lane.checksum_format import ChecksumRefused, asked_in
+
+        assert task.slot is not None
+        assert self._limits is not None
+        try:
+            asked = asked_in(task.slot)
+        except ChecksumRefused:
+            self._finish(task, Status.REFUSED, value=errno.EINVAL)
+        else:
+            task.plan = checksum(self._limits, asked, self.hash_threads, task.slot)
+            self._advance(task)
+
+    def _cancel(self, lane: LaneT, number: int) -> None:
+        """End a ZERO or CHECKSUM of `lane` as soon as nothing of it is on the way any more."""
+        for task in self._tasks.values():
+            if task.lane is lane and task.job.number == number:
+                if task.job.kind is Kind.CHECKSUM or (task.job.kind is Kind.ZERO and task.plan is None):
+                    self._stop(task)
+                elif task.job.kind is Kind.ZERO:
+                    task.error = errno.ECANCELED  # thrown into its plan when its step has ended
+                return
+
+    def _stop(self, task: Task[LaneT]) -> None:
+        """What is on the way reads into buffers that nobody else has."""
+        self._finish(task, Status.FAILED, value=errno.ECANCELED)
+        self.ready = deque(command for command in self.ready if command.task is not task)
+
+    def left_by(self, lane: LaneT) -> None:
+        """The lane is closed: nobody would hear of its checksums."""
+        for task in list(self._checksums.values()):
+            if task.lane is lane:
+                self._stop(task)
 
     # -- flush: one at a time, for all who wait --------------------------------------------------------------
 
@@ -307,16 +377,27 @@ class Schedule(Generic[LaneT]):
         self._start_flush()
 
 
+def _in_session(lane: object, job: Job, slot: memoryview | None) -> Plan:
+    session = job.context if job.kind in LOCKING else job.offset
+    offset = job.offset if job.kind in LOCKING else 0
+    buffer = None if slot is None else slot[: job.length]
+    return plan.in_session(SessionCommand(IN_SESSIONS[job.kind], lane, session, offset, job.length, buffer))
+
+
 def _refusal(job: Job, limits: Limits) -> int:
     """The errno for a job that this image cannot have; 0 for one that it can."""
     facts = limits.facts
+    if job.kind in WRITING_ANY and facts.read_only:
+        return errno.EROFS
+    if facts.whole_file:
+        return 0 if job.kind in IN_SESSIONS or job.kind in ANYWHERE else errno.EOPNOTSUPP
     if job.kind in LOCKING or job.kind is Kind.EXTENTS:
         if job.length == 0 or job.offset + job.length > facts.size_bytes:
             return errno.EINVAL
-    if job.kind in WRITING and facts.read_only:
-        return errno.EROFS
     if job.kind is Kind.FLUSH and not facts.can_flush:
         return errno.EOPNOTSUPP
     if job.context > len(facts.bitmaps):
         return errno.ENOENT
+    if job.kind in SESSIONS_ONLY:
+        return errno.EOPNOTSUPP
     return 0

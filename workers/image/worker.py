@@ -18,12 +18,14 @@ import socket
 import time
 from itertools import count
 
+from workers.image.connection import Connection, State
 from workers.image.ledger import LEDGER_BYTES, Ledger
 from workers.image.loop import READ, Loop, Timer
-from workers.image.nbd_export import Connection, State
+from workers.image.nbd_export import NbdConnection
 from workers.image.plan import Command, Limits, Operation
 from workers.image.schedule import Schedule
 from workers.image.succession import Succession
+from workers.image.threads import Threads
 from workers.lane import memory
 from workers.lane.channel import Channel, ChannelBroken, ChannelClosed
 from workers.lane.protocol import Job, Kind
@@ -54,6 +56,9 @@ EXTRA_CONNECT_S = 1.0
 WARMING_BYTES = 16 * 1024 * 1024
 WARMING_AFTER_BYTES = 4 * 1024 * 1024
 
+# More processors than these would wait for one connection's reads.
+HASH_THREADS_MOST = 4
+
 WRITING = frozenset({Operation.WRITE, Operation.ZERO})
 
 
@@ -66,6 +71,8 @@ class Worker:
         self._lanes: dict[int, WorkerLane] = {}
         self._numbers = count(1)
         self._connections: list[Connection] = []
+        self._introduced: set[int] = set()  # numbers of connections whose sockets the supervisor has
+        self._hashing: Threads | None = None
         self._serve: Serve
         self._schedule: Schedule[WorkerLane | None]
         self._succession: Succession[WorkerLane | None]
@@ -90,13 +97,14 @@ class Worker:
                 self._pump()
             if (self._leaving or not self._supervised) and self._done():
                 break
-        for connection in self._connections:
+        self._leaving = True
+        for connection in list(self._connections):
             connection.leave()
         return 0
 
     def _done(self) -> bool:
-        if self._schedule.active:
-            return False
+        if self._schedule.active or self._in_flight():
+            return False  # what a cancelled job has left in flight ends first, too
         if not self._leaving and (self._supervised or self._lanes):
             return False
         if self._schedule.ledger.unflushed() and not self._flushed_to_leave and self._can_flush():
@@ -122,10 +130,13 @@ class Worker:
         if not isinstance(serve, Serve) or serve.version != VERSION or len(fds) != 1:
             raise ChannelBroken(f"expected Serve of version {VERSION} with a ledger, got {serve}")
         self._serve = serve
+        # A job that is submitted again must not meet a session of its predecessor's number.
+        self._session_numbers = count(serve.generation << 31)
         ledger = Ledger(memory.map_shared(fds[0], LEDGER_BYTES))
         os.close(fds[0])
         self._schedule = Schedule(ledger, is_zero)
-        self._succession = Succession(self._schedule, local=serve.export.transport == "unix")
+        self._schedule.hash_threads = min(HASH_THREADS_MOST, len(os.sched_getaffinity(0)))
+        self._succession = Succession(self._schedule, local=serve.export.transport != "tcp")
         if self._succession.take_over(serve.server_lost, serve.doubts):
             self._loop.later(max(0.0, serve.doubts_until_s - time.monotonic()), self._succession.settled)
         self._channel.send(WorkerHello(VERSION, serve.generation, os.getpid()))
@@ -213,6 +224,9 @@ class Worker:
         if lane.doorbell >= 0:
             self._loop.unwatch(lane.doorbell)
         lane.close()
+        self._schedule.left_by(lane)
+        for connection in list(self._connections):
+            connection.left_by(lane)
         if not self._lanes:
             self._idle_timer = self._loop.later(self._serve.settings.idle_s, self._idle)
 
@@ -261,11 +275,24 @@ class Worker:
 
     def _send(self) -> None:
         while (connection := self._room()) is not None and (command := self._schedule.next_ready()) is not None:
-            connection.send(command)
+            if command.operation is Operation.HASH:
+                self._hash(command)
+            else:
+                connection.send(command)
         self._peak = max(self._peak, self._in_flight())
+
+    def _hash(self, command: Command) -> None:
+        from workers.image.checksum import hash_buffer
+
+        if self._hashing is None:
+            self._hashing = Threads(self._loop, "hash", self._schedule.hash_threads, self._schedule.ended)
+        self._hashing.submit(command, hash_buffer)
 
     def ended(self, command: Command, error: int) -> None:
         """A connection has the server's answer to a command."""
+        if error and command.operation is Operation.FLUSH and self._serve.export.transport == "file":
+            # The kernel says it once: pages that it could not write are clean to it from now on.
+            self._schedule.ledger.server_lost()
         if not error and command.operation is Operation.READ:
             self._read += command.length
         elif not error and command.operation in WRITING:
@@ -278,8 +305,10 @@ class Worker:
         """Make qemu's allocator keep its buffers: later reads are 2 to 3.3 times faster, writes 2.8 times."""
         self._warmed = True
         limits = self._limits
-        local = bool(self._connections) and _is_qemu(self._connections[0].server[0])
+        local = bool(self._connections) and self._serve.export.transport == "unix"
         if not (self._serve.settings.warm_allocator and local and limits is not None):
+            return
+        if not _is_qemu(self._connections[0].server[0]):
             return
         length = min(WARMING_BYTES, limits.size, limits.most_bytes)
         if length >= 2 * 1024 * 1024:
@@ -296,13 +325,25 @@ class Worker:
         self._open_connection(self._serve.settings.connect_s)
 
     def _open_connection(self, connect_s: float) -> None:
-        number, serve = next(self._numbers), self._serve
-        connection = Connection(number, serve.export, serve.settings, self._loop, self, connect_s)
+        connection = self._new_connection(connect_s)
         self._connections.append(connection)
         connection.open()
 
+    def _new_connection(self, connect_s: float) -> Connection:
+        number, serve = next(self._numbers), self._serve
+        if serve.export.transport != "file":
+            return NbdConnection(number, serve.export, serve.settings, self._loop, self, connect_s)
+        if not serve.export.whole_file:
+            from workers.image.file_export import FileExport
+
+            return FileExport(number, serve.export, self._loop, self)
+        from workers.image.whole_file import WholeFile
+
+        return WholeFile(number, serve.export, self._loop, self, self._session_numbers)
+
     def introduce(self, connection: Connection, fd: int) -> None:
         """The supervisor keeps a duplicate of every socket, for the fence after our death."""
+        self._introduced.add(connection.number)
         self._tell(Connected(connection.number), fd)
 
     def connected(self, connection: Connection, limits: Limits) -> None:
@@ -317,8 +358,11 @@ class Worker:
         self._failures = 0
         if self._succession.connected(connection.server, limits):
             log.warning("server lost with unflushed writes export=%s", self._serve.export.key)
-        first, self._limits = self._limits is None, limits
-        if first:
+        before, self._limits = self._limits, limits
+        if before is not None and before.facts != limits.facts:
+            self._gone("the image is another one now")
+            self._limits = limits
+        if before is None:
             for lane in list(self._lanes.values()):
                 if lane.offered:
                     lane.open(limits.facts)
@@ -350,7 +394,8 @@ class Worker:
 
     def _let_go(self, connection: Connection, late: list[Command]) -> None:
         """Nothing sent on this connection will land any more: what was not fenced has settled."""
-        if connection.was_ready:
+        if connection.number in self._introduced:
+            self._introduced.remove(connection.number)
             self._tell(Disconnected(connection.number))
         self._schedule.lost(late)
 
@@ -391,7 +436,7 @@ class Worker:
         self._pump()
         self._limits = None
         for lane in list(self._lanes.values()):
-            self._refuse(lane, f"the NBD server is gone: {why}")
+            self._refuse(lane, f"the image is gone: {why}")
 
     def _watch_commands(self) -> None:
         """A command unanswered for too long is taken for a lost connection."""

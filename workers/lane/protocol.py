@@ -25,6 +25,18 @@ class Kind(IntEnum):
     EXTENTS = 5  # extents from `offset`, packed into the slot (workers/lane/extents_format.py)
     LOST = 6  # the ranges that the transfer must send again, packed into the slot (workers/lane/lost_format.py)
     TOLD = 7  # the client was told of them; the offset is the number that came with them
+    CHECKSUM = 8  # hash the image as the slot says (workers/lane/checksum_format.py); `value` is the digest's length
+    CANCEL = 9  # stop the ZERO or CHECKSUM whose number is the offset: it fails with ECANCELED; no slot
+    # Of whole files only, in sessions. READ and WRITE there name theirs in `context`; one that the worker does not know
+    # (any more) is refused with ESTALE. A lane that closes takes its sessions with it, unless they were committed.
+    OPEN = 10  # read the file that is there now: `value` is the session, `covered` its size; `length` MOST_FILE_BYTES
+    BEGIN = 11  # write a new file of `length` bytes: `value` is the session; nobody sees it before it is committed
+    COMMIT = 12  # all `length` bytes were confirmed: it is made durable and takes the old one's place; offset: session
+    ROLLBACK = 13  # end a session that reads, or one that shall change nothing; the offset is the session
+
+
+# What one whole file may have at most: off_t's limit. `covered` of a completion is never more than a job's `length`.
+MOST_FILE_BYTES = 2**63 - 1
 
 
 class Flag(IntFlag):
@@ -48,7 +60,7 @@ class Job(msgspec.Struct):
     """One chunk-range request, as it stands in a submission cell. Offsets and lengths in bytes.
 
     `slot` is -1 for jobs without one; `context` is 0 for allocation only, else 1 + the index of a bitmap in
-    the image's list; `transfer` is the ticket's version, the ledger's name for who wrote.
+    the image's list, or a whole file's session; `transfer` is the ticket's version, the ledger's name for who wrote.
     """
 
     number: int
@@ -71,12 +83,16 @@ class Completion(msgspec.Struct):
 
 
 CELL_BYTES = 64
-JOB_CELL = struct.Struct("<IBBHQQQiIQ")  # generation kind flags context number offset length slot transfer sequence
+# generation kind flags context number offset length slot transfer sequence
+JOB_CELL = struct.Struct("<IBBxxQQQQiIQ")
 COMPLETION_CELL = struct.Struct("<IIQQqQ")  # generation status number covered value sequence
 
 
 class ImageFacts(msgspec.Struct, frozen=True):
-    """What a worker found out about its export when it connected. `block_bytes` is the least unit of a write."""
+    """What a worker found out about its export when it connected. `block_bytes` is the least unit of a write.
+
+    Of a `whole_file` the size was the one it had then (0 if there was none): OPEN tells what it is now.
+    """
 
     size_bytes: int
     read_only: bool
@@ -86,6 +102,7 @@ class ImageFacts(msgspec.Struct, frozen=True):
     multi_conn: bool
     block_bytes: int
     bitmaps: list[str]
+    whole_file: bool = False
 
 
 class LaneOffer(msgspec.Struct, tag=True, frozen=True):

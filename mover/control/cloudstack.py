@@ -1,0 +1,103 @@
+"""CloudStack's control socket: one request of JSON a connection, one line of answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+
+import msgspec
+
+from config.log import facts
+from mover.control.requests import Refused, Register, Request, Unregister, parse
+from mover.control.transfers import Transfers
+
+log = logging.getLogger(__name__)
+
+REQUEST_BYTES = 64 * 1024
+REQUEST_S = 5.0
+# The agent itself gives up after 5 s; who is more patient is told in the end.
+UNREGISTER_S = 60.0
+
+
+class Ok(msgspec.Struct, frozen=True):
+    """The answer to whatever could be done."""
+
+    active_transfers: int
+    status: str = "ok"
+
+
+class Error(msgspec.Struct, frozen=True):
+    """The answer to everything else."""
+
+    message: str
+    status: str = "error"
+
+
+class ControlSocket:
+    """Answers on a listening socket; the transfers are what it is about."""
+
+    def __init__(self, transfers: Transfers) -> None:
+        self._transfers = transfers
+        self._server: asyncio.Server | None = None
+        self._answering: set[asyncio.Task[None]] = set()
+
+    async def start(self, sock: socket.socket) -> None:
+        """Answer from now on; what has connected before is answered, too."""
+        self._server = await asyncio.start_unix_server(self._accept, sock=sock, limit=REQUEST_BYTES)
+
+    def close(self) -> None:
+        """Take no more requests, and let go of those that wait."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._answering:
+            task.cancel()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: asyncio's would complain of being cancelled at the end.
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            answer = await self._answer(reader)
+            writer.write(msgspec.json.encode(answer) + b"\n")
+            await writer.drain()
+        except OSError:
+            pass  # it has left
+        finally:
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader) -> Ok | Error:
+        try:
+            await self._do(parse(await _read(reader)))
+        except Refused as refused:
+            log.warning("control request refused", extra=facts(why=refused.message[:200]))
+            return Error(refused.message)
+        return Ok(len(self._transfers))
+
+    async def _do(self, request: Request) -> None:
+        try:
+            if isinstance(request, Register):
+                await self._transfers.register(request.id, request.export, request.idle_s)
+            elif isinstance(request, Unregister):
+                async with asyncio.timeout(UNREGISTER_S):
+                    await self._transfers.unregister(request.id)
+        except TimeoutError:
+            raise Refused(f"requests are still in flight after {UNREGISTER_S:g} s; none is admitted any more") from None
+        except OSError as error:
+            raise Refused(f"cannot write the state directory: {error.strerror}") from error
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    """A request, which ends with a newline or with what is sent. Raises Refused, and OSError when the client left."""
+    try:
+        async with asyncio.timeout(REQUEST_S):
+            return await reader.readuntil(b"\n")
+    except asyncio.IncompleteReadError as ended:
+        return ended.partial
+    except asyncio.LimitOverrunError:
+        raise Refused(f"the request is larger than {REQUEST_BYTES} bytes") from None
+    except TimeoutError:
+        raise Refused(f"no whole request within {REQUEST_S:g} s") from None

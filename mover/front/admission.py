@@ -1,0 +1,208 @@
+"""Who may move data now: per image and for the host, reads and writes, over all front ends.
+
+    enter ──► a seat of the image, and one of the host ──► inside ──leave──► the next in line, images in turn
+       └──► none: 503 or 409 at once (reject), or a place in the image's line (wait)
+
+Lines are this front end's own. A seat that another front end leaves is seen by looking again, every POLL_S.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from enum import IntEnum
+
+from config.settings import LimitSettings
+from mover.front.errors import RequestError
+from mover.front.seats import MOST, House, Row, row_of
+
+# How soon a seat is seen that another front end has left; a tenth of what a client sees as a pause.
+POLL_S = 0.01
+# What Retry-After says. A client that comes too soon is refused or waits again, at little cost.
+RETRY_AFTER = ("Retry-After", "1")
+
+
+class Use(IntEnum):
+    """What a request does with an image."""
+
+    READ = 0
+    WRITE = 1
+    # Extents, flushes: they move no data, and count only where an image is held exclusively.
+    ASK = 2
+    # OPTIONS: never counts.
+    LOOK = 3
+
+
+class Seat:
+    """What a request inside holds: the image's line it came by, a seat of the image, perhaps one of the host."""
+
+    __slots__ = ("host", "image", "line")
+
+    def __init__(self, line: Line, image: int, host: int | None) -> None:
+        self.line = line
+        self.image = image
+        self.host = host
+
+
+class Line:
+    """One image's seats for one use, and those who wait for them, first come, first served."""
+
+    __slots__ = ("key", "row", "use", "waiting")
+
+    def __init__(self, key: str, use: Use, row: Row) -> None:
+        self.key = key
+        self.use = use
+        self.row = row
+        self.waiting: deque[asyncio.Future[Seat]] = deque()
+
+
+class Admission:
+    """All lines of one front end."""
+
+    def __init__(self, limits: LimitSettings, house: House) -> None:
+        self._limits = limits
+        self._house = house
+        # In the order of whose turn is next; an image without anybody inside or in line has none.
+        self._lines: dict[tuple[str, Use], Line] = {}
+        self._host = (
+            Row(house, row_of("") + Use.READ * MOST, limits.host_readers) if limits.host_readers else None,
+            Row(house, row_of("") + Use.WRITE * MOST, limits.host_writers) if limits.host_writers else None,
+        )
+        self._waiting = 0
+        self._look: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Requests in line."""
+        return self._waiting
+
+    def most(self, use: Use) -> int:
+        """How many requests of this use an image lets in at once, as OPTIONS advertises."""
+        if self._limits.exclusive:
+            return 1
+        per_image, host = (
+            (self._limits.max_writers, self._limits.host_writers)
+            if use is Use.WRITE
+            else (self._limits.max_readers, self._limits.host_readers)
+        )
+        return min(per_image, host or per_image)
+
+    def counts(self, use: Use) -> bool:
+        """Whether a request of this use must enter, and leave."""
+        return use in (Use.READ, Use.WRITE) or (use is Use.ASK and self._limits.exclusive)
+
+    def enter_nowait(self, key: str, use: Use) -> Seat | None:
+        """Let a request in if that can be at once; what is returned must `leave`. `key` is the image's export."""
+        line = self._line(key, use)
+        seat = self._take(line) if self._may_pass(line) else None
+        if seat is None:
+            self._forget_if_idle(line)
+        return seat
+
+    async def enter(self, key: str, use: Use) -> Seat:
+        """Let a request in that cannot come in at once, after a time in line. Raises RequestError."""
+        if self._limits.mode == "reject":
+            raise self._refusal(use)
+        return await self._wait(self._line(key, use))
+
+    def leave(self, seat: Seat) -> None:
+        """The request is over: the next one gets its seat."""
+        self._give_back(seat)
+        if self._waiting:
+            self._hand_out()
+        self._forget_if_idle(seat.line)
+
+    def _give_back(self, seat: Seat) -> None:
+        seat.line.row.leave(seat.image)
+        host = self._host[seat.line.use]
+        if host is not None and seat.host is not None:
+            host.leave(seat.host)
+
+    def _line(self, key: str, use: Use) -> Line:
+        # Exclusively, there is one seat and one line for whatever is to be done.
+        use = Use.READ if self._limits.exclusive else use
+        line = self._lines.get((key, use))
+        if line is None:
+            row = Row(self._house, row_of(key) + use * MOST, self.most(use))
+            line = self._lines[key, use] = Line(key, use, row)
+        return line
+
+    def _may_pass(self, line: Line) -> bool:
+        """Nobody who came before wants the same: of the image, or of a host that has a limit."""
+        return not self._waiting or not (line.waiting or self._host[line.use])
+
+    def _take(self, line: Line) -> Seat | None:
+        image = line.row.take()
+        if image is None:
+            return None
+        host = self._host[line.use]
+        if host is None:
+            return Seat(line, image, None)
+        taken = host.take()
+        if taken is None:
+            line.row.leave(image)
+            return None
+        return Seat(line, image, taken)
+
+    def _refusal(self, use: Use) -> RequestError:
+        if self._limits.exclusive:
+            return RequestError(409, "image busy")
+        what = "writes" if use is Use.WRITE else "reads"
+        host = self._limits.host_writers if use is Use.WRITE else self._limits.host_readers
+        limits = f"{self.most(use)} of an image" + (f", {host} of this host" if host else "")
+        return RequestError(503, f"too many {what} at once (limit {limits})", [RETRY_AFTER])
+
+    # -- waiting ---------------------------------------------------------------------------------------------
+
+    async def _wait(self, line: Line) -> Seat:
+        future: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()
+        line.waiting.append(future)
+        self._waiting += 1
+        self._hand_out()  # its seat may be free: others are in line for another image
+        try:
+            async with asyncio.timeout(self._limits.wait_s):
+                return await future
+        except TimeoutError:
+            self._withdraw(line, future)
+            why = f"{self._refusal(line.use).message}, for {self._limits.wait_s:g} s"
+            raise RequestError(503, why, [RETRY_AFTER]) from None
+        except asyncio.CancelledError:
+            self._withdraw(line, future)
+            raise
+
+    def _withdraw(self, line: Line, future: asyncio.Future[Seat]) -> None:
+        """Out of the line; a seat that was given to somebody who leaves goes on to the next."""
+        if future in line.waiting:
+            line.waiting.remove(future)
+            self._waiting -= 1
+            self._forget_if_idle(line)
+        elif future.done() and not future.cancelled():
+            self.leave(future.result())
+
+    def _hand_out(self) -> None:
+        """Give free seats to those who wait, one at a time; the image that was served last is last in turn."""
+        while any(self._serve(line) for line in list(self._lines.values()) if line.waiting):
+            pass
+        if self._look is None and self._waiting:
+            self._look = asyncio.get_running_loop().call_later(POLL_S, self._looked)
+
+    def _serve(self, line: Line) -> bool:
+        seat = self._take(line)
+        if seat is None:
+            return False
+        self._lines[line.key, line.use] = self._lines.pop((line.key, line.use))
+        future = line.waiting.popleft()
+        self._waiting -= 1
+        if future.cancelled():
+            self._give_back(seat)
+        else:
+            future.set_result(seat)
+        return True
+
+    def _looked(self) -> None:
+        self._look = None
+        self._hand_out()
+
+    def _forget_if_idle(self, line: Line) -> None:
+        if not line.row.held and not line.waiting:
+            self._lines.pop((line.key, line.use), None)

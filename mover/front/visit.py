@@ -1,0 +1,186 @@
+"""One request's use of an image, from its ticket to its last byte.
+
+id ──► ticket ──► lane ──► admission ──► the request's work ──► leave, in the reverse order
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from sanic import Request
+
+from config.log import facts
+from config.settings import FrontSettings
+from mover.front import asked, sanic_seam
+from mover.front.admission import Admission, Seat, Use
+from mover.front.answers import Written, send_json
+from mover.front.dialect import DIALECTS, Dialect
+from mover.front.errors import RequestError, lane_lost
+from mover.front.link import Link
+from mover.front.sanic_seam import Sent
+from mover.serve.messages import Ticket
+from workers.lane.front_lane import FrontLane, LaneLost
+from workers.lane.protocol import Flag, ImageFacts
+
+log = logging.getLogger(__name__)
+
+# What a browser asks for before it lets a script send and see more than the plainest headers.
+CORS = (
+    ("Access-Control-Allow-Headers", "Content-Range, Content-Type, If-Range, Range"),
+    ("Access-Control-Expose-Headers", "Accept-Ranges, Content-Disposition, Content-Range, Retry-After"),
+)
+READING = "GET, HEAD, OPTIONS"
+WRITING = "GET, HEAD, PUT, PATCH, POST, OPTIONS"
+# A whole file is replaced, never changed in parts.
+REPLACING = "GET, HEAD, PUT, POST, OPTIONS"
+
+
+class Door:
+    """Where requests come to images."""
+
+    def __init__(self, link: Link, admission: Admission, settings: FrontSettings, unix_socket: str | None) -> None:
+        self.link = link
+        self.admission = admission
+        self.settings = settings
+        self.unix_socket = unix_socket
+
+    async def ticket(self, request: Request, image_id: str) -> Ticket:
+        """The ticket that a request names. Raises RequestError, in the dialect that the id had or is said to have."""
+        name = asked.decode_id(image_id)
+        try:
+            ticket = await self.link.ticket(name)
+        except LaneLost as lost:
+            raise lane_lost(lost) from lost
+        if ticket is None:
+            raise self.unknown(name)
+        if DIALECTS[ticket.dialect].close_is_heard and "close" in request.args and asked.flag(request, "close", False):
+            sanic_seam.close_after(request)
+        return ticket
+
+    def unknown(self, name: str) -> RequestError:
+        """There is no such ticket, or no more."""
+        dialect = DIALECTS[self.link.removed_dialect(name) or self.settings.unknown_id]
+        return RequestError(dialect.unknown_status, dialect.unknown_error, closes=dialect.unknown_closes)
+
+    def visit(self, request: Request, ticket: Ticket, use: Use) -> Visit:
+        """`async with` it at once: a ticket that was removed meanwhile would be used once more."""
+        return Visit(self, request, ticket, use)
+
+    def headers(self, methods: str) -> list[tuple[str, str]]:
+        """What every answer has for which an image was asked, or could be."""
+        headers = [("Accept-Ranges", "bytes"), ("Access-Control-Allow-Methods", methods)]
+        if self.settings.cors_origin:
+            headers += [("Access-Control-Allow-Origin", self.settings.cors_origin), *CORS]
+        return headers
+
+
+class Visit:
+    """`async with`: a lane and what is known of its image, for one request; its errors become the client's.
+
+    A class, since a generator would cost a small GET a twentieth of its time.
+    """
+
+    __slots__ = ("_door", "_seat", "_use", "dialect", "image", "lane", "request", "ticket")
+
+    lane: FrontLane
+    image: ImageFacts
+
+    def __init__(self, door: Door, request: Request, ticket: Ticket, use: Use) -> None:
+        self.request = request
+        self.ticket = ticket
+        self.dialect: Dialect = DIALECTS[ticket.dialect]
+        self._door = door
+        self._use = use
+        self._seat: Seat | None = None
+
+    async def __aenter__(self) -> Visit:
+        link = self._door.link
+        try:
+            self.lane, self.image = await link.lane(self.ticket)
+        except LaneLost as lost:
+            raise lane_lost(lost) from lost
+        try:
+            await self.admit(self._use)
+        except BaseException as error:
+            self._leave(error)
+            raise
+        return self
+
+    async def admit(self, use: Use) -> None:
+        """Enter for this use, after a time in line if need be. Raises RequestError."""
+        admission, link = self._door.admission, self._door.link
+        if self._seat is not None or not admission.counts(use):
+            return
+        key = link.key(self.ticket)
+        self._seat = admission.enter_nowait(key, use)
+        if self._seat is None:
+            self._seat = await admission.enter(key, use)
+            if not link.in_force(self.ticket):  # it was removed while the request stood in line
+                raise self._door.unknown(self.ticket.id)
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._leave(error)
+        if isinstance(error, LaneLost):
+            raise lane_lost(error) from error
+
+    def _leave(self, error: BaseException | None) -> None:
+        if self._seat is not None:
+            self._door.admission.leave(self._seat)
+        self._door.link.leave(self.lane, self.ticket)
+        if isinstance(error, RequestError):
+            error.headers = [*self.headers(), *error.headers]
+
+    # -- what the image allows -------------------------------------------------------------------------------
+
+    @property
+    def is_whole_file(self) -> bool:
+        """The image is a file that is read in parts and replaced as a whole, not a block device."""
+        return self.image.whole_file
+
+    @property
+    def writable(self) -> bool:
+        """Both the ticket and the export allow writing."""
+        return self.ticket.write and not self.image.read_only
+
+    @property
+    def methods(self) -> str:
+        """The methods that the image allows."""
+        if not self.writable:
+            return READING
+        return REPLACING if self.is_whole_file else WRITING
+
+    @property
+    def zeroing(self) -> Flag:
+        """Whether zeros may become holes."""
+        return Flag.MAY_HOLE if self.ticket.sparse or self.dialect.always_sparse else Flag.NONE
+
+    def headers(self) -> list[tuple[str, str]]:
+        """The headers of every answer about this image."""
+        return self._door.headers(self.methods)
+
+    def check_writable(self) -> None:
+        """Raise RequestError where there is nothing to be written."""
+        if not self.ticket.write:
+            raise RequestError(403, "the ticket does not allow writing", [("Allow", READING)])
+        if self.image.read_only:
+            raise RequestError(403, "the export is read-only", [("Allow", READING)])
+
+    def check_block_device(self, what: str) -> None:
+        """Raise RequestError for what can be done with a block device only."""
+        if self.is_whole_file:
+            raise RequestError(400, f"{what} is not possible for a whole file, which is read and replaced only")
+
+    # -- answers ---------------------------------------------------------------------------------------------
+
+    async def send_json(self, answer: object, headers: Sequence[tuple[str, str]] = ()) -> Sent:
+        """200 with a JSON body."""
+        return await send_json(self.request, 200, answer, [*self.headers(), *headers])
+
+    async def send_written(self, count: int, flushed: bool) -> Sent:
+        """200 after a write."""
+        return await self.send_json(Written(count, flushed))
+
+    def log_transfer(self, op: str, offset: int, length: int) -> None:
+        """One line for each body that moved; small GETs are too many for that."""
+        log.info("transferred", extra=facts(transfer=self.ticket.version, op=op, offset=offset, length=length))

@@ -1,0 +1,68 @@
+"""The unmodified client of oVirt imageio, with so many workers, on raw and qcow2 disks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mover.bench.servers import find_imageio
+from tests.clients.conftest import Place, run, same
+from tests.harness.http import ask
+
+IMAGEIO = find_imageio()
+
+pytestmark = [
+    pytest.mark.nbd,
+    pytest.mark.skipif(IMAGEIO is None, reason="ovirt-imageio is missing: `.ci/setup imageio` installs it"),
+]
+
+PROGRAM = Path(__file__).parent / "imageio_program.py"
+
+
+def imageio(*arguments: str | Path | int) -> str:
+    """Run the program with the Python that has ovirt-imageio; what it printed."""
+    assert IMAGEIO is not None
+    return run(IMAGEIO.parent / "python", PROGRAM, *map(str, arguments))
+
+
+@pytest.mark.parametrize("workers", [1, 4, 8])
+@pytest.mark.parametrize("image_format", ["raw", "qcow2"])
+def test_upload(image_format: str, workers: int, place: Place) -> None:
+    """A disk of each format is the image afterwards, byte for byte."""
+    image = f"empty-{image_format}"
+    imageio("upload", place.room / f"disk.{image_format}", place.url(image), workers)
+    same(place.room, "disk.raw", "raw", f"nbd+unix:///?socket={place.room}/{image}.nbd", "raw")
+
+
+@pytest.mark.parametrize("workers", [1, 4, 8])
+@pytest.mark.parametrize("image_format", ["raw", "qcow2"])
+def test_download(image_format: str, workers: int, place: Place, tmp_path: Path) -> None:
+    """The image is a file of each format afterwards, byte for byte."""
+    imageio("download", place.url(f"disk-{image_format}"), tmp_path / "copy", image_format, workers)
+    same(place.room, "disk.raw", "raw", tmp_path / "copy", image_format)
+
+
+@pytest.mark.parametrize("workers", [1, 4, 8])
+def test_incremental_download(workers: int, place: Place, tmp_path: Path) -> None:
+    """What a bitmap recorded, and nothing else, is in the file."""
+    imageio("download", place.url("disk-qcow2"), tmp_path / "copy", "qcow2", workers, "incremental")
+    mapped = json.loads(run("qemu-img", "map", "--output=json", tmp_path / "copy"))
+    assert [(one["start"], one["length"]) for one in mapped if one["data"]] == [(7 << 20, 256 << 10)]
+
+
+@pytest.mark.parametrize("context", ["zero", "dirty"])
+def test_extents(context: str, place: Place) -> None:
+    """The client reads the extents that Mover sends."""
+    found = json.loads(imageio("extents", place.url("disk-qcow2"), context))
+    answer = ask(place.mover.tcp, "GET", f"/images/disk-qcow2/extents?context={context}")
+    assert found == answer.json()
+
+
+@pytest.mark.parametrize("image_format", ["raw", "qcow2"])
+def test_checksum(image_format: str, place: Place) -> None:
+    """Mover's checksum of an image is the client's of the file."""
+    theirs = json.loads(imageio("checksum", place.room / f"disk.{image_format}"))
+    answer = ask(place.mover.tcp, "GET", f"/images/disk-{image_format}/checksum")
+    assert (answer.status, answer.json()) == (200, theirs)

@@ -1,0 +1,109 @@
+"""A front end's tickets: who uses them, and what it tells the supervisor of that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+import pytest
+
+from config.export import Export
+from mover.front import tickets
+from mover.front.tickets import TicketShelf
+from mover.serve.messages import AskTicket, Ticket, TicketReleased, Tickets, TicketsUsed
+from tests.harness.waiting import PATIENCE_S
+
+EXPORT = Export(transport="unix", socket="/disk.sock")
+
+
+def ticket(version: int, ticket_id: str = "one") -> Ticket:
+    return Ticket(ticket_id, version, EXPORT)
+
+
+def shelf(
+    play: Callable[[TicketShelf], Coroutine[Any, Any, None]], told: list[msgspec.Struct] | None = None
+) -> list[msgspec.Struct]:
+    """Play with a shelf; what it has told the supervisor, in `told` while it plays."""
+    told = [] if told is None else told
+
+    async def run() -> None:
+        await play(TicketShelf(told.append))
+
+    asyncio.run(run())
+    return told
+
+
+def test_a_ticket_that_nobody_uses_is_released_at_once() -> None:
+    """Whether it was removed or replaced."""
+
+    async def play(shelf: TicketShelf) -> None:
+        shelf.apply(Tickets(1, [ticket(1)]))
+        assert shelf.apply(Tickets(2, [ticket(2)])) == [1]
+        assert shelf.apply(Tickets(3, removed=["one", "unknown"])) == [2]
+        assert shelf.get("one") is None
+
+    assert shelf(play) == [TicketReleased(1), TicketReleased(2)]
+
+
+def test_a_ticket_in_use_is_released_with_its_last_request() -> None:
+    """Requests of its successor do not count."""
+
+    async def play(shelf: TicketShelf) -> None:
+        old, new = ticket(1), ticket(2)
+        shelf.apply(Tickets(1, [old]))
+        shelf.enter(old)
+        shelf.enter(old)
+        shelf.apply(Tickets(2, [new]))
+        shelf.enter(new)
+        shelf.leave(old)
+        shelf.leave(new)
+        shelf.enter(new)
+        assert told == []
+        shelf.leave(old)
+
+    told: list[msgspec.Struct] = []
+    assert shelf(play, told) == [TicketReleased(1)]
+
+
+def test_use_is_told_now_and_then_and_not_without_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as a request lasts, once after it, and then no more."""
+    monkeypatch.setattr(tickets, "USED_S", 0.01)
+
+    async def play(shelf: TicketShelf) -> None:
+        shelf.apply(Tickets(1, [ticket(1), ticket(2, "two")]))
+        shelf.enter(ticket(1))
+        shelf.enter(ticket(2))
+        shelf.leave(ticket(2))
+        async with asyncio.timeout(PATIENCE_S):
+            while len(told) < 3:
+                await asyncio.sleep(0)
+        shelf.leave(ticket(1))
+        while shelf._telling is not None:
+            await asyncio.sleep(0)
+
+    told: list[msgspec.Struct] = []
+    shelf(play, told)
+    assert [sorted(one.versions) for one in told if isinstance(one, TicketsUsed)] == [[1, 2], [1], [1], [1]]
+    assert len(told) == 4
+
+
+def test_many_who_want_one_id_are_one_question() -> None:
+    """All have the answer, also when the first of them has left; the next one asks again."""
+
+    async def play(shelf: TicketShelf) -> None:
+        asking = [asyncio.ensure_future(shelf.ask("one")) for _ in range(3)]
+        await asyncio.sleep(0)
+        asking[0].cancel()
+        await asyncio.sleep(0)
+        shelf.apply(Tickets(1, [ticket(1)]))
+        shelf.answered("one")
+        shelf.answered("never asked")
+        assert await asking[1] == await asking[2] == ticket(1)
+        again = asyncio.ensure_future(shelf.ask("two"))
+        await asyncio.sleep(0)
+        shelf.answered("two")
+        assert await again is None
+
+    assert shelf(play) == [AskTicket("one"), AskTicket("two")]
