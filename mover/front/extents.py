@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from mover.front.errors import job_failed
-from workers.lane.extents_format import DIRTY, HOLE, ZERO, unpack
+from mover.front.errors import RequestError, job_failed
+from workers.lane.extents_format import DIRTY, HOLE, ZERO, ExtentsBroken, unpack_all
 from workers.lane.front_lane import FrontLane
 from workers.lane.protocol import Kind, Status
 from workers.lane.slots import Holder
@@ -66,7 +66,9 @@ async def _window(lane: FrontLane, holder: Holder, at: int, length: int, context
     try:
         if completion.status is not Status.OK or not completion.covered:
             raise job_failed(completion, "extents", at, length)
-        return list(unpack(lane.views[slot][: completion.value]))
+        return unpack_all(lane.views[slot][: completion.value], completion.covered)
+    except ExtentsBroken as broken:
+        raise RequestError(500, f"extents of {length} bytes at offset {at}: {broken}") from broken
     finally:
         lane.give_back(slot)
 

@@ -44,9 +44,9 @@ class Upload:
 
     async def run(self) -> None:
         """Receive and write it all. Raises RequestError or LaneLost at the first failure, or ClientGone."""
-        await sanic_seam.send_continue(self._request)
-        self._intake.begin()
         try:
+            await sanic_seam.send_continue(self._request)
+            self._intake.begin()
             await self._receive()
             await self._confirm()
         finally:

@@ -23,7 +23,7 @@ from workers.lane.ring import Producer
 from workers.lane.slots import Owner, Slots
 
 # Every one is found within a fifth of this.
-SCHEDULES = 3000
+SCHEDULES = 4000
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 

@@ -10,6 +10,7 @@ from tests.simulation.truth import Violation
 from workers.image.ledger import Ledger
 from workers.image.plan import Command, Limits
 from workers.image.schedule import WRITING, Schedule, Task
+from workers.image.succession import WRITING as CHANGES
 from workers.image.succession import Succession
 from workers.lane.protocol import Completion, Job, Kind, Status
 
@@ -106,8 +107,7 @@ class Worker:
         if isinstance(task, Task):
             self._forbid_overlap(task)
             write = task.lane.front.writes.get(task.job.number)
-        if write is not None:
-            _forbid_over_doubt(link, command, write)
+        _forbid_over_doubt(link, command)
         link.send(command, write)
 
     def _forbid_overlap(self, task: Task[Lane]) -> None:
@@ -155,16 +155,12 @@ class Worker:
         return [late.link for late in due]
 
 
-def _forbid_over_doubt(link: Link, command: Command, write: Write) -> None:
+def _forbid_over_doubt(link: Link, command: Command) -> None:
     """Nothing is written where an old command may still land: who landed last would be chance."""
+    if command.operation not in CHANGES:
+        return
     for old in link.server.links:
-        for sent in old.unapplied if old.cut else ():
-            other = sent.command
-            if (
-                sent.write
-                and command.offset < other.offset + other.length
-                and other.offset < command.offset + command.length
-            ):
-                raise Violation(
-                    f"{write.name} is sent while {sent.write.name} may still land from connection {old.number}"
-                )
+        for other in (sent.command for sent in old.unapplied if old.cut):
+            overlaps = command.offset < other.offset + other.length and other.offset < command.offset + command.length
+            if overlaps and other.operation in CHANGES:
+                raise Violation(f"a write is sent over {other.offset}+{other.length} on {old.number}, still in doubt")

@@ -172,7 +172,7 @@ class World:
     def _lose_connection(self) -> None:
         for link in self._links[-1:]:
             if not link.cut:
-                link.cut_off(received=len(link.unapplied) // 2)
+                link.cut_off(received=(len(link.unapplied) + 1) // 2)
                 self._excuse_unknown()
 
     def _excuse_unknown(self) -> None:
