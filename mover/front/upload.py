@@ -56,7 +56,8 @@ class Upload:
         while self._intake.left and self._error is None:
             if self._intake.hungry:
                 self._slot = await self._lane.take_slot(self._holder)
-                self._intake.give(self._room())
+                if self._error is None:  # a write may have failed meanwhile: then no other one follows it
+                    self._intake.give(self._room())
             else:
                 await self._wait_for_change()
         if self._error is not None:

@@ -77,8 +77,11 @@ class SanicClient:
 
     async def start(self, handler: Handler) -> None:
         """Serve; every method of every path goes to `handler`."""
-        methods = ["GET", "HEAD", "PUT", "POST"]
-        self.app.add_route(handler, "/<path:path>", methods=methods, stream=True, name="all", unquote=False)
+
+        async def route(request: Request, path: str) -> Sent:
+            return await handler(request)
+
+        self.app.add_route(route, "/<path:path>", methods=["GET", "HEAD", "PUT", "POST"], stream=True, name="all")
         sock = socket.socket()
         sock.bind(("127.0.0.1", 0))
         self.address = sock.getsockname()
