@@ -287,7 +287,7 @@ class World:
             self._slow_fences -= 1
             self._server_lost = not self.house.local
             self._excuse_unknown()
-        begun = ledger.in_doubt(memoryview(self._memory))
+        begun = ledger.begun(memoryview(self._memory))
         self._doubts = self._doubts.after_death(fenced, begun, now, SETTLE)
         for link in self._links:
             link.deadline = now + SETTLE
