@@ -130,9 +130,11 @@ class Images:
         download = Download(lane, outlet, span, sanic_seam.head(request, status, headers))
         try:
             await download.run()
-        except (LaneLost, RequestError) as error:
+        except ClientGone:
+            raise
+        except Exception as error:  # a bug of ours, too: no answer of another kind may follow bytes of the image
             if download.began:
-                raise BodyBroken(str(error), ticket.version, download.sent) from error
+                raise BodyBroken(repr(error), ticket.version, download.sent) from error
             raise
         finally:
             outlet.close()
