@@ -16,7 +16,7 @@ VERSION = 1
 class Serve(msgspec.Struct, tag=True, frozen=True):
     """First message to a worker; one descriptor: the ledger's memfd (see workers/image/ledger.py).
 
-    `doubts` are half-open ranges (offset, length) in bytes that an unfenced predecessor may still write
+    `doubts` are (offset, length, tag): ranges in bytes that a predecessor's command, of the job `tag`, may still write
     until `doubts_until_s` (CLOCK_MONOTONIC): overlapping writes wait. `server_lost`: a non-local connection had
     already ended when the predecessor died, or did not end as asked, so unflushed writes may be lost.
     """
@@ -25,7 +25,7 @@ class Serve(msgspec.Struct, tag=True, frozen=True):
     generation: int
     export: Export
     settings: WorkerSettings
-    doubts: list[tuple[int, int]] = []
+    doubts: list[tuple[int, int, int]] = []
     doubts_until_s: float = 0.0
     server_lost: bool = False
     log: LogSettings = LogSettings()

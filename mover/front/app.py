@@ -35,7 +35,8 @@ METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "OPTIONS")
 def create_app(link: Link, admission: Admission, settings: FrontSettings, unix_socket: str | None) -> App:
     """The application of one front end."""
     app: App = Sanic("mover", request_class=sanic_seam.StrictRequest, configure_logging=False)
-    sanic_seam.configure(app, settings.keep_alive_s, settings.progress_s)
+    sanic_seam.configure(app, settings.keep_alive_s)
+    app.config.PROGRESS_S = settings.progress_s  # for the seam, which has no other way to our settings
     _add_images(app, Door(link, admission, settings, unix_socket))
     _add_service(app, link)
     _add_errors(app)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from mover.front.dialect import Dialect
 from mover.front.errors import RequestError, job_failed
 from mover.front.ranges import Span
-from workers.lane.extents_format import ALL_FLAGS, DIRTY, HOLE, ZERO, Extent, ExtentsBroken, unpack
+from workers.lane.extents_format import ALL_FLAGS, DIRTY, HOLE, ZERO, Extent, ExtentsBroken, unpack_all
 from workers.lane.front_lane import FrontLane
 from workers.lane.protocol import Kind, Status
 from workers.lane.slots import Holder
@@ -52,7 +52,7 @@ async def _window(lane: FrontLane, holder: Holder, at: int, length: int, context
     try:
         if completion.status is not Status.OK or not completion.covered:
             raise job_failed(completion, "extents", at, length)
-        return list(unpack(lane.views[slot][: completion.value])), completion.covered
+        return unpack_all(lane.views[slot][: completion.value], completion.covered), completion.covered
     except ExtentsBroken as broken:
         raise RequestError(500, f"extents of {length} bytes at offset {at}: {broken}") from broken
     finally:

@@ -12,7 +12,7 @@ from collections import deque
 import msgspec
 
 from config.log import facts
-from workers.lane.extents_format import ZERO, unpack
+from workers.lane.extents_format import ZERO, Extent, ExtentsBroken, unpack_all
 from workers.lane.front_lane import FrontLane, InFlight
 from workers.lane.protocol import Kind, Status
 from workers.lane.slots import Holder
@@ -109,11 +109,16 @@ class Foresight:
 
     def _read_answer(self, question: InFlight) -> None:
         completion, job = question.done.result(), question.job
-        if completion.status is not Status.OK or not completion.covered:
+        found: list[Extent] = []
+        try:
+            if completion.status is Status.OK:
+                found = unpack_all(self._lane.views[job.slot][: completion.value], completion.covered)
+        except ExtentsBroken as broken:
+            log.warning("extents broken", extra=facts(offset=job.offset, reason=str(broken)))
+        if not found:
             log.info("extents unknown, read as data", extra=facts(offset=job.offset, errno=completion.value))
             self._learn(job.offset + job.length, False)
-            return
-        for length, flags in unpack(self._lane.views[job.slot][: completion.value]):
+        for length, flags in found:
             self._learn(self._known + length, bool(flags & ZERO) and length >= LEAST_ZEROS_BYTES)
 
     def _learn(self, end: int, zeros: bool) -> None:

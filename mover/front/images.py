@@ -10,14 +10,13 @@ from mover.front import asked, sanic_seam, whole_files
 from mover.front.admission import Use
 from mover.front.answers import send_json
 from mover.front.download import Download
-from mover.front.errors import BodyBroken, RequestError, job_failed
+from mover.front.errors import BodyBroken, ClientGone, RequestError, job_failed
 from mover.front.flushing import flush
 from mover.front.outlet import Outlet
 from mover.front.ranges import Span
 from mover.front.sanic_seam import Headers, Sent
 from mover.front.upload import Upload
 from mover.front.visit import WRITING, Door, Visit
-from workers.lane.front_lane import LaneLost
 from workers.lane.protocol import Kind, Status
 
 # A body up to this size is answered with one write; a copy of it is cheaper than a descriptor of its own.
@@ -85,9 +84,11 @@ class Images:
         download = Download(visit.lane, outlet, span, sanic_seam.head(request, status, headers), session)
         try:
             await download.run()
-        except (LaneLost, RequestError) as error:
+        except ClientGone:
+            raise
+        except Exception as error:  # a bug of ours, too: no answer of another kind may follow bytes of the image
             if download.began:
-                raise BodyBroken(str(error), visit.ticket.version, download.sent) from error
+                raise BodyBroken(repr(error), visit.ticket.version, download.sent) from error
             raise
         finally:
             outlet.close()

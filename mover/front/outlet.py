@@ -32,7 +32,6 @@ class Outlet:
         if descriptor is None or self._transport.is_closing():
             raise ClientGone
         self._socket = socket.socket(fileno=os.dup(descriptor.fileno()))
-        self._waits = False
 
     async def begin(self) -> None:
         """Wait until everything that the transport had to write is out."""

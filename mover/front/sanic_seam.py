@@ -73,12 +73,11 @@ def _http(request: Request) -> Any:
     return request.stream
 
 
-def configure(app: Sanic[Any, Any], keep_alive_s: float, progress_s: float) -> None:
+def configure(app: Sanic[Any, Any], keep_alive_s: float) -> None:
     """Sanic's own limits: ours replace the one on responses, which would end every long body."""
     app.config.RESPONSE_TIMEOUT = 10**9
     app.config.REQUEST_TIMEOUT = 60
     app.config.KEEP_ALIVE_TIMEOUT = keep_alive_s
-    app.config.PROGRESS_S = progress_s
     app.config.REQUEST_MAX_SIZE = DRAIN_BYTES
     app.config.ACCESS_LOG = False
 

@@ -52,9 +52,9 @@ class Upload:
 
     async def run(self) -> None:
         """Receive and write it all. Raises RequestError or LaneLost at the first failure, or ClientGone."""
-        await sanic_seam.send_continue(self._request)
-        self._intake.begin()
         try:
+            await sanic_seam.send_continue(self._request)
+            self._intake.begin()
             await self._receive()
             await self._confirm()
         finally:
@@ -64,7 +64,8 @@ class Upload:
         while self._intake.left and self._error is None:
             if self._intake.hungry:
                 self._slot = await self._lane.take_slot(self._holder)
-                self._intake.give(self._room())
+                if self._error is None:  # a write may have failed meanwhile: then no other one follows it
+                    self._intake.give(self._room())
             else:
                 await self._wait_for_change()
         if self._error is not None:

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-Range = tuple[int, int]
+Doubt = tuple[int, int, int]
 # Above this many a Serve message might not fit its packet; one range around them all is then as safe, only slower.
 RANGES_MOST = 4096
 
 
 @dataclass(frozen=True)
 class Doubts:
-    """Ranges (offset, length) in bytes that a dead worker's connection may still write until `until_s`."""
+    """(offset, length, tag): ranges in bytes that a dead worker's command, of the job `tag`, may still write until
+    `until_s`."""
 
-    ranges: Sequence[Range] = ()
+    ranges: Sequence[Doubt] = ()
     until_s: float = 0.0
 
-    def after_death(self, fenced: bool, begun: Sequence[Range], now_s: float, settle_s: float) -> Doubts:
-        """The doubts once the fences are through: `fenced` if all its connections were seen to end; `begun` is what
+    def after_death(self, fenced: bool, begun: Sequence[Doubt], now_s: float, settle_s: float) -> Doubts:
+        """The doubts once the fences are through: `fenced` if nothing of it can land any more; `begun` is what
         the ledger holds as begun and not ended.
 
         Doubts from before last until their time is over: that connection has not ended by another one's end.
@@ -29,8 +30,8 @@ class Doubts:
         return Doubts(_bounded(old + list(begun)), now_s + settle_s)
 
 
-def _bounded(ranges: list[Range]) -> list[Range]:
+def _bounded(ranges: list[Doubt]) -> list[Doubt]:
     if len(ranges) <= RANGES_MOST:
         return ranges
-    start = min(offset for offset, _ in ranges)
-    return [(start, max(offset + length for offset, length in ranges) - start)]
+    start = min(offset for offset, _, _ in ranges)
+    return [(start, max(offset + length for offset, length, _ in ranges) - start, 0)]

@@ -227,10 +227,10 @@ class ImageWorker:
             self._server_lost = True
             log.warning("a worker's server was lost too", extra=facts(export=self.key))
         worker = self._house.settings.worker
-        fenced = all(one.ended for one in fences)
+        gone = all(one.gone for one in fences)
         begun = self._ledger.begun()
-        self._doubts = self._doubts.after_death(fenced, begun, self._loop.time(), worker.settle_s)
-        if not fenced:
+        self._doubts = self._doubts.after_death(gone, begun, self._loop.time(), worker.settle_s)
+        if not all(one.ended for one in fences):
             log.warning("a fence failed", extra=facts(export=self.key, in_doubt=len(self._doubts.ranges)))
 
     def _decide(self) -> None:

@@ -22,9 +22,9 @@ class KeptLedger:
         """Jobs completed by all workers of this export."""
         return ledger.completed(self._buffer)
 
-    def begun(self) -> list[tuple[int, int]]:
-        """Ranges (offset, length) of writes that were begun and have not ended. Raises LedgerBroken."""
-        return ledger.in_doubt(self._buffer)
+    def begun(self) -> list[tuple[int, int, int]]:
+        """(offset, length, tag) of writes that were begun and have not ended. Raises LedgerBroken."""
+        return ledger.begun(self._buffer)
 
     def close(self) -> None:
         """Give the memory back."""

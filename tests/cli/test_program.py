@@ -36,7 +36,17 @@ def empty_config(tmp_path: Path) -> Path:
     ("arguments", "told"),
     [
         (["--help"], ["serve", "bench", "config", "example:"]),
-        (["serve", "--help"], ["--image ID=URL", "--unix-socket PATH", "--control-socket PATH", "--transfer-dir DIR", "0 takes a free one", "example:"]),
+        (
+            ["serve", "--help"],
+            [
+                "--image ID=URL",
+                "--unix-socket PATH",
+                "--control-socket PATH",
+                "--transfer-dir DIR",
+                "0 takes a free one",
+                "example:",
+            ],
+        ),
         (["config", "--help"], ["show", "check", "example:"]),
     ],
 )

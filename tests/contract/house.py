@@ -21,6 +21,8 @@ SCRATCH_BYTES = 3 * MIB
 NAMED_BYTES = 64 * KIB
 NO_FLUSH_BYTES = 64 * KIB
 CHANGING_BYTES = MIB
+# Of more than one block-status request, and than 32 bits hold.
+HUGE_BYTES = 9 * 1024 * MIB
 # In extents of 32 KiB or so: more than one slot takes.
 SHREDS_BYTES = 2048 * MIB
 FRAGMENTED_BYTES = 256 * MIB
@@ -115,6 +117,7 @@ def servers(room: Path) -> dict[str, NbdServer]:
         "no-flush": nbdkit(room, "no-flush", "eval", *(line.format(file=room / "small.raw") for line in EVAL)),
         "empty": nbdkit(room, "empty", "memory", "size=0"),
         "shreds": nbdkit(room, "shreds", "sparse-random", f"size={SHREDS_BYTES}", "percent=50", "runlength=32768"),
+        "huge": nbdkit(room, "huge", "memory", f"size={HUGE_BYTES}"),
         "changing": nbdkit(room, "changing", "memory", f"size={CHANGING_BYTES}"),
         "scratch": qemu_nbd(room, "scratch", room / "scratch.raw"),
         "named": qemu_nbd(room, "named", room / "named.raw", export="a name/ü"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.house import KIB, MIB, NO_FLUSH_BYTES, SCRATCH_BYTES, House, scratch
+from tests.contract.house import HUGE_BYTES, KIB, MIB, NO_FLUSH_BYTES, SCRATCH_BYTES, House, scratch
 from tests.contract.wire import Row, request
 from tests.harness.http import Address
 
@@ -243,6 +243,12 @@ def test_patching_row(row: Row, change: Change | None, house: House, address: Ad
     expected = bytearray(scratch())
     expected[offset : offset + len(body)] = body
     assert house.written(0, SIZE) == expected
+
+
+def test_zero_of_more_than_a_request_holds(address: Address) -> None:
+    """Nine GiB are zeroed in one request of the client's, past every limit of 32 bits."""
+    row = Row("", patch({"op": "zero", "size": HUGE_BYTES}, "/images/huge"), 200, {}, done(HUGE_BYTES, False))
+    row.check(address)
 
 
 def test_zero_without_the_server_s_help(house: House, address: Address) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -22,7 +21,7 @@ RECEIVE_BUFFER_BYTES = 4096
 UNTAKEN = {
     "small answers": request("GET", "/images/shreds", Range="bytes=0-60000") * 200,
     "a large answer": request("GET", "/images/shreds"),
-    "refusals": request("GET", "/images/nobody") * 50_000,
+    "JSON": request("OPTIONS", "/images/*") * 20_000,
     "extents": request("GET", "/images/shreds/extents"),
 }
 UNSENT = {

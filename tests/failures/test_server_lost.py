@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from functools import partial
 
@@ -140,9 +142,10 @@ def test_the_ledger_outlives_worker_and_server(tcp: bool, images: Images, start_
     mover = start_mover({"disk": server})
     assert put_at(mover, 1 * MIB, b"lost" * 1024).status == 200
     before = mover.settled_census()
-    server.pause()  # so that it dies first and the worker cannot see it
-    mover.kill_worker()
+    worker = wait_until("there is a worker", mover.worker_pid)
+    os.kill(worker, signal.SIGSTOP)  # so that it dies without having seen the server's end
     server.kill()
+    os.kill(worker, signal.SIGKILL)
     server.start()
     assert lost_ranges(mover.ask("POST", "/images/disk/flush")) == [(1 * MIB, 4096)]
     assert mover.ask("POST", "/images/disk/flush").status == 200

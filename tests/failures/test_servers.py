@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.harness.http import Answer, connect, head
 from tests.harness.mover import Mover
 from tests.harness.patterns import MIB, assert_same_file, difference, mapped, pattern
 from tests.harness.servers import NbdServer
-from tests.harness.transfers import BrokenOff, download, upload
+from tests.harness.transfers import BrokenOff, Doing, download, upload
 from tests.harness.waiting import wait_until
 
 pytestmark = pytest.mark.nbd
@@ -266,7 +267,7 @@ def test_a_read_only_server_is_only_read(images: Images, start_mover: StartMover
     mover = start_mover({"disk": images.nbdkit("ro", "file", str(file), read_only=True)})
     options = mover.ask("OPTIONS", "/images/disk")
     assert options.json()["max_writers"] == 0
-    assert options.json()["features"] == ["extents"]
+    assert options.json()["features"] == ["checksum", "extents"]
     assert "PUT" not in options.headers["allow"]
     for method, target, body in (
         ("PUT", "/images/disk", DATA),
@@ -284,20 +285,32 @@ def test_a_read_only_server_is_only_read(images: Images, start_mover: StartMover
 
 
 def test_a_server_that_pauses_is_waited_for(images: Images, start_mover: StartMover) -> None:
-    """Stopped in the middle of a GET and of a PUT and then going on: both are whole."""
+    """Stopped in the middle of a GET and of a PUT until commands wait, and then going on: both are whole."""
     source, disk = images.pattern("source", 1, SIZE), images.pattern("disk", 2, SIZE)
     reading, writing = images.qemu_nbd(source), images.qemu_nbd(disk)
     mover = start_mover({"source": reading, "disk": writing})
+    resuming: list[Doing[None]] = []
+
+    def resume(server: NbdServer) -> None:
+        wait_until("commands wait", lambda: waiting(mover, server))
+        server.resume()
+
+    def pause(server: NbdServer) -> None:
+        server.pause()
+        resuming.append(Doing(partial(resume, server)))
 
     with mapped(source) as expected:
-        stop_and_go = {SIZE // 2: reading.pause, SIZE // 2 + MIB: reading.resume}
-        download(mover.tcp, "/images/source", expected, stop_and_go)
-        answer = upload(
-            mover.tcp, "/images/disk", expected, {SIZE // 2: writing.pause, SIZE // 2 + MIB: writing.resume}
-        )
-        assert answer.status == 200
+        download(mover.tcp, "/images/source", expected, {SIZE // 3: partial(pause, reading)})
+        assert upload(mover.tcp, "/images/disk", expected, {SIZE // 3: partial(pause, writing)}).status == 200
+    for one in resuming:
+        one.result()
     assert_same_file(disk, source)
     mover.stop_clean()
+
+
+def waiting(mover: Mover, server: NbdServer) -> bool:
+    """Whether commands to this server have no answer."""
+    return any(row["in_flight"] for row in mover.workers() if row["export"] == server.uri())
 
 
 def test_an_export_that_is_not_there_is_said_to_be_missing(images: Images, start_mover: StartMover) -> None:

@@ -33,7 +33,7 @@ def new_schedule() -> Schedule[str]:
 
 
 class Device:
-    """Carries out commands on `data`. AssertionError for one that is not whole blocks, too long, or out of the image."""
+    """Carries out commands on `data`. AssertionError for one that is not whole blocks, too long, or outside."""
 
     def __init__(self, limits: Limits, data: bytes) -> None:
         self.limits = limits

@@ -71,9 +71,7 @@ def test_a_descriptor_calls_with_what_it_is_ready_for(loop: Loop, ends: tuple[so
     assert called == [READ, READ | WRITE]
 
 
-def test_the_end_of_the_other_side_wakes_whoever_watches(
-    loop: Loop, ends: tuple[socket.socket, socket.socket]
-) -> None:
+def test_the_end_of_the_other_side_wakes_whoever_watches(loop: Loop, ends: tuple[socket.socket, socket.socket]) -> None:
     one, other = ends
     called: list[int] = []
     loop.watch(one.fileno(), 0, called.append)
@@ -98,15 +96,18 @@ def test_a_watch_replaces_the_one_before_and_unwatch_ends_it(
     assert called == ["new", "timer"]
 
 
-def test_who_is_unwatched_in_a_turn_is_not_called_in_it(
-    loop: Loop, ends: tuple[socket.socket, socket.socket]
-) -> None:
+def test_who_is_unwatched_in_a_turn_is_not_called_in_it(loop: Loop, ends: tuple[socket.socket, socket.socket]) -> None:
     one, other = ends
     called: list[str] = []
     one.send(b"!")
     other.send(b"!")
-    loop.watch(one.fileno(), READ, lambda events: (called.append("one"), loop.unwatch(other.fileno()))[0])
-    loop.watch(other.fileno(), READ, lambda events: (called.append("other"), loop.unwatch(one.fileno()))[0])
+
+    def first(name: str, rival: socket.socket) -> None:
+        called.append(name)
+        loop.unwatch(rival.fileno())
+
+    loop.watch(one.fileno(), READ, lambda events: first("one", other))
+    loop.watch(other.fileno(), READ, lambda events: first("other", one))
     loop.run_once()
     assert len(called) == 1
 
@@ -117,16 +118,17 @@ def test_an_event_of_a_closed_descriptor_is_not_for_the_next_one_of_that_number(
     eventfds = {os.eventfd(1), os.eventfd(1)}
 
     def replace_the_other(mine: int) -> None:
-        (other,) = eventfds - {mine}
+        (victim,) = eventfds - {mine}
         loop.unwatch(mine)
-        loop.unwatch(other)
-        os.close(other)
-        assert os.eventfd(0) == other
-        loop.watch(other, READ, lambda events: called.append("stale"))
+        loop.unwatch(victim)
+        os.close(victim)
+        assert os.eventfd(0) == victim
+        loop.watch(victim, READ, lambda events: called.append("stale"))
         called.append("first")
 
-    for fd in eventfds:
-        loop.watch(fd, READ, lambda events, fd=fd: replace_the_other(fd))
+    one, other = eventfds
+    loop.watch(one, READ, lambda events: replace_the_other(one))
+    loop.watch(other, READ, lambda events: replace_the_other(other))
     loop.run_once()
     assert called == ["first"]
     for fd in eventfds:

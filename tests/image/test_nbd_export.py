@@ -112,6 +112,11 @@ def read(offset: int, length: int) -> Command:
     return Command(Operation.READ, offset, length, memoryview(bytearray(length)))
 
 
+def data(command: Command) -> bytes:
+    assert command.buffer is not None
+    return bytes(command.buffer)
+
+
 def send(connection: NbdConnection, *commands: Command) -> None:
     for command in commands:
         connection.send(command)
@@ -122,9 +127,7 @@ def send(connection: NbdConnection, *commands: Command) -> None:
 
 
 @pytest.mark.parametrize("tcp", [False, True])
-def test_a_connection_is_introduced_before_anything_may_be_sent_on_it(
-    images: Images, owner: Owner, tcp: bool
-) -> None:
+def test_a_connection_is_introduced_before_anything_may_be_sent_on_it(images: Images, owner: Owner, tcp: bool) -> None:
     server = images.qemu_nbd(images.pattern("disk", 1, MIB), tcp=tcp)
     connection = ready(owner, export_of(server))
     assert owner.told == ["introduced", "connected"]
@@ -133,7 +136,7 @@ def test_a_connection_is_introduced_before_anything_may_be_sent_on_it(
     send(connection, *commands)
     owner.until(lambda: len(owner.answers) == len(commands))
     assert {error for _, error in owner.answers} == {0}
-    assert all(command.buffer == pattern(1, command.offset, 4096) for command in commands)
+    assert all(data(command) == pattern(1, command.offset, 4096) for command in commands)
     assert (connection.in_flight, connection.waited_s) == (0, 0)
     connection.leave()
     owner.until(lambda: owner.ends)
@@ -234,20 +237,23 @@ def test_who_serves_over_tcp_cannot_be_told(images: Images, owner: Owner) -> Non
     owner.until(lambda: owner.ends)
 
 
-def test_a_fence_waits_until_the_server_has_nothing_of_ours_left(images: Images, owner: Owner) -> None:
-    """A write that was sent lands before the end is told: nothing of the old connection may come after it."""
+def test_after_a_fence_nothing_of_the_old_connection_lands_any_more(images: Images, owner: Owner) -> None:
+    """With a server that finishes before it hangs up, as nbdkit does.
+
+    qemu-nbd 7.2 hangs up at once and goes on writing: in 17 of 40 tries one write of 64 KiB landed after the end.
+    """
     path = images.hole("disk", MIB)
-    server = images.qemu_nbd(path)
+    server = images.nbdkit("file", "file", str(path))
     connection = ready(owner, export_of(server))
-    server.pause()
-    writes = [Command(Operation.WRITE, offset, 65536, memoryview(b"w" * 65536)) for offset in range(0, MIB, 65536)]
-    send(connection, writes[0])
+    commands = [Command(Operation.WRITE, at, 65536, memoryview(b"w" * 65536)) for at in range(0, MIB, 65536)]
+    send(connection, *commands)
     connection.break_off("lost")
     assert (connection.state, owner.ends) == (State.FENCING, [])
-    server.resume()
     owner.until(lambda: owner.ends)
-    assert owner.ends == [("lost", [writes[0]], True)]
-    assert path.read_bytes()[:65536] == b"w" * 65536
+    landed = path.read_bytes()
+    assert owner.ends[0][1:] == ([command for command in commands if (command, 0) not in owner.answers], False)
+    server.stop()
+    assert path.read_bytes() == landed
 
 
 def test_a_fence_that_the_server_does_not_answer_ends_in_doubt(images: Images, owner: Owner) -> None:
@@ -294,7 +300,12 @@ def test_where_nobody_listens_the_end_comes_at_once(owner: Owner, export: Export
 
 @pytest.mark.parametrize(
     "greeting",
-    [b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10, bytes(4096), b"NBDMAGIC" + b"x" * 200, b"NBDMAGICIHAVEOPT" + b"\0\3" + b"\xff" * 99],
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10,
+        bytes(4096),
+        b"NBDMAGIC" + b"x" * 200,
+        b"NBDMAGICIHAVEOPT" + b"\0\3" + b"\xff" * 99,
+    ],
     ids=["http", "zeros", "wrong version", "wrong option replies"],
 )
 def test_a_server_that_speaks_something_else_ends_the_connection(
@@ -348,6 +359,6 @@ def test_a_second_connection_to_a_server_for_one_client_is_given_up_and_the_firs
     command = read(4096, 4096)
     send(first, command)
     owner.until(lambda: owner.answers)
-    assert command.buffer == pattern(1, 4096, 4096)
+    assert data(command) == pattern(1, 4096, 4096)
     first.leave()
     owner.until(lambda: len(owner.ends) == 2)

@@ -112,9 +112,7 @@ def test_an_export_that_is_not_served_is_refused_and_says_so(images: Images, ope
         open_handle(server, "that")
 
 
-def test_a_server_without_structured_replies_has_no_extents_and_works(
-    images: Images, open_handle: OpenHandle
-) -> None:
+def test_a_server_without_structured_replies_has_no_extents_and_works(images: Images, open_handle: OpenHandle) -> None:
     driven = open_handle(images.nbdkit("plain", "--no-sr", "memory", "1M"))
     assert not driven.handle.has_extents()
     driven.handle.pread(memoryview(bytearray(512)), 0, "read")
@@ -151,7 +149,9 @@ def test_many_commands_at_once_all_end_once_with_the_right_bytes(
 def test_a_command_that_the_server_refuses_ends_with_its_errno_and_the_next_one_works(
     images: Images, open_handle: OpenHandle
 ) -> None:
-    driven = open_handle(images.nbdkit("bad", "memory", "1M", "error-pread=ENOSPC", "error-pread-rate=100%", filters=["error"]))
+    driven = open_handle(
+        images.nbdkit("bad", "memory", "1M", "error-pread=ENOSPC", "error-pread-rate=100%", filters=["error"])
+    )
     driven.handle.pread(memoryview(bytearray(512)), 0, "read")
     driven.collect(1)
     driven.handle.pwrite(memoryview(b"x" * 512), 0, "write")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -86,9 +87,7 @@ def image(size: int) -> bytes:
 
 
 @given(case=cases(), chance=st.randoms(use_true_random=False))
-def test_a_read_fills_the_buffer_with_the_images_bytes(
-    case: tuple[Limits, int, int], chance: random.Random
-) -> None:
+def test_a_read_fills_the_buffer_with_the_images_bytes(case: tuple[Limits, int, int], chance: random.Random) -> None:
     limits, offset, length = case
     device, buffer = Device(limits, image(limits.size)), bytearray(length)
     assert run(plan.read(limits, offset, memoryview(buffer)), device, chance) == Done(length)
@@ -222,7 +221,7 @@ def test_extents_say_what_the_server_says_of_every_byte_as_far_as_the_slot_has_r
         flags["base:allocation"][at] & (HOLE | ZERO) | (DIRTY if dirty and flags["monday"][at] else 0)
         for at in range(offset, offset + done.covered)
     ]
-    assert all(one[1] != other[1] for one, other in zip(found, found[1:], strict=False)), "neighbours not merged"
+    assert all(one[1] != other[1] for one, other in pairwise(found)), "neighbours not merged"
 
 
 def spread(runs: list[Extent], size: int) -> list[int]:

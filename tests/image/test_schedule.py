@@ -29,7 +29,7 @@ def schedule_of(facts: ImageFacts | None = LIMITS.facts) -> Schedule[str]:
 
 def facts_with(**changes: object) -> ImageFacts:
     fields = {name: getattr(LIMITS.facts, name) for name in LIMITS.facts.__struct_fields__}
-    return ImageFacts(**(fields | changes))  # type: ignore[arg-type]
+    return ImageFacts(**(fields | changes))
 
 
 def buffer(content: bytes = b"") -> memoryview:

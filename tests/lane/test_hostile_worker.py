@@ -1,4 +1,4 @@
-"""A worker that parses what guests' servers send may be anybody's: what it says that cannot be ends the lane cleanly."""
+"""A worker parses what guests' servers send, so it may be anybody's: what cannot be ends the lane cleanly."""
 
 from __future__ import annotations
 

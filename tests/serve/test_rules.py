@@ -226,23 +226,23 @@ def test_lanes_of_an_export_do_not_ask_for_its_bitmap() -> None:
 
 def test_a_fence_leaves_no_doubts() -> None:
     """Where every connection was seen to end, what was begun is done or will never be."""
-    assert Doubts().after_death(True, [(0, 512)], 1.0, 10.0) == Doubts([], 0.0)
+    assert Doubts().after_death(True, [(0, 512, 1)], 1.0, 10.0) == Doubts([], 0.0)
 
 
 def test_a_failed_fence_leaves_doubts_for_the_settling_time() -> None:
     """What the ledger holds as begun is in doubt from now on."""
-    assert Doubts().after_death(False, [(0, 512)], 1.0, 10.0) == Doubts([(0, 512)], 11.0)
+    assert Doubts().after_death(False, [(0, 512, 1)], 1.0, 10.0) == Doubts([(0, 512, 1)], 11.0)
 
 
 def test_another_worker_s_fence_does_not_end_older_doubts() -> None:
     """The connection that was not seen to end may still write, whoever died since; until its time is over."""
-    doubts = Doubts([(0, 512)], 11.0)
+    doubts = Doubts([(0, 512, 1)], 11.0)
     assert doubts.after_death(True, [], 10.0, 10.0) == doubts
     assert doubts.after_death(True, [], 11.0, 10.0) == Doubts([], 0.0)
-    assert doubts.after_death(False, [(512, 512)], 10.0, 10.0) == Doubts([(0, 512), (512, 512)], 20.0)
+    assert doubts.after_death(False, [(512, 512, 2)], 10.0, 10.0) == Doubts([(0, 512, 1), (512, 512, 2)], 20.0)
 
 
 def test_too_many_doubts_become_one() -> None:
     """A list that would not fit its packet is one range around all of them."""
-    begun = [(at * 1024, 512) for at in range(1, RANGES_MOST + 2)]
-    assert Doubts().after_death(False, begun, 0.0, 1.0).ranges == [(1024, RANGES_MOST * 1024 + 512)]
+    begun = [(at * 1024, 512, at) for at in range(1, RANGES_MOST + 2)]
+    assert Doubts().after_death(False, begun, 0.0, 1.0).ranges == [(1024, RANGES_MOST * 1024 + 512, 0)]

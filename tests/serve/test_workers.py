@@ -211,7 +211,7 @@ def test_a_fence_that_fails_leaves_doubts(stage: Stage, server: Server) -> None:
         stage.event("begun")
         os.kill(worker, signal.SIGKILL)
         serve = stage.event("Serve")
-    assert serve["doubts"] == [[4096, 8192]]
+    assert serve["doubts"] == [[4096, 8192, 1]]
     assert serve["doubts_until_s"] > 0
 
 

@@ -39,11 +39,14 @@ def draw(seed: int) -> tuple[World, random.Random]:
         connections=rng.choice([1, 1, 2]),
         laziness=rng.choice([1, 8, 16]),
     )
-    clients = rng.choice([2, 3, 4])
+    clients = rng.choice([2, 3, 4, 6])
     transfers = rng.choice([1, 3])
     world = World(house, [requests(rng, client, house.size) for client in range(clients)], transfers)
     for _ in range(rng.choice([0, 1, 1, 2, 2, 3, 4, 6])):
-        world.losses.setdefault(rng.randrange(POINTS), []).extend(rng.choice(TOGETHER))
+        point = rng.randrange(POINTS)
+        world.losses.setdefault(point, []).extend(rng.choice(TOGETHER))
+        if rng.random() < 0.3:  # and the successor, while it takes over
+            world.losses.setdefault(point + rng.randrange(1, 60), []).append(Loss.WORKER)
     return world, random.Random(f"steps {seed}")
 
 
@@ -60,7 +63,7 @@ def request(rng: random.Random, client: int, number: int, size: int) -> Request:
     kind = rng.choice(["put", "put", "put", "zero", "flush", "flush", "read"])
     offset = rng.randrange(size - 1)
     length = rng.randint(1, min(4, size - offset))
-    name = f"{'ABCD'[client]}{number}"
+    name = f"{'ABCDEF'[client]}{number}"
     if kind == "put":
         return kind, name, offset, length, 16 * (client + 1) + number
     return (kind, name, offset, length) if kind == "zero" else (kind, offset, length) if kind == "read" else (kind,)

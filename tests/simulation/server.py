@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from tests.simulation.truth import Truth, Write
 from workers.image.plan import Command, Operation
 
@@ -94,6 +92,3 @@ class Server:
         self._truth.crash(keeps_cache)
         for link in self.links:
             link.cut_off(received=0)
-
-
-Hook = Callable[[], None]

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.simulation.house import House, Loss
 from tests.simulation.programs import TOGETHER, draw, requests
-from tests.simulation.world import World
+from tests.simulation.truth import Violation
+from tests.simulation.world import Life, World
 
 LOCAL = House(laziness=8)
 REMOTE = House(local=False, block=4, most=2)
@@ -55,6 +56,22 @@ def test_nothing_is_lost_in_any_of_thousands_of_drawn_schedules(block: int) -> N
     """Other houses, more clients, more requests, up to six losses; the seed is all that a failure needs."""
     for seed in range(block * 500, block * 500 + 500):
         world, order = draw(seed)
+        world.run(order.randrange)
+
+
+def test_a_remote_server_that_is_lost_while_nobody_is_connected_cannot_be_told() -> None:
+    """What NBD over TCP cannot promise: between a dead worker's fence and its successor's connection nobody looks."""
+    world = World(House(local=False), [[("put", "A", 0, 4, 11), ("flush",)]])
+    order = random.Random(0)
+    while not any(write.acknowledged for write in world.truth.writes):
+        world.step(order.randrange)
+    world.lose(Loss.WORKER)
+    while world.life is not Life.FENCED:
+        world.step(order.randrange)
+    assert world.server is not None
+    world.server.die(keeps_cache=False)
+    world.server = None
+    with pytest.raises(Violation, match="A is lost, its transfer 1 flushed and was not told"):
         world.run(order.randrange)
 
 

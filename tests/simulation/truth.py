@@ -45,12 +45,16 @@ class Write:
 
 @dataclass(eq=False)
 class Applied:
-    """One application of a write to one byte; `write` is None for the byte's first value."""
+    """One application of a write to one byte; `write` is None for the byte's first value.
+
+    It is not the write's own if a neighbour's block brought it back, read before a crash that took it.
+    """
 
     write: Write | None
     value: int
     time: int
     answered: bool
+    own: bool
 
 
 class Truth:
@@ -59,7 +63,7 @@ class Truth:
     def __init__(self, size: int) -> None:
         self.now = 0
         self.writes: list[Write] = []
-        self._history = [[Applied(None, 0, 0, True)] for _ in range(size)]
+        self._history = [[Applied(None, 0, 0, True, True)] for _ in range(size)]
         self._durable = [0] * size
         # Every value that each byte had, with the step from which on: what a read may return.
         self._timeline = [[(0, 0)] for _ in range(size)]
@@ -82,7 +86,7 @@ class Truth:
             if own and write is not None and value != write.value:
                 raise Violation(f"byte {at}: {write.name} wrote {value}, which is another's: its slot was taken away")
             if own or value != self._history[at][-1].value:
-                done.append(self._apply(write if own else self._who(at, value), at, value))
+                done.append(self._apply(write if own else self._who(at, value), at, value, own))
         return done
 
     def _who(self, at: int, value: int) -> Write | None:
@@ -90,12 +94,13 @@ class Truth:
         writes = (one for one in self.writes if one.value == value and at in one.applied)
         return max(writes, key=lambda one: one.began, default=None)
 
-    def _apply(self, write: Write | None, at: int, value: int) -> Applied:
+    def _apply(self, write: Write | None, at: int, value: int, own: bool) -> Applied:
         self._forbid_stale(write, at)
-        applied = Applied(write, value, self.now, False)
+        applied = Applied(write, value, self.now, False, own)
         self._history[at].append(applied)
         self._timeline[at].append((self.now, value))
-        self._taken[at].clear()
+        if own:
+            self._taken[at].clear()
         if write is not None:
             write.applied.add(at)
         return applied
@@ -168,11 +173,13 @@ class Truth:
                 self._expect_safe(write, at, transfer)
 
     def _expect_safe(self, write: Write, at: int, transfer: int) -> None:
-        where = [index for index, applied in enumerate(self._history[at]) if applied.write is write]
+        if write in self._taken[at]:
+            if write.transfer == transfer and at not in write.told:
+                raise Violation(f"byte {at}: {write.name} is lost, its transfer {transfer} flushed and was not told")
+            return
+        where = [index for index, applied in enumerate(self._history[at]) if applied.write is write and applied.own]
         if where and min(where) > self._durable[at]:
             raise Violation(f"byte {at}: {write.name} was acknowledged, flushed, and is not durable")
-        if write in self._taken[at] and write.transfer == transfer and at not in write.told:
-            raise Violation(f"byte {at}: {write.name} is lost, its transfer {transfer} flushed and was not told")
 
     def flush_failed(self, transfer: int, began: int, known: int, lost: Iterable[Range]) -> None:
         """A flush that began at step `began` was answered with the ranges that were lost at step `known`."""

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from tests.simulation.front import FrontEnd, Rung
 from tests.simulation.server import Link
-from tests.simulation.truth import Violation
+from tests.simulation.truth import Violation, Write
 from workers.image.ledger import Ledger
 from workers.image.plan import Command, Limits
 from workers.image.schedule import WRITING, Schedule, Task
+from workers.image.succession import WRITING as CHANGES
 from workers.image.succession import Succession
 from workers.lane.protocol import Completion, Job, Kind, Status
 
@@ -66,7 +67,7 @@ class Worker:
     def _read_jobs(self, lane: Lane) -> None:
         for _, kind, flags, context, number, offset, length, slot, transfer in lane.jobs.pop_all():
             job = Job(number, Kind(kind), offset, length, slot, transfer, flags, context)
-            self.schedule.submit(lane, job, lane.front.views[slot] if slot >= 0 else None)
+            self.schedule.submit(lane, job, lane.front.views[slot] if slot >= 0 else None, lane.front.number + 1)
 
     def publish(self, now: int) -> None:
         """Publish one completion, or drop it if its front end is dead."""
@@ -106,8 +107,7 @@ class Worker:
         if isinstance(task, Task):
             self._forbid_overlap(task)
             write = task.lane.front.writes.get(task.job.number)
-        if write is not None:
-            _forbid_over_doubt(link, command, write)
+        _forbid_over_doubt(link, command, write)
         link.send(command, write)
 
     def _forbid_overlap(self, task: Task[Lane]) -> None:
@@ -155,16 +155,12 @@ class Worker:
         return [late.link for late in due]
 
 
-def _forbid_over_doubt(link: Link, command: Command, write: Write) -> None:
-    """Nothing is written where an old command may still land: who landed last would be chance."""
+def _forbid_over_doubt(link: Link, command: Command, write: Write | None) -> None:
+    """Nothing is written where an old command of another write may still land: who landed last would be chance."""
+    if command.operation not in CHANGES:
+        return
     for old in link.server.links:
-        for sent in old.unapplied if old.cut else ():
-            other = sent.command
-            if (
-                sent.write
-                and command.offset < other.offset + other.length
-                and other.offset < command.offset + command.length
-            ):
-                raise Violation(
-                    f"{write.name} is sent while {sent.write.name} may still land from connection {old.number}"
-                )
+        for other in (sent.command for sent in old.unapplied if old.cut and (write is None or sent.write is not write)):
+            overlaps = command.offset < other.offset + other.length and other.offset < command.offset + command.length
+            if overlaps and other.operation in CHANGES:
+                raise Violation(f"a write is sent over {other.offset}+{other.length} on {old.number}, still in doubt")

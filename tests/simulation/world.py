@@ -172,7 +172,7 @@ class World:
     def _lose_connection(self) -> None:
         for link in self._links[-1:]:
             if not link.cut:
-                link.cut_off(received=len(link.unapplied) // 2)
+                link.cut_off(received=(len(link.unapplied) + 1) // 2)
                 self._excuse_unknown()
 
     def _excuse_unknown(self) -> None:
@@ -287,7 +287,7 @@ class World:
             self._slow_fences -= 1
             self._server_lost = not self.house.local
             self._excuse_unknown()
-        begun = ledger.in_doubt(memoryview(self._memory))
+        begun = ledger.begun(memoryview(self._memory))
         self._doubts = self._doubts.after_death(fenced, begun, now, SETTLE)
         for link in self._links:
             link.deadline = now + SETTLE

@@ -232,6 +232,11 @@ class Ledger:
         self._words[word] = value
 
 
+def begun(buffer: memoryview) -> list[tuple[int, int, int]]:
+    """(offset, length, tag) of what a dead worker had begun and not ended, one by one. Raises LedgerBroken."""
+    return [(offset, length, tag) for tag, (offset, length) in _read(buffer).open.items()]
+
+
 def in_doubt(buffer: memoryview) -> list[Range]:
     """Ranges that a dead worker's commands may still change, sorted and merged. Raises LedgerBroken."""
     return _read(buffer).doubts()

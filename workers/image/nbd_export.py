@@ -14,6 +14,7 @@ from collections.abc import Generator
 
 from config.export import Export
 from config.settings import WorkerSettings
+from workers import server_process
 from workers.image.connection import STATES, Event, Owner, State
 from workers.image.loop import READ, WRITE, Loop, Timer
 from workers.image.plan import ZEROS, Command, Limits, Operation
@@ -21,6 +22,8 @@ from workers.lane.protocol import ImageFacts
 from workers.nbd_handle import READS, WRITES, NbdError, NbdHandle
 
 SEND_BUFFER_BYTES = 2 * 1024 * 1024
+GONE_TRIES = 12
+GONE_STEP_S = 0.02
 
 
 class NbdConnection:
@@ -31,7 +34,7 @@ class NbdConnection:
     ) -> None:
         self.number = number
         self.state = State.CLOSED
-        self.server = (0, 0)
+        self.server = server_process.UNKNOWN
         self.was_ready = False
         self._export = export
         self._settings = settings
@@ -97,7 +100,7 @@ class NbdConnection:
             # The kernel cuts it to net.core.wmem_max and doubles that: half the wake-ups of a PUT, an eighth of its
             # time. TCP sizes its buffers by itself.
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        self.server = _identity(self._socket)
+        self.server = server_process.of_peer(self._socket)
         try:
             self._begin_handshake()
         except NbdError as failed:
@@ -279,7 +282,7 @@ class NbdConnection:
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
-            self._fenced(True)  # it was not connected, or is not any more
+            self._fenced(self._nothing_lands())  # it was not connected, or is not any more
             return
         self._deadline = self._loop.later(self._settings.fence_s, lambda: self._fenced(False))
         self._loop.watch(self._socket.fileno(), READ, self._on_fence)
@@ -293,8 +296,23 @@ class NbdConnection:
         except BlockingIOError:
             return
         except OSError:
-            pass  # reset: the server is done with us all the more
-        self._fenced(True)
+            pass  # reset: the server takes no more from us
+        self._loop.unwatch(self._socket.fileno())
+        self._await_gone(GONE_TRIES)
+
+    def _await_gone(self, tries: int) -> None:
+        """A server that dies closes its sockets some milliseconds before its process is gone."""
+        if self.state is not State.FENCING:
+            return
+        if self._nothing_lands() or not tries:
+            self._fenced(self._nothing_lands())
+        else:
+            self._loop.later(GONE_STEP_S, lambda: self._await_gone(tries - 1))
+
+    def _nothing_lands(self) -> bool:
+        """Whether no write of ours can land any more. qemu-nbd hangs up and goes on writing (mover/serve/fence.py)."""
+        writes = any(command.operation in (Operation.WRITE, Operation.ZERO) for command in self._in_flight)
+        return not writes or server_process.is_gone(self.server)
 
     def _fenced(self, fenced: bool) -> None:
         assert self._socket is not None
@@ -330,21 +348,3 @@ def _family(export: Export) -> socket.AddressFamily:
 
 def _address(export: Export) -> str | tuple[str, int]:
     return export.socket if export.transport == "unix" else (export.host, export.port)
-
-
-def _identity(sock: socket.socket) -> tuple[int, int]:
-    """(pid, start time in ticks) of the process at the other end of a Unix socket; (0, 0) where it cannot be told.
-
-    The kernel names the process that began to listen. If that was pid 1, sockets are activated and it says
-    nothing about the server.
-    """
-    if sock.family != socket.AF_UNIX:
-        return 0, 0
-    pid = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
-    if pid <= 1:
-        return 0, 0
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            return pid, int(stat.read().rpartition(b")")[2].split()[19])
-    except OSError:
-        return 0, 0

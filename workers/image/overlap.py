@@ -22,13 +22,14 @@ class TokenMisused(Exception):
 
 
 class _Hold(Generic[Token]):
-    """A range that later jobs may have to wait for."""
+    """A range that later jobs may have to wait for; a doubt may have an owner, who does not."""
 
-    __slots__ = ("blocks", "end", "start")
+    __slots__ = ("blocks", "end", "owner", "start")
 
-    def __init__(self, start: int, end: int) -> None:
+    def __init__(self, start: int, end: int, owner: Token | None = None) -> None:
         self.start = start
         self.end = end
+        self.owner = owner
         self.blocks: list[_Job[Token]] = []
 
 
@@ -41,6 +42,10 @@ class _Job(_Hold[Token]):
         # How many earlier holds it waits for; it has started when there are none.
         self.blocked_by = 0
         self.gone = False
+
+    def owns(self, doubt: _Hold[Token]) -> bool:
+        """Whether the doubt is about this job's own command of an earlier life."""
+        return doubt.owner == self.token and self.start <= doubt.start and doubt.end <= self.end
 
     def wait_for(self, holds: Iterable[_Hold[Token]]) -> None:
         for hold in holds:
@@ -62,9 +67,10 @@ class RangeLocks(Generic[Token]):
         self._writes: dict[Token, _Job[Token]] = {}
         self._doubts: list[_Hold[Token]] = []
 
-    def enter(self, token: Token, offset: int, length: int, writes: bool) -> bool:
+    def enter(self, token: Token, offset: int, length: int, writes: bool, again: bool = False) -> bool:
         """True if the job may start now; otherwise a later `leave` or `clear_doubts` returns its token.
 
+        With `again` it passes doubts inside its range that it owns itself: what may still land there are its own bytes.
         O(1) for a read while nobody writes. Raises TokenMisused.
         """
         if token in self._reads or token in self._writes:
@@ -74,7 +80,7 @@ class RangeLocks(Generic[Token]):
             job.wait_for(self._writes.values())
         if writes:
             job.wait_for(self._reads.values())
-            job.wait_for(self._doubts)
+            job.wait_for(doubt for doubt in self._doubts if not (again and job.owns(doubt)))
         (self._writes if writes else self._reads)[token] = job
         return not job.blocked_by
 
@@ -89,9 +95,12 @@ class RangeLocks(Generic[Token]):
         job.gone = True
         return _unblock(job)
 
-    def doubt(self, offset: int, length: int) -> None:
-        """An old command may still write this range: no writer starts in it until `clear_doubts`; readers do."""
-        hold: _Hold[Token] = _Hold(*self._blocks(offset, length))
+    def doubt(self, offset: int, length: int, owner: Token | None = None) -> None:
+        """An old command may still write this range: no writer starts in it until `clear_doubts`; readers do.
+
+        `owner` is the token of the job whose command it was, if that is known.
+        """
+        hold: _Hold[Token] = _Hold(*self._blocks(offset, length), owner)
         for writer in self._writes.values():
             if writer.blocked_by:
                 writer.wait_for([hold])

@@ -21,7 +21,7 @@ from workers.image.extents import ExtentBuilder
 from workers.image.ledger import Ledger, LedgerFull
 from workers.image.overlap import RangeLocks
 from workers.image.plan import Command, CommandFailed, Limits, Operation, Plan, SessionCommand
-from workers.image.range_set import Range, RangeSet
+from workers.image.range_set import RangeSet
 from workers.lane.extents_format import ExtentsBroken
 from workers.lane.lost_format import most_ranges, pack
 from workers.lane.protocol import Completion, Flag, Job, Kind, Status
@@ -29,7 +29,11 @@ from workers.lane.protocol import Completion, Flag, Job, Kind, Status
 LaneT = TypeVar("LaneT")
 
 WRITING = frozenset({Kind.WRITE, Kind.ZERO})
-MAY_HOLE = Flag.MAY_HOLE.value
+MAY_HOLE, AGAIN = Flag.MAY_HOLE.value, Flag.AGAIN.value
+
+Doubt = tuple[int, int, int]
+"""Offset and length of a range that a predecessor's command may still write, and the tag of its job, 0 if unknown."""
+
 LOCKING = frozenset({Kind.READ, Kind.WRITE, Kind.ZERO})
 # What a whole file can have, and what is asked of whole files only.
 IN_SESSIONS = {
@@ -102,7 +106,7 @@ class Schedule(Generic[LaneT]):
         self._limits: Limits | None = None
         self._locks: RangeLocks[int] = RangeLocks(1)
         # Known before the size of a block is, which only the first connection tells.
-        self._doubts: list[Range] = []
+        self._doubts: list[Doubt] = []
         self._tasks: dict[int, Task[LaneT]] = {}
         self._unplanned: list[Task[LaneT]] = []
         self._flushes: list[Task[LaneT]] = []
@@ -120,17 +124,20 @@ class Schedule(Generic[LaneT]):
         """The export answers; jobs that came before that can be planned."""
         if self._limits is None:
             self._locks = RangeLocks(limits.facts.block_bytes)
-            for offset, length in self._doubts:
-                self._locks.doubt(offset, length)
+            for offset, length, owner in self._doubts:
+                self._locks.doubt(offset, length, owner)
         self._limits = limits
         unplanned, self._unplanned = self._unplanned, []
         for task in unplanned:
             self._enter(task)
 
-    def doubt(self, offset: int, length: int) -> None:
-        """Writes over this range wait until `settled`; an unfenced predecessor may still write there."""
-        self._doubts.append((offset, length))
-        self._locks.doubt(offset, length)
+    def doubt(self, offset: int, length: int, owner: int = 0) -> None:
+        """Writes over this range wait until `settled`: the predecessor's command may still land there.
+
+        `owner` is the tag of its job; the same job, submitted again, does not wait.
+        """
+        self._doubts.append((offset, length, owner))
+        self._locks.doubt(offset, length, owner)
 
     def settled(self) -> None:
         """The settling time is over."""
@@ -140,14 +147,21 @@ class Schedule(Generic[LaneT]):
 
     # -- jobs in ---------------------------------------------------------------------------------------------
 
-    def submit(self, lane: LaneT, job: Job, slot: memoryview | None) -> None:
-        """A job arrived, in the order of its lane."""
-        task = Task(next(self._tags), lane, job, slot)
+    def submit(self, lane: LaneT, job: Job, slot: memoryview | None, identity: int = 0) -> None:
+        """A job arrived, in the order of its lane; `identity` (below 2048) is the lane's over all its attachments."""
+        task = Task(self._tag(job, identity), lane, job, slot)
         self._tasks[task.tag] = task
         if self._limits is None:
             self._unplanned.append(task)
         else:
             self._enter(task)
+
+    def _tag(self, job: Job, identity: int) -> int:
+        """The job's name in the ledger: the same when it is submitted again, to a successor of this worker."""
+        tag = identity << 20 | job.number & 0xFFFFF
+        if not identity or tag in self._tasks:
+            tag = 1 << 31 | next(self._tags)
+        return tag
 
     def _enter(self, task: Task[LaneT]) -> None:
         job, limits = task.job, self._limits
@@ -163,7 +177,8 @@ class Schedule(Generic[LaneT]):
             self._start_checksums()
         elif job.kind in LOCKING and not limits.facts.whole_file:
             task.locked = True
-            if self._locks.enter(task.tag, job.offset, job.length, job.kind in WRITING):
+            again = bool(job.flags & AGAIN)
+            if self._locks.enter(task.tag, job.offset, job.length, job.kind in WRITING, again):
                 self._start(task)
         else:
             self._start(task)

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from typing import Generic
 
 from workers.image.plan import Command, Limits, Operation
-from workers.image.range_set import Range
-from workers.image.schedule import LaneT, Schedule
+from workers.image.schedule import Doubt, LaneT, Schedule
 
 # Who is at the other end of a connection: (pid, start time in ticks), or this where nobody can tell.
 UNKNOWN = (0, 0)
@@ -29,12 +28,12 @@ class Succession(Generic[LaneT]):
         self._schedule = schedule
         self._local = local
 
-    def take_over(self, server_lost: bool, doubts: Sequence[Range]) -> bool:
+    def take_over(self, server_lost: bool, doubts: Sequence[Doubt]) -> bool:
         """What the supervisor says of the predecessor; True if `settled` must follow when the doubts' time is over."""
         if server_lost:
             self._schedule.ledger.server_lost()
-        for offset, length in doubts:
-            self._schedule.doubt(offset, length)
+        for offset, length, owner in doubts:
+            self._schedule.doubt(offset, length, owner)
         if not doubts:
             self._schedule.ledger.clear_doubts()
         return bool(doubts)

@@ -210,7 +210,7 @@ class Worker:
     def _on_jobs(self, lane: WorkerLane) -> None:
         try:
             for job in lane.jobs():
-                self._schedule.submit(lane, job, lane.slot(job) if job.slot >= 0 else None)
+                self._schedule.submit(lane, job, lane.slot(job) if job.slot >= 0 else None, lane.identity)
         except LaneBroken as error:
             self._drop(lane, str(error))
 

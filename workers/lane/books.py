@@ -14,7 +14,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Generic, TypeVar
 
-from workers.lane.protocol import Completion, Job, Kind
+from workers.lane.protocol import Completion, Flag, Job, Kind
 from workers.lane.slots import Slots
 
 
@@ -114,8 +114,11 @@ class Books(Generic[EntryT]):
         """Another worker is there, and its predecessor dead and fenced: submit again what nobody has confirmed.
 
         Slots in quarantine come back here and not before: a job that is abandoned while there is no worker, but was
-        sent to the one before, goes into quarantine, too.
+        sent to the one before, goes into quarantine, too. What the predecessor had seen is marked AGAIN.
         """
+        for entry in self._entries.values():
+            if entry not in self._unsent:
+                entry.job.flags |= Flag.AGAIN
         self._entries = {number: entry for number, entry in self._entries.items() if not entry.abandoned}
         self._slots.worker_gone()
         self._unsent = self.entries()

@@ -39,3 +39,12 @@ def unpack(view: memoryview) -> Iterator[Extent]:
         if flags & ~ALL_FLAGS:
             raise ExtentsBroken("flags", flags)
         yield length, flags
+
+
+def unpack_all(view: memoryview, covered: int) -> list[Extent]:
+    """The same as a list that describes `covered` bytes, neither more nor less. Raises ExtentsBroken."""
+    found = list(unpack(view))
+    total = sum(length for length, _ in found)
+    if total != covered:
+        raise ExtentsBroken(f"bytes described, not {covered}", total)
+    return found

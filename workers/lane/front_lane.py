@@ -334,7 +334,7 @@ class _Attachment:
         self._to_worker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._to_front = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         resumes = lane.state is LaneState.DETACHED
-        offer = LaneOffer(VERSION, generation, len(lane.slots), lane.slot_bytes, CELLS, resumes)
+        offer = LaneOffer(VERSION, generation, len(lane.slots), lane.slot_bytes, CELLS, resumes, lane.number)
         try:
             self._channel.send(offer, [arena_fd, rings_fd, self._to_worker, self._to_front])
         except ChannelClosed:

@@ -44,6 +44,7 @@ class Flag(IntFlag):
 
     NONE = 0
     MAY_HOLE = 1  # zeroing may deallocate (a sparse ticket)
+    AGAIN = 2  # submitted to a dead predecessor before, whose command for the same bytes may still land
 
 
 class Status(IntEnum):
@@ -108,7 +109,8 @@ class ImageFacts(msgspec.Struct, frozen=True):
 class LaneOffer(msgspec.Struct, tag=True, frozen=True):
     """Front end to worker: descriptors of arena, rings, doorbell to the worker, doorbell to the front end.
 
-    `resumes` says that jobs of an earlier attachment wait: try long to reach the server before refusing.
+    `resumes` says that jobs of an earlier attachment wait: try long to reach the server before refusing. `lane` is the
+    front end's own number for the lane, the same over all its attachments.
     """
 
     version: int
@@ -117,6 +119,7 @@ class LaneOffer(msgspec.Struct, tag=True, frozen=True):
     slot_bytes: int
     cells: int
     resumes: bool
+    lane: int = 0
 
 
 class LaneOpened(msgspec.Struct, tag=True, frozen=True):

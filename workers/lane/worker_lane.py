@@ -21,6 +21,8 @@ from workers.lane.protocol import (
 from workers.lane.ring import WRITES, Consumer, Producer, RingBroken, Rings, rings_bytes
 
 MOST_CELLS = 65536
+# Of lanes, for the names of their jobs in the ledger (workers/image/schedule.py).
+IDENTITIES = 2048
 MOST_SLOTS = 1024
 MOST_SLOT_BYTES = 4 * 1024 * 1024
 # Room for packed extents, at least a page of them.
@@ -45,6 +47,8 @@ class WorkerLane:
         self.slots = 0
         self.resumes = False
         self.closed = False
+        # Of the front end's end, over all its attachments; 0 before the offer.
+        self.identity = 0
         self._generation = generation
         self._busy: set[int] = set()
         self._to_front = -1
@@ -79,6 +83,7 @@ class WorkerLane:
             for fd in set(fds) - set(kept):
                 os.close(fd)
         self.slots, self._slot_bytes, self.resumes = offer.slots, offer.slot_bytes, offer.resumes
+        self.identity = 1 + (self.front_end * IDENTITIES // 16 + offer.lane) % (IDENTITIES - 1)
         self._views = [arena[at : at + offer.slot_bytes] for at in range(0, len(arena), offer.slot_bytes)]
         self._jobs, self._completions = self._rings.worker()
 
