@@ -119,8 +119,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settle_s: Seconds = 5.0
     # A worker without lanes leaves after so long.
     idle_s: Seconds = 10.0
-    # Warm qemu's allocator with one large read on local sockets. It gains nothing with chunks of 1 MiB, which do the same;
-    # with smaller ones, later requests are 2 to 3 times faster.
+    # Warm qemu's allocator with one large read on local sockets. It gains nothing with chunks of 1 MiB, which do the
+    # same; with smaller ones, later requests are 2 to 3 times faster.
     warm_allocator: bool = False
 
 
