@@ -22,7 +22,7 @@ from mover.bench.exports import NbdServer
 from mover.bench.processes import Server, running
 
 ROOT = Path(package.__file__).parents[1]
-IMAGEIO_VARIABLE = "MOVER_BENCH_IMAGEIO"
+IMAGEIO_VARIABLE = "BENCH_IMAGEIO"
 # Longer than any bench: an expired ticket would end a run with 403.
 TICKET_S = 86400
 CONTROL_S = 10.0
@@ -108,7 +108,7 @@ def mover_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def find_imageio() -> Path | None:
-    """Return the `ovirt-imageio` program: $MOVER_BENCH_IMAGEIO, or the one `make bench` installed; None without."""
+    """Return the `ovirt-imageio` program: $BENCH_IMAGEIO, or the one `make bench` installed; None without."""
     program = Path(os.environ.get(IMAGEIO_VARIABLE) or ROOT / ".venv-imageio/bin/ovirt-imageio")
     return program if program.is_file() else None
 
