@@ -8,9 +8,9 @@ from tests.simulation.front import FrontEnd, Rung
 from tests.simulation.server import Link
 from tests.simulation.truth import Violation, Write
 from workers.image.ledger import Ledger
+from workers.image.plan import WRITING as CHANGES
 from workers.image.plan import Command, Limits
 from workers.image.schedule import WRITING, Schedule, Task
-from workers.image.succession import WRITING as CHANGES
 from workers.image.succession import Succession
 from workers.lane.protocol import Completion, Job, Kind, Status
 

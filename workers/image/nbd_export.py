@@ -17,7 +17,7 @@ from config.settings import WorkerSettings
 from workers import server_process
 from workers.image.connection import STATES, Event, Owner, State
 from workers.image.loop import READ, WRITE, Loop, Timer
-from workers.image.plan import ZEROS, Command, Limits, Operation
+from workers.image.plan import WRITING, ZEROS, Command, Limits, Operation
 from workers.lane.protocol import ImageFacts
 from workers.nbd_handle import READS, WRITES, NbdError, NbdHandle
 
@@ -311,7 +311,7 @@ class NbdConnection:
 
     def _nothing_lands(self) -> bool:
         """Whether no write of ours can land any more. qemu-nbd hangs up and goes on writing (mover/serve/fence.py)."""
-        writes = any(command.operation in (Operation.WRITE, Operation.ZERO) for command in self._in_flight)
+        writes = any(command.operation in WRITING for command in self._in_flight)
         return not writes or server_process.is_gone(self.server)
 
     def _fenced(self, fenced: bool) -> None:

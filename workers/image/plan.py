@@ -46,6 +46,10 @@ class Operation(IntEnum):
     ROLLBACK = 10
 
 
+# What changes the image: such a command may still land after its connection is lost.
+WRITING = frozenset({Operation.WRITE, Operation.ZERO})
+
+
 class Command:
     """One NBD command; the same object is sent again when its connection was lost. `found` is a STATUS's answer."""
 

@@ -12,13 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic
 
-from workers.image.plan import Command, Limits, Operation
+from workers.image.plan import WRITING, Command, Limits
 from workers.image.schedule import Doubt, LaneT, Schedule
-
-# Who is at the other end of a connection: (pid, start time in ticks), or this where nobody can tell.
-UNKNOWN = (0, 0)
-
-WRITING = frozenset({Operation.WRITE, Operation.ZERO})
+from workers.server_process import UNKNOWN
 
 
 class Succession(Generic[LaneT]):

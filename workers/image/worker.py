@@ -22,7 +22,7 @@ from workers.image.connection import Connection, State
 from workers.image.ledger import LEDGER_BYTES, Ledger
 from workers.image.loop import READ, Loop, Timer
 from workers.image.nbd_export import NbdConnection
-from workers.image.plan import Command, Limits, Operation
+from workers.image.plan import WRITING, Command, Limits, Operation
 from workers.image.schedule import Schedule
 from workers.image.succession import Succession
 from workers.image.threads import Threads
@@ -58,8 +58,6 @@ WARMING_AFTER_BYTES = 4 * 1024 * 1024
 
 # More processors than these would wait for one connection's reads.
 HASH_THREADS_MOST = 4
-
-WRITING = frozenset({Operation.WRITE, Operation.ZERO})
 
 
 class Worker:
