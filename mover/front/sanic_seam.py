@@ -77,9 +77,14 @@ def configure(app: Sanic[Any, Any], keep_alive_s: float) -> None:
     """Sanic's own limits: ours replace the one on responses, which would end every long body."""
     app.config.RESPONSE_TIMEOUT = 10**9
     app.config.REQUEST_TIMEOUT = 60
-    app.config.KEEP_ALIVE_TIMEOUT = keep_alive_s
     app.config.REQUEST_MAX_SIZE = DRAIN_BYTES
+    set_patience(app, keep_alive_s)
     app.config.ACCESS_LOG = False
+
+
+def set_patience(app: Sanic[Any, Any], keep_alive_s: float) -> None:
+    """How long connections that are accepted from now on may be without a request."""
+    app.config.KEEP_ALIVE_TIMEOUT = keep_alive_s
 
 
 def header(request: Request, name: str) -> str | None:
