@@ -1,4 +1,4 @@
-"""The client's side of a chunked request body: data goes from the socket straight into the rooms, as long as a chunk is.
+"""The client's side of a chunked request body: long chunks go from the socket straight into the rooms.
 
 What stands between the data, and chunks too short to be worth a system call, is read into a scratch and copied.
 """
@@ -16,6 +16,8 @@ from mover.front.chunks import Chunks, NotChunked, Part
 from mover.front.errors import RequestError
 
 SCRATCH_BYTES = 16 * 1024
+# More than Sanic's buffer ever holds.
+ALL = 1 << 30
 # Shorter pieces of data are copied with what stands around them.
 DIRECT_BYTES = 8 * 1024
 
@@ -25,6 +27,9 @@ class ChunkFiller(Protocol):
 
     def filled(self) -> memoryview | None:
         """The room given before is full; the next one, or None to wait for `give`."""
+
+    def hungers(self) -> None:
+        """There is data, and no room for it: `give` some."""
 
     def ended(self, count: int) -> None:
         """The body is over, with `count` bytes in the room given last; or it cannot be read: see `fault`."""
@@ -62,7 +67,7 @@ class ChunkedIntake(asyncio.BufferedProtocol):
         """Take the connection over; nothing is read until there is room for data."""
         self._pause()
         self._transport.set_protocol(self)
-        self._take_in(memoryview(sanic_seam.take_buffered(self._request, SCRATCH_BYTES * 64)))
+        self._take_in(memoryview(sanic_seam.take_buffered(self._request, ALL)))
         self._go_on()
 
     def end(self) -> None:

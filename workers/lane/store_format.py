@@ -113,6 +113,18 @@ class Remove(msgspec.Struct, tag=True, frozen=True):
     uri: str
 
 
+class Find(msgspec.Struct, tag=True, frozen=True):
+    """Is there anything at a location? The answer is Found."""
+
+    uri: str
+
+
+class Found(msgspec.Struct, tag=True, frozen=True):
+    """So many bytes; None if there is nothing."""
+
+    size: int | None
+
+
 class Done(msgspec.Struct, tag=True, frozen=True):
     """It is done."""
 
@@ -152,8 +164,8 @@ class Refused(msgspec.Struct, tag=True, frozen=True):
     offset: int = 0
 
 
-Question = Receive | Publish | Keep | Look | Forget | Remove | Sweep | Confirm
-Answer = Receiving | Published | Kept | Done | Swept | Refused
+Question = Receive | Publish | Keep | Look | Forget | Remove | Find | Sweep | Confirm
+Answer = Receiving | Published | Kept | Found | Done | Swept | Refused
 
 
 class NoQuestion(Exception):

@@ -73,6 +73,9 @@ class Backing(Protocol):
     def remove(self, uri: str) -> None:
         """Remove an image; it is no error if it is not there."""
 
+    def size(self, uri: str) -> int | None:
+        """How many bytes an image has; None if it is not there."""
+
     def confirm(self, image: str) -> None:
         """The image is registered: forget that it was ever an upload."""
 

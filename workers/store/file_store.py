@@ -1,8 +1,8 @@
 """Library images as files in directories: how they come, how they go, and what is removed after a crash.
 
-    .IMAGE.mover-part ──fsync, record──► link, never over another ──► IMAGE
-          │                                                             │ record: published, until it is registered
-          └── record: offset, for an upload that is to go on            └── confirm() or remove()
+.IMAGE.mover-part ──fsync, record──► link, never over another ──► IMAGE
+      │                                                             │ record: published, until it is registered
+      └── record: offset, for an upload that is to go on            └── confirm() or remove()
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Iterator
 
+from config.log import facts
 from config.settings import FileStore
 from config.stores import IMAGE_NAME, directories, path_of, uri_of
 from workers.image.file_export import read_all
@@ -177,7 +178,7 @@ class FileBacking:
             try:
                 found = os.statvfs(path)
             except OSError as error:
-                log.warning("a directory is left out path=%s reason=%s", path, error.strerror)
+                log.warning("a directory is left out", extra=facts(path=path, reason=error.strerror))
                 continue
             if not os.access(path, os.W_OK | os.X_OK):
                 denied = True
@@ -207,6 +208,17 @@ class FileBacking:
         if records.unlink(path):
             records.sync_directory(directory)
         _forget(directory, image)
+
+    def size(self, uri: str) -> int | None:
+        """The file's size. Raises OSError where its directory is gone."""
+        path = path_of(self._store, uri)
+        if path is None:
+            return None
+        os.stat(os.path.dirname(path))
+        try:
+            return os.lstat(path).st_size
+        except FileNotFoundError:
+            return None
 
     def confirm(self, image: str) -> None:
         """Remove the records of what was published."""

@@ -1,7 +1,7 @@
 """Which bytes of an upload have come, which are written, and which are durable. Rules, no I/O.
 
-    0 ........ kept ........ written ........ arrived
-               durable       all before       the next WRITE begins here
+0 ........ kept ........ written ........ arrived
+           durable       all before       the next WRITE begins here
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """One image on its way into a store, from Receive to its end.
 
-    WRITE ──┬──► a thread writes it ──────────────┬──► ended: the slot is free
-            └──► a thread for each digest hashes ─┘
+WRITE ──┬──► a thread writes it ──────────────┬──► ended: the slot is free
+        └──► a thread for each digest hashes ─┘
 
-    Publish: when all is hashed ──► a thread checks, inspects, makes durable, links ──► Published, or dropped
+Publish: when all is hashed ──► a thread checks, inspects, makes durable, links ──► Published, or dropped
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class Session:
         self._error = 0
         self._keeping = False
         self._unwanted = False
+        self._after: list[Callable[[], None]] = []
         self._publishing: tuple[SessionCommand, Publish] | None = None
         self._finish: tuple[Callable[[], object], Callable[[Outcome], None]] | None = None
 
@@ -211,8 +212,9 @@ class Session:
 
         self._over(self._keep_and_close, kept)
 
-    def end(self, keep: bool) -> None:
-        """Nobody goes on with it in this session: what is there is kept, or dropped."""
+    def end(self, keep: bool, then: Callable[[], None] = lambda: None) -> None:
+        """Nobody goes on with it in this session: what is there is kept, or dropped; `then` is called after that."""
+        self._after.append(then)
         if self.state is State.PUBLISHING:
             self._unwanted = True  # the thread comes back
         elif self.state is State.HASHING and self._publishing is not None:
@@ -244,6 +246,8 @@ class Session:
             self._digests.close()
             self._port.gone(self)
             then(outcome)
+            for waiting in self._after:
+                waiting()
 
         self._port.do(finish, ended)
 

@@ -25,7 +25,9 @@ from workers.lane.store_format import (
     Answer,
     Confirm,
     Done,
+    Find,
     Forget,
+    Found,
     Keep,
     Kept,
     Look,
@@ -122,8 +124,7 @@ class StoreExport(LocalExport):
         elif command.operation is Operation.WRITE:
             session.write(command)
         else:
-            session.end(command.keep)
-            self.ended(command, 0)
+            session.end(command.keep, lambda: self.ended(command, 0))
 
     def _session_of(self, command: SessionCommand, number: int) -> Session | None:
         session = self._session
@@ -189,13 +190,15 @@ class StoreExport(LocalExport):
             case Look():
                 self._reply(command, lambda: Kept(backing.kept(question.image)))
             case Forget():
-                self._reply(command, lambda: _done(backing.forget(question.image)))
+                self._reply_done(command, lambda: backing.forget(question.image))
             case Publish() | Keep():
                 self._finish(command, question)
             case Remove():
-                self._reply(command, lambda: _done(backing.remove(question.uri)))
+                self._reply_done(command, lambda: backing.remove(question.uri))
+            case Find():
+                self._reply(command, lambda: Found(backing.size(question.uri)))
             case Confirm():
-                self._reply(command, lambda: _done(backing.confirm(question.image)))
+                self._reply_done(command, lambda: backing.confirm(question.image))
             case Sweep():
                 self._reply(command, lambda: backing.sweep(question.keep_s))
 
@@ -205,6 +208,13 @@ class StoreExport(LocalExport):
             self.answer(command, refused(outcome) if failed else outcome)  # type: ignore[arg-type]
 
         self.do(call, answered)
+
+    def _reply_done(self, command: SessionCommand, call: Callable[[], None]) -> None:
+        def done() -> Answer:
+            call()
+            return Done()
+
+        self._reply(command, done)
 
     def _is_ending(self) -> bool:
         return self._session is not None and self._session.state is State.ENDING
@@ -219,7 +229,9 @@ class StoreExport(LocalExport):
         self._beginning = command
         backing = self._backing
         if asked.offset:
-            self.do(lambda: backing.resume(asked.image, asked.offset, asked.size), lambda part: self._begun(asked, part))
+            self.do(
+                lambda: backing.resume(asked.image, asked.offset, asked.size), lambda part: self._begun(asked, part)
+            )
         else:
             self.do(lambda: backing.begin(asked.image, asked.size), lambda part: self._begun(asked, part))
 
@@ -232,6 +244,7 @@ class StoreExport(LocalExport):
             return
         part: Part = outcome  # type: ignore[assignment]
         self._session = Session(next(self._numbers), command.lane, asked, part, self._loop, self)
+        command.value = self._session.number  # for who has left meanwhile, and will not read the answer
         self.answer(command, Receiving(self._session.number))
         if command.lane is None:  # it was closed meanwhile
             self._session.end(keep=True)
@@ -244,7 +257,3 @@ class StoreExport(LocalExport):
             session.publish(command, question)
         else:
             session.keep(command)
-
-
-def _done(_: None) -> Done:
-    return Done()

@@ -1,8 +1,8 @@
 """Writing without zeros: what is not written is a hole.
 
-    buffer   |  0  | data| data|  0  |  0  |0 data 0| ...      chunks of chunk_bytes
-    written        [-----------)             [--)              whole chunks of zeros are left out, and at the edges
-                                                               of data blocks of 4 KiB are
+buffer   |  0  | data| data|  0  |  0  |0 data 0| ...      chunks of chunk_bytes
+written        [-----------)             [--)              whole chunks of zeros are left out, and at the edges
+                                                           of data blocks of 4 KiB are
 """
 
 from __future__ import annotations
