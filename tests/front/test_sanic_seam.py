@@ -49,7 +49,7 @@ async def test_the_stream_is_sanics_http_with_its_protocol_and_transport(sanic_c
     assert isinstance(http, Http)
     assert isinstance(protocol, HttpProtocol)
     assert protocol.transport is transport
-    assert protocol in sanic_client.connections
+    assert protocol in list(sanic_client.connections)
 
 
 async def test_a_response_of_our_own_leaves_the_stream_idle_and_the_connection_alive(sanic_client: SanicClient) -> None:
@@ -325,7 +325,7 @@ async def test_idle_connections_are_closed_and_busy_ones_told(sanic_client: Sani
     idle, busy = await sanic_client.connect(), await sanic_client.connect()
     busy.send(GET)
     await begun.wait()
-    sanic_seam.close_if_idle(sanic_client.connections)
+    sanic_client.connections.close_idle()
     assert await idle.rest() == b""
     go_on.set()
     head, body = await busy.answer()
