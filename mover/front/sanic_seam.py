@@ -179,8 +179,8 @@ def header(request: Request, name: str) -> str | None:
 
 
 def head_was_read(request: Request) -> bool:
-    """False for what Sanic passes off as the request when it could not read a head."""
-    return _http(request).request_bytes is not None
+    """False for what Sanic passes off as the request when it could not read a head, or refused what that says."""
+    return bool(request.head)
 
 
 def head(request: Request, status: int, headers: Headers) -> bytes:
@@ -320,6 +320,7 @@ async def settle_body(request: Request) -> None:
     """Before an answer that does not take the body: drop a small one; a large or late one costs the connection."""
     left = body_left(request)
     if left == 0:
+        _http(request).request_body = None  # it takes Content-Length: 0 for a body that nobody reads, and logs an error
         return
     if left is None or left > DRAIN_BYTES or expects_continue(request):
         close_after(request)

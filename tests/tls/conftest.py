@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -71,7 +71,7 @@ def start_secure(authority: Authority, start_mover: StartMover) -> StartSecure:
 
 
 @contextlib.contextmanager
-def leaving_nothing(mover: Mover) -> contextlib.AbstractContextManager[None]:  # type: ignore[misc]
+def leaving_nothing(mover: Mover) -> Iterator[None]:
     """What happens in the block leaves no slot, descriptor or process behind."""
     before = mover.settled_census()
     yield
