@@ -357,6 +357,7 @@ async def test_a_request_whose_head_is_refused_is_told_apart_and_its_client_may_
     client.send(b"PUT /x HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n\r\n")
     assert b" 4" in (await client.answer())[0]
     (connection,) = sanic_client.connections
+    assert connection.transport is not None
     assert (found, connection.transport.is_closing()) == ([False], False)
     client.send(b"0123456789")
     assert await client.rest() == b""
