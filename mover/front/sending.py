@@ -9,7 +9,7 @@ from sanic import Request
 from mover.front import sanic_seam
 from mover.front.download import Download
 from mover.front.errors import BodyBroken, ClientGone, job_failed
-from mover.front.outlet import Outlet
+from mover.front.outlet import outlet
 from mover.front.ranges import Span
 from mover.front.sanic_seam import Headers, Sent
 from workers.lane.front_lane import FrontLane
@@ -55,10 +55,11 @@ async def _send_large(
     request: Request, lane: FrontLane, body: Body, status: int, headers: Headers, progress_s: float
 ) -> Sent:
     await sanic_seam.settle_body(request)
-    outlet = Outlet(request, progress_s)
-    download = Download(lane, outlet, body.span, sanic_seam.head(request, status, headers), body.session)
+    way_out = outlet(request, progress_s)
+    download = Download(lane, way_out, body.span, sanic_seam.head(request, status, headers), body.session)
     try:
         await download.run()
+        await way_out.finish()
     except ClientGone:
         raise
     except Exception as error:  # a bug of ours, too: no answer of another kind may follow bytes of the image
@@ -66,5 +67,5 @@ async def _send_large(
             raise BodyBroken(repr(error), body.transfer, download.sent) from error
         raise
     finally:
-        outlet.close()
+        way_out.close()
     return await sanic_seam.finished(request, status)
