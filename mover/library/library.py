@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from config.log import facts
 from config.settings import LibrarySettings
@@ -51,6 +51,9 @@ class Library:
         self._threads = ThreadPoolExecutor(THREADS, "library")
         self._opening: asyncio.Future[Registry] | None = None
         self._host = ""
+        # What is done in the background as soon as the registry is open.
+        self.housekeeping: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self._housekeeper: asyncio.Task[None] | None = None
 
     # -- the registry, in threads ------------------------------------------------------------------------------
 
@@ -65,11 +68,23 @@ class Library:
         if opening is None:
             opening = self._opening = asyncio.get_running_loop().run_in_executor(self._threads, self._open)
         try:
-            return await asyncio.shield(opening)
+            registry = await asyncio.shield(opening)
         except Exception:
             if self._opening is opening:
                 self._opening = None  # the next request tries again
             raise
+        if self._housekeeper is None and self.housekeeping is not None:
+            self._housekeeper = asyncio.get_running_loop().create_task(self.housekeeping())
+        return registry
+
+    async def close(self) -> None:
+        """End what is done in the background, and close the registry."""
+        if self._housekeeper is not None:
+            self._housekeeper.cancel()
+            await asyncio.wait({self._housekeeper})
+        if self._opening is not None and self._opening.done() and self._opening.exception() is None:
+            self._opening.result().close()
+        self._threads.shutdown(wait=False)
 
     def _open(self) -> Registry:
         if not schema.is_current(self.settings.database) and schema.is_sqlite(self.settings.database):
