@@ -34,7 +34,7 @@ METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "OPTIONS")
 def create_app(door: Door) -> App:
     """The application of one front end."""
     app: App = Sanic("mover", request_class=sanic_seam.StrictRequest, configure_logging=False)
-    sanic_seam.configure(app, door.settings.keep_alive_s)
+    sanic_seam.configure(app)
     retune(app, door.settings)
     _add_images(app, door)
     _add_service(app, door.link)
@@ -44,7 +44,7 @@ def create_app(door: Door) -> App:
 
 def retune(app: App, settings: FrontSettings) -> None:
     """Tell Sanic of the settings in force: for the seam, which has no other way to them, and for new connections."""
-    sanic_seam.set_patience(app, settings.keep_alive_s)
+    sanic_seam.set_patience(app, settings.head_s, settings.keep_alive_s)
     app.config.PROGRESS_S = settings.progress_s
 
 
