@@ -49,8 +49,8 @@ LIVE = frozenset(
 class Reloaded(NamedTuple):
     """What comes of a reload: the settings in force from now on, and the keys of those that have changed.
 
-    `changed` are in force, `waiting` differ in the new configuration and need a restart; `image` stands for all images, `store`
-    for all stores.
+    `changed` are in force, `waiting` differ in the new configuration and need a restart; `image` and `store` stand for
+    all of theirs.
     """
 
     settings: Settings

@@ -16,8 +16,6 @@ from mover.front.chunks import Chunks, NotChunked, Part
 from mover.front.errors import RequestError
 
 SCRATCH_BYTES = 16 * 1024
-# More than Sanic's buffer ever holds.
-ALL = 1 << 30
 # Shorter pieces of data are copied with what stands around them.
 DIRECT_BYTES = 8 * 1024
 
@@ -67,7 +65,7 @@ class ChunkedIntake(asyncio.BufferedProtocol):
         """Take the connection over; nothing is read until there is room for data."""
         self._pause()
         self._transport.set_protocol(self)
-        self._take_in(memoryview(sanic_seam.take_buffered(self._request, ALL)))
+        self._take_in(memoryview(sanic_seam.begin_chunks(self._request)))
         self._go_on()
 
     def end(self) -> None:

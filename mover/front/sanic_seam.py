@@ -301,6 +301,14 @@ def body_taken(request: Request, left: int) -> None:
         http.request_body = None
 
 
+def begin_chunks(request: Request) -> bytes:
+    """What stands of a chunked body in Sanic's receive buffer. Sanic leaves the head's last CRLF before it."""
+    buffer = _http(request).recv_buffer
+    data = bytes(buffer[2:])
+    buffer.clear()
+    return data
+
+
 def put_back(request: Request, data: bytes) -> None:
     """What was read past the body's end is the connection's next request."""
     _http(request).recv_buffer[:0] = data

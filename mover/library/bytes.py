@@ -7,7 +7,6 @@ the rest  one question each to the store
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -27,13 +26,11 @@ from mover.front.sending import Body, send_body
 from mover.front.visit import Door
 from mover.library.bytes_asking import ask
 from mover.library.bytes_errors import from_lane
-from mover.library.bytes_receiving import receive
+from mover.library.bytes_receiving import Into, receive
 from mover.library.records import Location
 from mover.library.seam import (
-    CarrierError,
     Incoming,
     Kept,
-    Known,
     NotThere,
     Received,
     Span,
@@ -41,6 +38,7 @@ from mover.library.seam import (
     StoreAddDisabled,
     StoreGone,
     UnknownStore,
+    Wanted,
 )
 from workers.lane import store_format
 from workers.lane.front_lane import FrontLane, LaneLost
@@ -49,14 +47,14 @@ log = logging.getLogger(__name__)
 
 # What was published is registered within moments; after so long nobody is about to any more.
 REGISTERED_S = 600.0
-SWEEP_S = 600.0
 
 
 class StoreCarrier:
     """Moves bytes between clients and the configured stores. A Carrier (mover/library/seam.py)."""
 
-    def __init__(self, door: Door, settings: LibrarySettings, stores: Sequence[FileStore]) -> None:
+    def __init__(self, door: Door, settings: LibrarySettings, stores: Sequence[FileStore], catalogue: str) -> None:
         self._door = door
+        self._catalogue = catalogue
         self._settings = settings
         self._stores = {store.id: store for store in stores}
 
@@ -66,7 +64,8 @@ class StoreCarrier:
         """Take the request's body into a store, and publish it when it is whole. Raises CarrierError, ClientGone."""
         store = await self._store_for(incoming)
         async with self._lane(_of_image(store, incoming.image.id), Use.WRITE) as lane:
-            return await receive(lane, request, incoming, store.id, self._settings, self._door.settings.progress_s)
+            into = Into(store.id, self._catalogue, self._settings, self._door.settings.progress_s)
+            return await receive(lane, request, incoming, into)
 
     async def _store_for(self, incoming: Incoming) -> FileStore:
         if incoming.store is not None:
@@ -123,6 +122,11 @@ class StoreCarrier:
 
     # -- the rest --------------------------------------------------------------------------------------------
 
+    async def registered(self, image_id: str, location: Location) -> None:
+        """Forget that it was an upload. Raises CarrierError; a sweep does it then."""
+        async with self._lane(_of_image(self._store(location.store), image_id)) as lane:
+            await ask(lane, store_format.Confirm(image_id))
+
     async def remove(self, location: Location) -> None:
         """Remove the bytes; it is no error if there are none. Raises CarrierError."""
         await self._ask_store(self._store(location.store), store_format.Remove(location.uri))
@@ -156,21 +160,21 @@ class StoreCarrier:
 
     # -- sweeping --------------------------------------------------------------------------------------------
 
-    async def sweep(self, known: Known) -> int:
-        """Remove what a crash has left, and uploads that nobody went on with; how many files went."""
+    async def sweep(self, wanted: Wanted) -> int:
+        """Remove what crashes have left, and uploads that nobody went on with; how many files. Raises CarrierError."""
         removed = 0
         for store in self._stores.values():
             if not store.read_only:
-                removed += await self._sweep(store, known)
+                removed += await self._sweep(store, wanted)
         return removed
 
-    async def _sweep(self, store: FileStore, known: Known) -> int:
-        swept = await self._ask_store(store, store_format.Sweep(self._settings.keep_s))
+    async def _sweep(self, store: FileStore, wanted: Wanted) -> int:
+        swept = await self._ask_store(store, store_format.Sweep(self._settings.keep_s, self._catalogue))
         if not isinstance(swept, store_format.Swept):
             return 0
         removed = swept.removed
         for one in swept.unconfirmed:
-            if not await asyncio.to_thread(known.wanted, one.image, one.uri):
+            if not await wanted(one.image, one.uri):
                 await self._ask_store(store, store_format.Remove(one.uri))
                 removed += 1
             elif one.age_s > REGISTERED_S:
@@ -178,15 +182,6 @@ class StoreCarrier:
         if removed:
             log.info("swept", extra=facts(store=store.id, files=removed))
         return removed
-
-    async def sweep_for_ever(self, known: Known) -> None:
-        """Sweep now, and every so often."""
-        while True:
-            try:
-                await self.sweep(known)
-            except CarrierError as error:
-                log.warning("cannot sweep", extra=facts(reason=error.message))
-            await asyncio.sleep(SWEEP_S)
 
     # -- lanes -----------------------------------------------------------------------------------------------
 

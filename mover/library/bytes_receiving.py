@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import NamedTuple
 
 from sanic import Request
 
@@ -51,18 +52,21 @@ class Receiving(Upload):
         return from_job(completion)
 
 
-async def receive(
-    lane: FrontLane,
-    request: Request,
-    incoming: Incoming,
-    store_id: str,
-    settings: LibrarySettings,
-    progress_s: float,
-) -> Received | Kept:
+class Into(NamedTuple):
+    """Where to, and under which settings."""
+
+    store: str
+    catalogue: str
+    settings: LibrarySettings
+    progress_s: float
+
+
+async def receive(lane: FrontLane, request: Request, incoming: Incoming, into: Into) -> Received | Kept:
     """Take the request's body. Raises CarrierError, LaneLost, ClientGone."""
+    settings = into.settings
     size, most = _check_sizes(incoming, settings)
     keep = incoming.resumable and settings.keep_s > 0
-    asked = Receive(incoming.image.id, settings.hash_algo, incoming.offset, size, keep)
+    asked = Receive(incoming.image.id, settings.hash_algo, into.catalogue, incoming.offset, size, keep)
     receiving = await ask(lane, asked)
     assert isinstance(receiving, store_format.Receiving)
     session = receiving.session
@@ -70,14 +74,14 @@ async def receive(
         end = incoming.offset
         if incoming.length != 0:
             span = Span(incoming.offset, most - incoming.offset if incoming.length is None else incoming.length)
-            end = await Receiving(lane, request, span, session, size, progress_s).run()
+            end = await Receiving(lane, request, span, session, size, into.progress_s).run()
         log.info(
             "transferred",
-            extra=facts(store=store_id, op="write", offset=incoming.offset, length=end - incoming.offset),
+            extra=facts(store=into.store, op="write", offset=incoming.offset, length=end - incoming.offset),
         )
         if size is not None and end < size and incoming.resumable:
             return await _keep(lane, session)
-        return await _publish(lane, session, incoming, store_id, settings)
+        return await _publish(lane, session, incoming, into)
     except (asyncio.CancelledError, ClientGone):
         roll_back(lane, session, Flag.KEEP)
         raise
@@ -106,10 +110,8 @@ async def _keep(lane: FrontLane, session: int) -> Kept:
     return Kept(kept.offset)
 
 
-async def _publish(
-    lane: FrontLane, session: int, incoming: Incoming, store_id: str, settings: LibrarySettings
-) -> Received:
-    image = incoming.image
+async def _publish(lane: FrontLane, session: int, incoming: Incoming, into: Into) -> Received:
+    image, settings = incoming.image, into.settings
     question = Publish(
         session,
         incoming.size_bytes,
@@ -121,7 +123,7 @@ async def _publish(
     # A terabyte takes its time to the disk; the client waits as long as it likes.
     published = await ask(lane, question, None)
     assert isinstance(published, store_format.Published)
-    location = Location(store_id, published.uri, published.metadata)
+    location = Location(into.store, published.uri, published.metadata)
     return Received(
         location,
         published.size,

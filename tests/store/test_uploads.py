@@ -142,9 +142,11 @@ async def test_an_upload_goes_on_where_it_was_kept_and_its_checksums_are_those_o
         assert await image.ask(Keep(session)) == Kept(3 * MIB)
         assert await image.ask(Look(IMAGE)) == Kept(3 * MIB)
     async with shop(store_in(room)) as image:
-        wrong = assert_refused(await image.ask(Receive(IMAGE, "sha512", 2 * MIB, len(data), True)), Why.WRONG_OFFSET)
+        wrong = assert_refused(
+            await image.ask(Receive(IMAGE, "sha512", "", 2 * MIB, len(data), True)), Why.WRONG_OFFSET
+        )
         assert wrong.offset == 3 * MIB
-        assert_refused(await image.ask(Receive(IMAGE, "sha512", 3 * MIB, len(data) + 1, True)), Why.WRONG_SIZE)
+        assert_refused(await image.ask(Receive(IMAGE, "sha512", "", 3 * MIB, len(data) + 1, True)), Why.WRONG_SIZE)
         session = await image.receive(offset=3 * MIB, size=len(data), keep=True)
         await image.write(session, data[3 * MIB :], 3 * MIB)
         assert_published(await image.ask(Publish(session)), room / IMAGE, data)

@@ -42,11 +42,12 @@ class Receive(msgspec.Struct, tag=True, frozen=True):
     """Begin to take an image in, or go on at `offset` with one whose upload was interrupted.
 
     `size` is the whole image's, None if nobody has said. When `keep`, what has come stays when the session ends
-    without having been rolled back.
+    without having been rolled back. `catalogue` is the registry that will know it: several may share a directory.
     """
 
     image: str
     hash_algo: str
+    catalogue: str = ""
     offset: int = 0
     size: int | None = None
     keep: bool = False
@@ -130,9 +131,13 @@ class Done(msgspec.Struct, tag=True, frozen=True):
 
 
 class Sweep(msgspec.Struct, tag=True, frozen=True):
-    """Remove what no upload can go on with any more: older than `keep_s`, or left by a crash. The answer is Swept."""
+    """Remove what no upload can go on with any more: older than `keep_s`, or left by a crash. The answer is Swept.
+
+    Only what was published for this `catalogue` is told.
+    """
 
     keep_s: float
+    catalogue: str = ""
 
 
 class Unconfirmed(msgspec.Struct, frozen=True):

@@ -58,7 +58,7 @@ class Part(Protocol):
 class Backing(Protocol):
     """A store, as a worker knows it."""
 
-    def begin(self, image: str, size: int | None) -> Part:
+    def begin(self, image: str, size: int | None, catalogue: str) -> Part:
         """A new part; what an earlier upload of the image has left goes. `size` is None if nobody knows it yet."""
 
     def resume(self, image: str, offset: int, size: int | None) -> Part:
@@ -79,5 +79,5 @@ class Backing(Protocol):
     def confirm(self, image: str) -> None:
         """The image is registered: forget that it was ever an upload."""
 
-    def sweep(self, keep_s: float) -> Swept:
+    def sweep(self, keep_s: float, catalogue: str) -> Swept:
         """Remove what no upload can go on with any more."""

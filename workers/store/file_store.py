@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import time
@@ -28,17 +27,17 @@ log = logging.getLogger(__name__)
 
 # As many names as an answer has room for; the next sweep finds the others.
 UNCONFIRMED_MOST = 64
-NO_DIRECTORY = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EIO)
 
 
 class FilePart:
     """A file that nobody sees yet, locked by its descriptor."""
 
-    def __init__(self, store: FileStore, directory: str, image: str, fd: int) -> None:
+    def __init__(self, store: FileStore, directory: str, image: str, fd: int, catalogue: str) -> None:
         self._store = store
         self._directory = directory
         self._image = image
         self._fd = fd
+        self._catalogue = catalogue
         self._target = os.path.join(directory, image)
         self._published = False
         self._metadata = mountpoints.metadata(store.metadata_file, self._target)
@@ -63,7 +62,7 @@ class FilePart:
         if os.fstat(self._fd).st_size < offset:
             os.ftruncate(self._fd, offset)  # it ended with a hole
         os.fdatasync(self._fd)
-        records.write(self._directory, self._image, Record(offset, size))
+        records.write(self._directory, self._image, Record(offset, size, self._catalogue))
 
     def publish(self, size: int) -> Place:
         """Durable first, then seen: after a crash it is there as a whole, or not at all."""
@@ -72,7 +71,8 @@ class FilePart:
         os.fchmod(self._fd, mode or 0o666 & ~_umask())
         os.fsync(self._fd)
         part = records.part_path(self._directory, self._image)
-        records.write(self._directory, self._image, Record(published=records.identity(part)))
+        published = Record(catalogue=self._catalogue, published=records.identity(part))
+        records.write(self._directory, self._image, published)
         try:
             link_new(part, self._target)
         except FileExistsError:
@@ -106,18 +106,18 @@ class FileBacking:
 
     # -- uploads ---------------------------------------------------------------------------------------------
 
-    def begin(self, image: str, size: int | None) -> FilePart:
+    def begin(self, image: str, size: int | None, catalogue: str) -> FilePart:
         """An empty part in the directory that has room for it."""
         self._check_writable()
         _check_name(image)
         for path in self._present():
-            _clear(path, image)
+            _clear(path, image, catalogue)
         directory = self._choose(size)
         try:
             fd = records.lock(records.part_path(directory, image), os.O_CREAT)
         except BlockingIOError:
             raise _busy(image) from None
-        part = FilePart(self._store, directory, image, fd)
+        part = FilePart(self._store, directory, image, fd, catalogue)
         os.ftruncate(fd, 0)
         return part
 
@@ -137,7 +137,7 @@ class FileBacking:
                 raise _busy(image) from None
             try:
                 _check_resumable(image, record, offset, size)
-                part = FilePart(self._store, path, image, fd)
+                part = FilePart(self._store, path, image, fd, record.catalogue)
                 os.ftruncate(fd, offset)
             except BaseException:
                 os.close(fd)
@@ -228,29 +228,15 @@ class FileBacking:
             if record is not None and record.published:
                 records.remove(path, image)
 
-    def sweep(self, keep_s: float) -> Swept:
+    def sweep(self, keep_s: float, catalogue: str) -> Swept:
         """Look at each part and record; those of uploads under way are locked."""
         removed, unconfirmed = 0, list[Unconfirmed]()
         for path in self._present():
             for image in sorted({image for name in os.listdir(path) if (image := records.image_of(name))}):
                 removed += _sweep(path, image, keep_s)
                 if len(unconfirmed) < UNCONFIRMED_MOST:
-                    unconfirmed += _unconfirmed(path, image)
+                    unconfirmed += _unconfirmed(path, image, catalogue)
         return Swept(removed, unconfirmed)
-
-
-def prepare(store: FileStore) -> None:
-    """Make the store's directories, and let those in who may read its files. Raises OSError, Refusal."""
-    mode = int(store.file_mode, 8)
-    passable = (0o010 if mode & 0o070 else 0) | (0o001 if mode & 0o007 else 0)
-    for path, _ in directories(store):
-        os.makedirs(path, 0o750, exist_ok=True)
-        found = os.stat(path).st_mode
-        if passable & ~found:
-            os.chmod(path, (found | passable) & 0o7777)
-        if not store.read_only and not os.access(path, os.W_OK | os.X_OK):
-            raise OSError(errno.EACCES, "cannot be written", path)
-        mountpoints.metadata(store.metadata_file, path)
 
 
 # -- one image in one directory ------------------------------------------------------------------------------
@@ -273,7 +259,7 @@ def _check_resumable(image: str, record: Record, offset: int, size: int | None) 
         raise Refusal(Why.WRONG_SIZE, f"the upload of image {image} began with {record.size} bytes, not {size}")
 
 
-def _clear(directory: str, image: str) -> None:
+def _clear(directory: str, image: str, catalogue: str) -> None:
     """Remove what an earlier upload has left; a file that none is known to have left is refused."""
     target = os.path.join(directory, image)
     fd = _locked_part(directory, image)
@@ -281,7 +267,7 @@ def _clear(directory: str, image: str) -> None:
         published = records.identity(target)
         if published is not None:
             record = records.read(directory, image)
-            if record is None or record.published != published:
+            if record is None or (record.published, record.catalogue) != (published, catalogue):
                 raise Refusal(Why.DUPLICATE, f"there is data of image {image} in the store already")
             records.unlink(target)  # it was never registered, or nobody would send it again
         records.unlink(records.part_path(directory, image))
@@ -337,10 +323,12 @@ def _left(directory: str, image: str, fd: int | None, keep_s: float) -> Iterator
         yield path
 
 
-def _unconfirmed(directory: str, image: str) -> list[Unconfirmed]:
+def _unconfirmed(directory: str, image: str, catalogue: str) -> list[Unconfirmed]:
     record = records.read(directory, image)
     target = os.path.join(directory, image)
-    if record is None or not record.published or record.published != records.identity(target):
+    if record is None or not record.published or record.catalogue != catalogue:
+        return []
+    if record.published != records.identity(target):
         return []
     age_s = max(0.0, time.time() - os.stat(records.record_path(directory, image)).st_mtime)
     return [Unconfirmed(image, uri_of(target), age_s)]

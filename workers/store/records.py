@@ -20,10 +20,14 @@ UNFINISHED = ".new"
 
 
 class Record(msgspec.Struct, frozen=True):
-    """`published` is the inode number and the modification time, in ns, of the file that the part became."""
+    """`published` is the inode number and the modification time, in ns, of the file that the part became.
+
+    `catalogue` is the registry that was to know it.
+    """
 
     offset: int = 0
     size: int | None = None
+    catalogue: str = ""
     published: tuple[int, int] | None = None
 
 

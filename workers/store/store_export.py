@@ -19,6 +19,7 @@ from workers.image.connection import Owner
 from workers.image.local_export import LocalExport
 from workers.image.loop import Loop
 from workers.image.plan import Command, Limits, Operation, SessionCommand
+from workers.image.threads import Call
 from workers.lane import store_format
 from workers.lane.protocol import ImageFacts
 from workers.lane.store_format import (
@@ -130,6 +131,9 @@ class StoreExport(LocalExport):
         session = self._session
         return session if session is not None and (session.number, session.lane) == (number, command.lane) else None
 
+    def _call(self, command: Command) -> Call:
+        return carry_out
+
     def _finished(self, command: Command, error: int) -> None:
         assert isinstance(command, Step)
         command.then(command.outcome)
@@ -146,7 +150,7 @@ class StoreExport(LocalExport):
 
     def do(self, call: Callable[[], object], then: Callable[[Outcome], None]) -> None:
         """Have a thread call it."""
-        self._submit(Step(call, then), carry_out)
+        super().send(Step(call, then))
 
     def ended(self, command: SessionCommand, error: int) -> None:
         """A command has ended."""
@@ -200,7 +204,7 @@ class StoreExport(LocalExport):
             case Confirm():
                 self._reply_done(command, lambda: backing.confirm(question.image))
             case Sweep():
-                self._reply(command, lambda: backing.sweep(question.keep_s))
+                self._reply(command, lambda: backing.sweep(question.keep_s, question.catalogue))
 
     def _reply(self, command: SessionCommand, call: Callable[[], Answer]) -> None:
         def answered(outcome: Outcome) -> None:
@@ -233,7 +237,9 @@ class StoreExport(LocalExport):
                 lambda: backing.resume(asked.image, asked.offset, asked.size), lambda part: self._begun(asked, part)
             )
         else:
-            self.do(lambda: backing.begin(asked.image, asked.size), lambda part: self._begun(asked, part))
+            self.do(
+                lambda: backing.begin(asked.image, asked.size, asked.catalogue), lambda part: self._begun(asked, part)
+            )
 
     def _begun(self, asked: Receive, outcome: Outcome) -> None:
         command, self._beginning = self._beginning, None
