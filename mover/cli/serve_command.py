@@ -22,6 +22,7 @@ FLAGS = {
     "serve.port": "N",
     "serve.unix_socket": "PATH",
     "serve.control_socket": "PATH",
+    "serve.ticket_socket": "PATH",
     "serve.transfer_dir": "DIR",
     "serve.front_ends": "N",
     "serve.state_dir": "DIR",
@@ -29,10 +30,8 @@ FLAGS = {
     "log.format": "text|json",
 }
 # Flags of the agreed command line that do nothing yet, and what to do meanwhile.
-_TICKETS = "name the exports with --image ID=URL"
 _TLS = "put a proxy that speaks TLS before Mover"
 NOT_YET = {
-    "--ticket-socket": _TICKETS,
     "--tls-enabled": _TLS,
     "--tls-cert-file": _TLS,
     "--tls-key-file": _TLS,

@@ -37,6 +37,7 @@ class Images:
         ticket = await self._door.ticket(request, image_id)
         use = Use.ASK if request.method == "HEAD" else Use.READ
         async with self._door.visit(request, ticket, use) as visit:
+            visit.check_readable()
             if not visit.is_whole_file:
                 return await self._send(visit, visit.image.size_bytes)
             async with whole_files.reading(visit) as file:
@@ -75,20 +76,22 @@ class Images:
             lane.slots.leave(holder)
         if completion.status is not Status.OK:
             raise job_failed(completion, "read", span.offset, span.length)
+        visit.has_moved(span)
         return await sanic_seam.reply(visit.request, status, headers, body)
 
     async def _send_large(self, visit: Visit, span: Span, session: int, status: int, headers: Headers) -> Sent:
         request = visit.request
         await sanic_seam.settle_body(request)
-        outlet = Outlet(request, self._door.settings.progress_s)
+        outlet = Outlet(request, visit.patience_s)
         download = Download(visit.lane, outlet, span, sanic_seam.head(request, status, headers), session)
+        visit.moving = download
         try:
             await download.run()
         except ClientGone:
             raise
         except Exception as error:  # a bug of ours, too: no answer of another kind may follow bytes of the image
             if download.began:
-                raise BodyBroken(repr(error), visit.ticket.version, download.sent) from error
+                raise BodyBroken(repr(error), visit.ticket.transfer, download.sent) from error
             raise
         finally:
             outlet.close()
@@ -127,8 +130,9 @@ class Images:
         return await visit.send_written(length, True)
 
     async def _upload(self, visit: Visit, span: Span, session: int = 0) -> None:
-        progress_s = self._door.settings.progress_s
-        upload = Upload(visit.lane, visit.request, span, visit.ticket.version, visit.zeroing, progress_s, session)
+        transfer, patience_s = visit.ticket.transfer, visit.patience_s
+        upload = Upload(visit.lane, visit.request, span, transfer, visit.zeroing, patience_s, session)
+        visit.moving = upload
         await upload.run()
 
     # -- OPTIONS ---------------------------------------------------------------------------------------------
@@ -141,6 +145,7 @@ class Images:
             return await send_json(request, 200, {"features": FEATURES, "unix_socket": unix_socket}, headers)
         ticket = await self._door.ticket(request, image_id)
         async with self._door.visit(request, ticket, Use.LOOK) as visit:
+            visit.check_readable()
             answer = {
                 "features": _features(visit),
                 "unix_socket": unix_socket,
