@@ -10,7 +10,7 @@ import msgspec
 from config.export import Export
 from config.settings import LogSettings, WorkerSettings
 
-VERSION = 2
+VERSION = 3
 
 
 class Serve(msgspec.Struct, tag=True, frozen=True):
@@ -29,6 +29,13 @@ class Serve(msgspec.Struct, tag=True, frozen=True):
     doubts_until_s: float = 0.0
     server_lost: bool = False
     log: LogSettings = LogSettings()
+
+
+class Retune(msgspec.Struct, tag=True, frozen=True):
+    """Other settings are in force from now on; a connection that is open keeps what it began with."""
+
+    settings: WorkerSettings
+    log: LogSettings
 
 
 class Attach(msgspec.Struct, tag=True, frozen=True):
@@ -58,7 +65,7 @@ class Leave(msgspec.Struct, tag=True, frozen=True):
     """Finish what is in flight, disconnect and exit."""
 
 
-ToWorker = Serve | Attach | AskStatistics | Forget | Leave
+ToWorker = Serve | Retune | Attach | AskStatistics | Forget | Leave
 
 
 class WorkerHello(msgspec.Struct, tag=True, frozen=True):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config.documentation import documentation
 from config.load import flag_of, load
-from mover.cli.parser import Parser
-from mover.cli.status import CannotStartError, UsageError
+from mover.cli.status import CannotStartError
 
 if TYPE_CHECKING:
     from mover.cli.parser import Commands
@@ -26,16 +26,13 @@ FLAGS = {
     "serve.transfer_dir": "DIR",
     "serve.front_ends": "N",
     "serve.state_dir": "DIR",
+    "tls.cert_file": "FILE",
+    "tls.key_file": "FILE",
     "log.level": "LEVEL",
     "log.format": "text|json",
 }
-# Flags of the agreed command line that do nothing yet, and what to do meanwhile.
-_TLS = "put a proxy that speaks TLS before Mover"
-NOT_YET = {
-    "--tls-enabled": _TLS,
-    "--tls-cert-file": _TLS,
-    "--tls-key-file": _TLS,
-}
+# Settings that are switched on by a flag without a value.
+SWITCHES = ("tls.enabled",)
 EPILOG = """\
 Every flag is also a setting: in the TOML file, or in the environment as MOVER_SECTION_KEY, like MOVER_SERVE_PORT.
 A flag overrides the environment, and that the file. `mover config show` lists them all.
@@ -64,32 +61,22 @@ def add(commands: Commands) -> None:
     for key, metavar in FLAGS.items():
         text = documentation(key).replace("%", "%%")
         parser.add_argument(flag_of(key), dest=key, metavar=metavar, help=text)
-    _add_not_yet(parser)
+    for key in SWITCHES:
+        parser.add_argument(flag_of(key), dest=key, action="store_const", const="true", help=documentation(key))
     parser.set_defaults(run=run)
 
 
-def _add_not_yet(parser: Parser) -> None:
-    # Known, so that each gets an answer of its own, and left out of --help, which lists what works.
-    for flag in NOT_YET:
-        if flag == "--tls-enabled":
-            parser.add_argument(flag, dest=flag, action="store_const", const="", help=argparse.SUPPRESS)
-        else:
-            parser.add_argument(flag, dest=flag, help=argparse.SUPPRESS)
-
-
 def run(options: argparse.Namespace) -> int:
-    """Serves until a signal ends it; the exit status. Raises ConfigError, UsageError and CannotStartError."""
+    """Serves until a signal ends it; the exit status. Raises ConfigError and CannotStartError."""
     given = vars(options)
-    for flag, instead in NOT_YET.items():
-        if given[flag] is not None:
-            raise UsageError(f"serve: {flag} is not there yet: {instead}")
-    flags = {key: given[key] for key in FLAGS if given[key] is not None}
-    settings = load(flags, os.environ, options.config, options.image)
+    flags = {key: given[key] for key in (*FLAGS, *SWITCHES) if given[key] is not None}
+    read = partial(load, flags, os.environ, options.config, options.image)
+    settings = read()
     _check_libnbd()
     # Late: it brings asyncio and half of Mover, which the checks above do without.
     from mover.serve.main import serve
 
-    return serve(settings)
+    return serve(settings, reread=read)
 
 
 def _check_libnbd() -> None:

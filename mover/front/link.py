@@ -32,9 +32,11 @@ from mover.serve.messages import (
     FrontEndReady,
     LaneRefused,
     LaneSocket,
+    NewCertificates,
     OpenLane,
     Ping,
     Pong,
+    Retune,
     Ticket,
     TicketAnswer,
     Tickets,
@@ -60,7 +62,13 @@ class Link:
     """
 
     def __init__(
-        self, channel: Channel[ToFrontEnd], settings: FrontSettings, drain: Callable[[], None], ask: bool = False
+        self,
+        channel: Channel[ToFrontEnd],
+        settings: FrontSettings,
+        drain: Callable[[], None],
+        retune: Callable[[Retune], None],
+        renew: Callable[[NewCertificates, list[int]], None],
+        ask: bool = False,
     ) -> None:
         self.supervised = True
         self._tickets = TicketShelf(self._send)
@@ -68,6 +76,8 @@ class Link:
         self._channel = channel
         self._settings = settings
         self._drain = drain
+        self._retune = retune
+        self._renew = renew
         self._loop = asyncio.get_running_loop()
         self._numbers = count(1)
         self._lanes: dict[str, FrontLane] = {}
@@ -134,6 +144,11 @@ class Link:
                     lane.close(message.reason, message.retry_after_s)
             case WorkersAnswer():
                 self._collect(message)
+            case Retune():
+                self._settings = message.settings
+                self._retune(message)
+            case NewCertificates():
+                self._renew(message, fds)
             case Ping():
                 self._send(Pong())
             case Drain():

@@ -31,6 +31,7 @@ from workers.messages import (
     Forgotten,
     FromWorker,
     Leave,
+    Retune,
     Serve,
     Statistics,
     WorkerHello,
@@ -43,9 +44,9 @@ HELLO_S = 10.0
 SIGN_OF_LIFE = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class House:
-    """What all workers share."""
+    """What all workers share; a reload changes the settings."""
 
     spare: Spare
     settings: Settings
@@ -102,6 +103,11 @@ class ImageWorker:
             self._refuse(lane, "the image's worker was given up a moment ago", pause_s)
         elif self.state is WorkerState.ABSENT:
             self._start(lane)
+
+    def retune(self) -> None:
+        """The house has other settings."""
+        if self._child is not None:
+            self._child.send(Retune(self._house.settings.worker, self._house.settings.log))
 
     async def statistics(self) -> Statistics | None:
         """What the worker says of itself; None if there is none, or it ends before it answers."""

@@ -10,9 +10,9 @@ from typing import Literal
 import msgspec
 
 from config.export import Export
-from config.settings import FrontSettings, LimitSettings, LogSettings
+from config.settings import FrontSettings, LibrarySettings, LimitSettings, LogSettings, TlsSettings
 
-VERSION = 3
+VERSION = 6
 
 # Which side's contract a ticket speaks; mover/front/dialect.py says what that changes.
 DialectName = Literal["imageio", "cloudstack"]
@@ -52,8 +52,9 @@ class Ticket(msgspec.Struct, frozen=True):
 
 
 class Begin(msgspec.Struct, tag=True, frozen=True):
-    """First message to a front end; descriptors: the listening sockets, TCP first, then Unix, as the flags say; last
-    the memfd whose locks are the seats of all front ends.
+    """First message to a front end; descriptors: the listening sockets, TCP first, then Unix, as the flags say; the
+    memfd whose locks are the seats of all front ends, and that of all connections (mover/front/crowd.py); then, if
+    the TCP listener speaks TLS, those of `Certificates`.
 
     `ask` says that an id without a ticket may have one for the asking (AskTicket).
     """
@@ -66,6 +67,23 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     log: LogSettings = LogSettings()
     ask: bool = False
     limits: LimitSettings = LimitSettings()
+    tls: TlsSettings = TlsSettings()
+    library: LibrarySettings = LibrarySettings(enabled=False)
+    state_dir: str = ""
+
+
+class NewCertificates(msgspec.Struct, tag=True, frozen=True):
+    """Speak TLS with these on connections that are accepted from now on; descriptors: those of `Certificates`."""
+
+    tls: TlsSettings
+
+
+class Retune(msgspec.Struct, tag=True, frozen=True):
+    """Other settings are in force from now on."""
+
+    settings: FrontSettings
+    limits: LimitSettings
+    log: LogSettings
 
 
 class Tickets(msgspec.Struct, tag=True, frozen=True):
@@ -131,7 +149,19 @@ class Ping(msgspec.Struct, tag=True, frozen=True):
     """Are you there? Answer with Pong."""
 
 
-ToFrontEnd = Ping | Begin | Tickets | AskUses | TicketAnswer | LaneSocket | LaneRefused | WorkersAnswer | Drain
+ToFrontEnd = (
+    Ping
+    | Begin
+    | Retune
+    | NewCertificates
+    | Tickets
+    | AskUses
+    | TicketAnswer
+    | LaneSocket
+    | LaneRefused
+    | WorkersAnswer
+    | Drain
+)
 
 
 class FrontEndHello(msgspec.Struct, tag=True, frozen=True):

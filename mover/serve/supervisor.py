@@ -6,12 +6,16 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from config import log as logs
+from config.errors import ConfigError
 from config.log import facts
-from config.settings import Settings
+from config.reload import reloaded
+from config.settings import Settings, TlsSettings
 from mover.control.sources import Sources
-from mover.serve.errors import Misbehaved
+from mover.serve.certificates import CertificateError, Certificates
+from mover.serve.errors import CannotStart, Misbehaved
 from mover.serve.front_ends import FrontEnds
 from mover.serve.image_workers import ImageWorkers
 from mover.serve.lanes import FrontEndPort
@@ -32,13 +36,17 @@ REAP_S = 5.0
 class Supervisor:
     """One `mover serve`; also the desk that front ends turn to."""
 
-    def __init__(self, settings: Settings, listeners: Listeners, programs: Programs) -> None:
+    def __init__(
+        self, settings: Settings, listeners: Listeners, programs: Programs, reread: Callable[[], Settings]
+    ) -> None:
         self._settings = settings
+        self._reread = reread
         self._listeners = listeners
         self._loop = asyncio.get_running_loop()
         self._workers = ImageWorkers(programs, settings)
         self._tickets = TicketBook()
-        self._front_ends = FrontEnds(programs, settings, listeners, self._tickets, self)
+        self._certificates = read_certificates(settings.tls)
+        self._front_ends = FrontEnds(programs, settings, listeners, self._certificates, self._tickets, self)
         self._sources = Sources(settings, self._front_ends, self._workers)
         self._stop: asyncio.Future[None] = self._loop.create_future()
         self._hurry: asyncio.Future[int] = self._loop.create_future()
@@ -49,6 +57,7 @@ class Supervisor:
         """Serve until a signal; the exit status. Raises CannotStart."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
+        self._loop.add_signal_handler(signal.SIGHUP, self.reload)
         self._front_ends.ready.add_done_callback(self._on_ready)
         self._front_ends.start()
         try:
@@ -104,6 +113,42 @@ class Supervisor:
                     front_end.send(piece)
         self._survey = None
 
+    # -- SIGHUP ----------------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Read the configuration again, and put in force what can be changed while the service runs.
+
+        A configuration that cannot be used changes nothing. What does not come from settings but from files that they
+        name (certificates) is read again here, too, whether or not a setting has changed.
+        """
+        try:
+            after = reloaded(self._settings, self._reread())
+        except ConfigError as error:
+            log.error("configuration not reloaded, the old one stays in force", extra=facts(why=error))
+            return
+        self._settings = after.settings
+        logs.setup(after.settings.log, "supervisor")
+        self._workers.retune(after.settings)
+        self._front_ends.retune(after.settings)
+        self._renew_certificates()
+        log.info("configuration reloaded", extra=facts(changed=",".join(after.changed) or "nothing"))
+        if after.waiting:
+            log.warning("settings changed that need a restart", extra=facts(settings=",".join(after.waiting)))
+
+    def _renew_certificates(self) -> None:
+        """Read them again; those that cannot be used leave the old ones in force."""
+        if self._certificates is None:
+            return
+        try:
+            fresh = Certificates(self._settings.tls)
+        except CertificateError as error:
+            log.error("certificates not renewed, the old ones stay in force", extra=facts(why=error))
+            return
+        self._front_ends.renew(fresh)
+        self._certificates.close()
+        self._certificates = fresh
+        log.info("certificates renewed", extra=facts(cert_file=self._settings.tls.cert_file))
+
     # -- signals and the end ---------------------------------------------------------------------------------
 
     def _on_ready(self, ready: asyncio.Future[None]) -> None:
@@ -143,3 +188,11 @@ class Supervisor:
                 await self._workers.kill()
         except TimeoutError:
             log.error("a killed child is held by the kernel", extra=facts(deadline_s=REAP_S))
+
+
+def read_certificates(settings: TlsSettings) -> Certificates | None:
+    """What TLS is spoken with, None if it is not. Raises CannotStart."""
+    try:
+        return Certificates(settings) if settings.enabled else None
+    except CertificateError as error:
+        raise CannotStart("speak TLS", str(error), "see --tls-cert-file, --tls-key-file and [tls]") from error

@@ -56,23 +56,6 @@ def test_help_lists_what_works(arguments: list[str], told: list[str]) -> None:
     result = mover(*arguments)
     assert (result.returncode, result.stderr) == (0, "")
     assert [part for part in told if part not in result.stdout] == []
-    assert "--tls-enabled" not in result.stdout
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--tls-enabled"],
-        ["--tls-cert-file", "cert.pem"],
-        ["--tls-key-file", "key.pem"],
-    ],
-)
-def test_flags_that_are_not_there_yet_say_so(arguments: list[str]) -> None:
-    """A flag of the agreed command line that does nothing yet is an error, and says what to do instead."""
-    result = mover("serve", *arguments)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith(f"mover: serve: {arguments[0]} is not there yet: ")
-    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
