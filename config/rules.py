@@ -12,19 +12,29 @@ from config.errors import ConfigError, shown
 from config.export_url import SOCKET_PATH_MAX_BYTES
 from config.settings import Settings
 
+LIBRARY_FILE = "library.sqlite"
+TOKEN_FILE = "tokens.json"
+DATABASES = ("sqlite:///", "postgresql+psycopg://")
+
 
 def resolve(settings: Settings, environ: Mapping[str, str]) -> Settings:
     """`settings` with the defaults that depend on the host filled in, and paths made absolute."""
-    serve = settings.serve
+    serve, library = settings.serve, settings.library
+    state_dir = os.path.abspath(serve.state_dir) if serve.state_dir else _state_dir(environ)
     return replace(
         settings,
         serve=replace(
             serve,
             front_ends=serve.front_ends or max(1, (os.cpu_count() or 1) // 2),
-            state_dir=os.path.abspath(serve.state_dir) if serve.state_dir else _state_dir(environ),
+            state_dir=state_dir,
             unix_socket=_absolute(serve.unix_socket),
             control_socket=_absolute(serve.control_socket),
             transfer_dir=_absolute(serve.transfer_dir),
+        ),
+        library=replace(
+            library,
+            database=library.database or f"sqlite:///{os.path.join(state_dir, LIBRARY_FILE)}",
+            token_file=_absolute(library.token_file) or os.path.join(state_dir, TOKEN_FILE),
         ),
     )
 
@@ -36,6 +46,7 @@ def check(settings: Settings, origins: Mapping[str, str]) -> None:
     """
     _check_paths(settings, origins)
     _check_arena(settings, origins)
+    _check_database(settings, origins)
 
 
 def _check_paths(settings: Settings, origins: Mapping[str, str]) -> None:
@@ -60,6 +71,15 @@ def _check_arena(settings: Settings, origins: Mapping[str, str]) -> None:
         where = _where(origins, "supervisor.arena_limit_bytes", "front.slots", "front.slot_bytes")
         why = f"must hold at least one arena, front.slots * front.slot_bytes = {arena_bytes}"
         raise ConfigError(where, f"supervisor.arena_limit_bytes = {limit}", why)
+
+
+def _check_database(settings: Settings, origins: Mapping[str, str]) -> None:
+    database = settings.library.database
+    if not database.startswith(DATABASES):
+        # Not the value: it may hold a password.
+        scheme = shown(database.partition(":")[0])
+        why = f"must begin with one of {', '.join(DATABASES)}"
+        raise ConfigError(_where(origins, "library.database"), f"library.database = {scheme}:…", why)
 
 
 def _absolute(path: str) -> str:

@@ -137,6 +137,36 @@ class SupervisorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     arena_limit_bytes: Positive = 1073741824
 
 
+class LibrarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[library]`: the image library, spoken to as OpenStack's Glance is, under /v1 and /v2."""
+
+    # Whether there is one.
+    enabled: bool = True
+    # Where its catalogue is: postgresql+psycopg://USER@HOST/NAME where several hosts share one library; empty is
+    # library.sqlite in the state directory.
+    database: str = ""
+    # The file of tokens that `mover token` writes; empty is tokens.json in the state directory. While there is none,
+    # only clients on this host are answered, each of them as an admin of the tenant `default_tenant`.
+    token_file: str = ""
+    # The tenant of clients that are answered without a token table.
+    default_tenant: Annotated[str, Meta(min_length=1, max_length=255)] = "default"
+    # With a token table: whether clients without a token may read public images.
+    anonymous: bool = False
+    # Largest image, in bytes: Glance's image_size_cap.
+    image_size_limit_bytes: Positive = 1099511627776
+    # Images in one page of a list when the client does not say.
+    page: Annotated[int, Meta(ge=1, le=1000)] = 25
+    # Most properties of one image.
+    properties: Annotated[int, Meta(ge=0, le=10000)] = 128
+    # Most tags of one image.
+    tags: Annotated[int, Meta(ge=0, le=10000)] = 128
+    # Most members of one image.
+    members: Annotated[int, Meta(ge=0, le=10000)] = 128
+    # A deleted image's bytes stay, its state pending_delete, until it has been deleted for so long; 0 removes them at
+    # once.
+    scrub_s: Annotated[float, Meta(ge=0, le=31536000)] = 0.0
+
+
 class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One entry of `[[image]]`, or one `--image ID=URL`: an export served under an id, without expiry."""
 
@@ -155,4 +185,5 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: LimitSettings = LimitSettings()
     worker: WorkerSettings = WorkerSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
+    library: LibrarySettings = LibrarySettings()
     image: list[Image] = []

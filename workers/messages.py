@@ -10,7 +10,7 @@ import msgspec
 from config.export import Export
 from config.settings import LogSettings, WorkerSettings
 
-VERSION = 1
+VERSION = 2
 
 
 class Serve(msgspec.Struct, tag=True, frozen=True):
@@ -31,6 +31,13 @@ class Serve(msgspec.Struct, tag=True, frozen=True):
     log: LogSettings = LogSettings()
 
 
+class Retune(msgspec.Struct, tag=True, frozen=True):
+    """Other settings are in force from now on; a connection that is open keeps what it began with."""
+
+    settings: WorkerSettings
+    log: LogSettings
+
+
 class Attach(msgspec.Struct, tag=True, frozen=True):
     """A front end wants a lane; one descriptor: this worker's end of the lane's socket."""
 
@@ -49,7 +56,7 @@ class Leave(msgspec.Struct, tag=True, frozen=True):
     """Finish what is in flight, disconnect and exit."""
 
 
-ToWorker = Serve | Attach | AskStatistics | Leave
+ToWorker = Serve | Retune | Attach | AskStatistics | Leave
 
 
 class WorkerHello(msgspec.Struct, tag=True, frozen=True):

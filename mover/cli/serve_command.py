@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,12 +86,13 @@ def run(options: argparse.Namespace) -> int:
         if given[flag] is not None:
             raise UsageError(f"serve: {flag} is not there yet: {instead}")
     flags = {key: given[key] for key in FLAGS if given[key] is not None}
-    settings = load(flags, os.environ, options.config, options.image)
+    read = partial(load, flags, os.environ, options.config, options.image)
+    settings = read()
     _check_libnbd()
     # Late: it brings asyncio and half of Mover, which the checks above do without.
     from mover.serve.main import serve
 
-    return serve(settings)
+    return serve(settings, reread=read)
 
 
 def _check_libnbd() -> None:

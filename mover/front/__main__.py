@@ -20,10 +20,11 @@ import uvloop
 from config import log as logs
 from mover.front import sanic_seam
 from mover.front.admission import Admission
-from mover.front.app import App, create_app
+from mover.front.app import App, create_app, retune
 from mover.front.link import Link
 from mover.front.seats import House
-from mover.serve.messages import VERSION, Begin, ToFrontEnd
+from mover.front.visit import Door
+from mover.serve.messages import VERSION, Begin, Retune, ToFrontEnd
 from workers.lane.channel import Channel, ChannelBroken
 
 BACKLOG = 1024
@@ -34,11 +35,14 @@ class FrontEnd:
     """One front end process."""
 
     def __init__(self, channel: Channel[ToFrontEnd], begin: Begin, sockets: list[socket.socket], seats: House) -> None:
-        self._begin = begin
+        self._name = f"front-{begin.front_end}"
         self._sockets = sockets
         self._admission = Admission(begin.limits, seats)
         self._draining = asyncio.Event()
-        self._link = Link(channel, begin.settings, self._draining.set, begin.ask)
+        link = Link(channel, begin.settings, self._draining.set, self._retune, begin.ask)
+        self._link = link
+        self._door = Door(link, self._admission, begin.settings, begin.unix_socket)
+        self._app = create_app(self._door)
         self._servers: list[Any] = []
 
     async def run(self) -> None:
@@ -46,13 +50,19 @@ class FrontEnd:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._draining.set if number is signal.SIGTERM else _ignore)
-        app = create_app(self._link, self._admission, self._begin.settings, self._begin.unix_socket)
         self._link.begin()
-        await self._listen(app)
+        await self._listen(self._app)
         gc.freeze()  # what is here by now stays; to look at its 35,000 objects took each collection 10 ms
         self._link.ready()
         await self._draining.wait()
         await self._drain()
+
+    def _retune(self, message: Retune) -> None:
+        """A reload has changed the settings."""
+        logs.setup(message.log, self._name)
+        self._admission.retune(message.limits)
+        self._door.settings = message.settings
+        retune(self._app, message.settings)
 
     async def _listen(self, app: App) -> None:
         for sock in self._sockets:
@@ -96,6 +106,7 @@ def _first_message(channel: Channel[ToFrontEnd]) -> tuple[Begin, list[socket.soc
 
 def main() -> int:
     """Serve on the sockets that the supervisor passed."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who reloads the supervisor may reach us, too
     control = socket.socket(fileno=int(sys.argv[sys.argv.index("--control-fd") + 1]))
     channel: Channel[ToFrontEnd] = Channel(control, ToFrontEnd)
     begin, sockets, seats = _first_message(channel)

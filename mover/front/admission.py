@@ -64,12 +64,25 @@ class Admission:
         self._house = house
         # In the order of whose turn is next; an image without anybody inside or in line has none.
         self._lines: dict[tuple[str, Use], Line] = {}
-        self._host = (
-            Row(house, row_of("") + Use.READ * MOST, limits.host_readers) if limits.host_readers else None,
-            Row(house, row_of("") + Use.WRITE * MOST, limits.host_writers) if limits.host_writers else None,
-        )
+        self._rows = tuple(Row(house, row_of("") + use * MOST, 0) for use in (Use.READ, Use.WRITE))
+        self._host: tuple[Row | None, ...] = self._limited()
         self._waiting = 0
         self._look: asyncio.TimerHandle | None = None
+
+    def retune(self, limits: LimitSettings) -> None:
+        """Other limits are in force; who is inside stays. `exclusive` cannot change: it is another set of seats."""
+        self._limits = limits
+        self._host = self._limited()
+        for line in self._lines.values():
+            line.row.count = self.most(line.use)
+        if self._waiting:
+            self._hand_out()
+
+    def _limited(self) -> tuple[Row | None, ...]:
+        """The host's rows for reads and writes; None where there is no limit."""
+        for row, count in zip(self._rows, (self._limits.host_readers, self._limits.host_writers), strict=True):
+            row.count = count
+        return tuple(row if row.count else None for row in self._rows)
 
     @property
     def waiting(self) -> int:
@@ -114,9 +127,8 @@ class Admission:
 
     def _give_back(self, seat: Seat) -> None:
         seat.line.row.leave(seat.image)
-        host = self._host[seat.line.use]
-        if host is not None and seat.host is not None:
-            host.leave(seat.host)
+        if seat.host is not None:
+            self._rows[seat.line.use].leave(seat.host)
 
     def _line(self, key: str, use: Use) -> Line:
         # Exclusively, there is one seat and one line for whatever is to be done.

@@ -13,7 +13,6 @@ from sanic.exceptions import MethodNotAllowed, PayloadTooLarge, SanicException
 
 from config.settings import FrontSettings
 from mover.front import sanic_seam
-from mover.front.admission import Admission
 from mover.front.answers import Answered, break_off, send_error, send_json
 from mover.front.checksums import Checksums
 from mover.front.errors import BodyBroken, ClientGone, RequestError, lane_lost
@@ -32,15 +31,21 @@ App = Sanic[Any, Any]
 METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "OPTIONS")
 
 
-def create_app(link: Link, admission: Admission, settings: FrontSettings, unix_socket: str | None) -> App:
+def create_app(door: Door) -> App:
     """The application of one front end."""
     app: App = Sanic("mover", request_class=sanic_seam.StrictRequest, configure_logging=False)
-    sanic_seam.configure(app, settings.keep_alive_s)
-    app.config.PROGRESS_S = settings.progress_s  # for the seam, which has no other way to our settings
-    _add_images(app, Door(link, admission, settings, unix_socket))
-    _add_service(app, link)
+    sanic_seam.configure(app, door.settings.keep_alive_s)
+    retune(app, door.settings)
+    _add_images(app, door)
+    _add_service(app, door.link)
     _add_errors(app)
     return app
+
+
+def retune(app: App, settings: FrontSettings) -> None:
+    """Tell Sanic of the settings in force: for the seam, which has no other way to them, and for new connections."""
+    sanic_seam.set_patience(app, settings.keep_alive_s)
+    app.config.PROGRESS_S = settings.progress_s
 
 
 def _add_images(app: App, door: Door) -> None:

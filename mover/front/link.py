@@ -33,6 +33,7 @@ from mover.serve.messages import (
     OpenLane,
     Ping,
     Pong,
+    Retune,
     Ticket,
     TicketAnswer,
     Tickets,
@@ -58,7 +59,12 @@ class Link:
     """
 
     def __init__(
-        self, channel: Channel[ToFrontEnd], settings: FrontSettings, drain: Callable[[], None], ask: bool = False
+        self,
+        channel: Channel[ToFrontEnd],
+        settings: FrontSettings,
+        drain: Callable[[], None],
+        retune: Callable[[Retune], None],
+        ask: bool = False,
     ) -> None:
         self.supervised = True
         self._tickets = TicketShelf(self._send)
@@ -66,6 +72,7 @@ class Link:
         self._channel = channel
         self._settings = settings
         self._drain = drain
+        self._retune = retune
         self._loop = asyncio.get_running_loop()
         self._numbers = count(1)
         self._lanes: dict[str, FrontLane] = {}
@@ -130,6 +137,9 @@ class Link:
                     lane.close(message.reason, message.retry_after_s)
             case WorkersAnswer():
                 self._collect(message)
+            case Retune():
+                self._settings = message.settings
+                self._retune(message)
             case Ping():
                 self._send(Pong())
             case Drain():

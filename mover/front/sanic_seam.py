@@ -77,9 +77,14 @@ def configure(app: Sanic[Any, Any], keep_alive_s: float) -> None:
     """Sanic's own limits: ours replace the one on responses, which would end every long body."""
     app.config.RESPONSE_TIMEOUT = 10**9
     app.config.REQUEST_TIMEOUT = 60
-    app.config.KEEP_ALIVE_TIMEOUT = keep_alive_s
     app.config.REQUEST_MAX_SIZE = DRAIN_BYTES
+    set_patience(app, keep_alive_s)
     app.config.ACCESS_LOG = False
+
+
+def set_patience(app: Sanic[Any, Any], keep_alive_s: float) -> None:
+    """How long connections that are accepted from now on may be without a request."""
+    app.config.KEEP_ALIVE_TIMEOUT = keep_alive_s
 
 
 def header(request: Request, name: str) -> str | None:
@@ -89,8 +94,8 @@ def header(request: Request, name: str) -> str | None:
 
 
 def head_was_read(request: Request) -> bool:
-    """False for what Sanic passes off as the request when it could not read a head."""
-    return _http(request).request_bytes is not None
+    """False for what Sanic passes off as the request when it could not read a head, or refused what that says."""
+    return bool(request.head)
 
 
 def head(request: Request, status: int, headers: Headers) -> bytes:
@@ -230,6 +235,7 @@ async def settle_body(request: Request) -> None:
     """Before an answer that does not take the body: drop a small one; a large or late one costs the connection."""
     left = body_left(request)
     if left == 0:
+        _http(request).request_body = None  # it takes Content-Length: 0 for a body that nobody reads, and logs an error
         return
     if left is None or left > DRAIN_BYTES or expects_continue(request):
         close_after(request)

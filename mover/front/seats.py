@@ -58,19 +58,19 @@ class House:
 class Row:
     """`count` seats from byte `first` of the house on, and those of them that this front end holds."""
 
-    __slots__ = ("_count", "_first", "_house", "held")
+    __slots__ = ("_first", "_house", "count", "held")
 
     def __init__(self, house: House, first: int, count: int) -> None:
         self._house = house
         self._first = first
-        self._count = count
+        self.count = count
         self.held: set[int] = set()
 
     def take(self) -> int | None:
         """A free seat, or None. What is held here is not asked for: one's own lock never refuses."""
-        if len(self.held) == self._count:
+        if len(self.held) >= self.count:
             return None
-        for number in range(self._count):
+        for number in range(self.count):
             seat = self._first + number
             if seat not in self.held and self._house.lock(seat):
                 self.held.add(seat)

@@ -13,7 +13,7 @@ from config.settings import Settings
 from mover.serve.errors import CannotStart
 from mover.serve.front_end import Desk, FrontEnd
 from mover.serve.listeners import Listeners
-from mover.serve.messages import DialectName, Ticket, Tickets
+from mover.serve.messages import DialectName, Retune, Ticket, Tickets
 from mover.serve.programs import Programs
 from mover.serve.restarts import Backoff
 from mover.serve.states import FrontEndState
@@ -58,6 +58,12 @@ class FrontEnds:
         """Start all of them."""
         for number in self._backoffs:
             self._start(number)
+
+    def retune(self, settings: Settings) -> None:
+        """Put other settings in force, in every front end that runs and all that will."""
+        self._settings = settings
+        for front_end in list(self._running.values()):
+            front_end.send(Retune(settings.front, settings.limits, settings.log))
 
     def install(self, ticket_id: str, export: Export, dialect: DialectName) -> int:
         """Push a ticket to every front end, for `applied` to wait for; the change's number.

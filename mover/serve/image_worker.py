@@ -29,6 +29,7 @@ from workers.messages import (
     Disconnected,
     FromWorker,
     Leave,
+    Retune,
     Serve,
     Statistics,
     WorkerHello,
@@ -41,9 +42,9 @@ HELLO_S = 10.0
 SIGN_OF_LIFE = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class House:
-    """What all workers share."""
+    """What all workers share; a reload changes the settings."""
 
     spare: Spare
     settings: Settings
@@ -99,6 +100,11 @@ class ImageWorker:
             self._refuse(lane, "the image's worker was given up a moment ago", pause_s)
         elif self.state is WorkerState.ABSENT:
             self._start(lane)
+
+    def retune(self) -> None:
+        """The house has other settings."""
+        if self._child is not None:
+            self._child.send(Retune(self._house.settings.worker, self._house.settings.log))
 
     async def statistics(self) -> Statistics | None:
         """What the worker says of itself; None if there is none, or it ends before it answers."""

@@ -28,6 +28,13 @@ class ImageWorkers:
     def __iter__(self) -> Iterator[ImageWorker]:
         return iter(self._workers.values())
 
+    def retune(self, settings: Settings) -> None:
+        """Put other settings in force, in every worker that runs and all that will."""
+        self._house.settings = settings
+        self.lanes.limit_bytes = settings.supervisor.arena_limit_bytes
+        for worker in self._workers.values():
+            worker.retune()
+
     def open_lane(self, front_end: FrontEndPort, message: OpenLane) -> None:
         """Attach a new lane to its export's worker, or refuse it; its number must be free."""
         if not self.lanes.has_room(message.arena_bytes):

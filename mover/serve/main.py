@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import sys
+from collections.abc import Callable
 
 from config import log
 from config.settings import Settings
@@ -16,21 +17,26 @@ from mover.serve.supervisor import Supervisor
 STATUS_CANNOT_START = 3
 
 
-def serve(settings: Settings, programs: Programs | None = None) -> int:
-    """Serve until a signal ends it; the exit status. The settings are resolved by config/load.py."""
+def serve(settings: Settings, programs: Programs | None = None, reread: Callable[[], Settings] | None = None) -> int:
+    """Serve until a signal ends it; the exit status. The settings are resolved by config/load.py.
+
+    `reread` reads them again for SIGHUP; it raises ConfigError.
+    """
     log.setup(settings.log, "supervisor")
     _raise_descriptor_limit()
     try:
         make_state_dir(settings.serve.state_dir)
         with Listeners(settings.serve) as listeners:
-            return asyncio.run(_supervise(settings, listeners, programs or Programs()))
+            return asyncio.run(_supervise(settings, listeners, programs or Programs(), reread or (lambda: settings)))
     except CannotStart as error:
         print(f"mover: {error}", file=sys.stderr)
         return STATUS_CANNOT_START
 
 
-async def _supervise(settings: Settings, listeners: Listeners, programs: Programs) -> int:
-    return await Supervisor(settings, listeners, programs).run()
+async def _supervise(
+    settings: Settings, listeners: Listeners, programs: Programs, reread: Callable[[], Settings]
+) -> int:
+    return await Supervisor(settings, listeners, programs, reread).run()
 
 
 def _raise_descriptor_limit() -> None:

@@ -12,7 +12,7 @@ import msgspec
 from config.export import Export
 from config.settings import FrontSettings, LimitSettings, LogSettings
 
-VERSION = 2
+VERSION = 3
 
 # Which side's contract a ticket speaks; mover/front/dialect.py says what that changes.
 DialectName = Literal["imageio", "cloudstack"]
@@ -50,6 +50,14 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     log: LogSettings = LogSettings()
     ask: bool = False
     limits: LimitSettings = LimitSettings()
+
+
+class Retune(msgspec.Struct, tag=True, frozen=True):
+    """Other settings are in force from now on."""
+
+    settings: FrontSettings
+    limits: LimitSettings
+    log: LogSettings
 
 
 class Tickets(msgspec.Struct, tag=True, frozen=True):
@@ -107,7 +115,7 @@ class Ping(msgspec.Struct, tag=True, frozen=True):
     """Are you there? Answer with Pong."""
 
 
-ToFrontEnd = Ping | Begin | Tickets | TicketAnswer | LaneSocket | LaneRefused | WorkersAnswer | Drain
+ToFrontEnd = Ping | Begin | Retune | Tickets | TicketAnswer | LaneSocket | LaneRefused | WorkersAnswer | Drain
 
 
 class FrontEndHello(msgspec.Struct, tag=True, frozen=True):

@@ -6,10 +6,13 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from config import log as logs
+from config.errors import ConfigError
 from config.export_url import parse_export
 from config.log import facts
+from config.reload import reloaded
 from config.settings import Settings
 from mover.control.sources import Sources
 from mover.serve.errors import Misbehaved
@@ -33,8 +36,11 @@ REAP_S = 5.0
 class Supervisor:
     """One `mover serve`; also the desk that front ends turn to."""
 
-    def __init__(self, settings: Settings, listeners: Listeners, programs: Programs) -> None:
+    def __init__(
+        self, settings: Settings, listeners: Listeners, programs: Programs, reread: Callable[[], Settings]
+    ) -> None:
         self._settings = settings
+        self._reread = reread
         self._listeners = listeners
         self._loop = asyncio.get_running_loop()
         self._workers = ImageWorkers(programs, settings)
@@ -52,6 +58,7 @@ class Supervisor:
         """Serve until a signal; the exit status. Raises CannotStart."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
+        self._loop.add_signal_handler(signal.SIGHUP, self.reload)
         self._front_ends.ready.add_done_callback(self._on_ready)
         self._front_ends.start()
         try:
@@ -102,6 +109,27 @@ class Supervisor:
                 for piece in pieces(question, body):
                     front_end.send(piece)
         self._survey = None
+
+    # -- SIGHUP ----------------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Read the configuration again, and put in force what can be changed while the service runs.
+
+        A configuration that cannot be used changes nothing. What does not come from settings but from files that they
+        name (certificates) is read again here, too, whether or not a setting has changed.
+        """
+        try:
+            after = reloaded(self._settings, self._reread())
+        except ConfigError as error:
+            log.error("configuration not reloaded, the old one stays in force", extra=facts(why=error))
+            return
+        self._settings = after.settings
+        logs.setup(after.settings.log, "supervisor")
+        self._workers.retune(after.settings)
+        self._front_ends.retune(after.settings)
+        log.info("configuration reloaded", extra=facts(changed=",".join(after.changed) or "nothing"))
+        if after.waiting:
+            log.warning("settings changed that need a restart", extra=facts(settings=",".join(after.waiting)))
 
     # -- signals and the end ---------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -42,8 +43,9 @@ def test_serve_gets_the_settings_of_its_flags(monkeypatch: pytest.MonkeyPatch) -
     """Every flag of `serve` reaches the setting of its name, and the status is the program's."""
     seen: list[Settings] = []
 
-    def serve(settings: Settings) -> int:
+    def serve(settings: Settings, reread: Callable[[], Settings]) -> int:
         seen.append(settings)
+        assert reread() == settings  # SIGHUP reads what the start has read
         return 3
 
     stand_in(monkeypatch, "mover.serve.main", serve=serve)

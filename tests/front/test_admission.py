@@ -207,6 +207,35 @@ def test_a_client_that_leaves_the_line_takes_no_seat_with_it(front_end: Rooms) -
     run(play())
 
 
+def test_a_higher_limit_lets_in_who_waits(front_end: Rooms) -> None:
+    """A reload's limits are in force at once, of the image and of the host."""
+    admission = front_end(max_readers=1, host_readers=1)
+
+    async def play() -> None:
+        await enter(admission)
+        waiting = [asyncio.ensure_future(enter(admission, key)) for key in ("image", "other")]
+        await asyncio.sleep(0)
+        admission.retune(LimitSettings(max_readers=2, host_readers=3))
+        await asyncio.gather(*waiting)
+        assert admission.waiting == 0
+
+    run(play())
+
+
+def test_seats_taken_under_a_limit_that_is_gone_are_given_back(front_end: Rooms) -> None:
+    """Limits that go and come again while requests are inside lose no seat, and lower ones wait for those inside."""
+    one, other = (front_end(host_readers=2, mode="reject") for _ in range(2))
+    seats = [one.enter_nowait("image", Use.READ) for _ in range(2)]
+    for limits in (LimitSettings(mode="reject"), LimitSettings(mode="reject", host_readers=1)):
+        one.retune(limits)
+        other.retune(limits)
+    assert other.enter_nowait("image", Use.READ) is None
+    for seat in seats:
+        assert seat is not None
+        one.leave(seat)
+    assert other.enter_nowait("image", Use.READ)
+
+
 def test_a_front_end_that_dies_leaves_its_seats(front_end: Rooms) -> None:
     """Its locks die with it, be it killed at whatever instruction."""
     fd = os.memfd_create("seats")

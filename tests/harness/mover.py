@@ -75,12 +75,16 @@ class Mover:
         self.state_dir = room / "state"
         self._room = room
         self._config = room / "mover.toml"
-        self._config.write_text(_toml(settings or {}))
+        self.configure(settings or {})
         self._images = {id: image if isinstance(image, str) else image.uri() for id, image in images.items()}
         self._front_ends = front_ends
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._logs = 0
+
+    def configure(self, settings: Tables) -> None:
+        """Write the configuration anew; SIGHUP has it read."""
+        self._config.write_text(_toml(settings))
 
     # -- start and end ---------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ def main() -> int:
     # Signals of a terminal are the supervisor's business; it tells us to leave.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[sys.argv.index("--control-fd") + 1]))
     try:
         return Worker(control).run()

@@ -18,6 +18,10 @@ import socket
 import time
 from itertools import count
 
+from msgspec.structs import replace
+
+from config import log as logs
+from config.log import facts
 from workers.image.connection import Connection, State
 from workers.image.ledger import LEDGER_BYTES, Ledger
 from workers.image.loop import READ, Loop, Timer
@@ -38,6 +42,7 @@ from workers.messages import (
     Disconnected,
     LaneUse,
     Leave,
+    Retune,
     Serve,
     Statistics,
     ToWorker,
@@ -128,6 +133,7 @@ class Worker:
         if not isinstance(serve, Serve) or serve.version != VERSION or len(fds) != 1:
             raise ChannelBroken(f"expected Serve of version {VERSION} with a ledger, got {serve}")
         self._serve = serve
+        logs.setup(serve.log, "worker")
         # A job that is submitted again must not meet a session of its predecessor's number.
         self._session_numbers = count(serve.generation << 31)
         ledger = Ledger(memory.map_shared(fds[0], LEDGER_BYTES))
@@ -148,17 +154,23 @@ class Worker:
                 message, fds = received
                 self._handle(message, fds)
         except (ChannelClosed, ChannelBroken) as error:
-            log.warning("supervisor gone reason=%s", error)
+            log.warning("supervisor gone", extra=facts(reason=error))
             self._loop.unwatch(self._channel.fileno())
             self._supervised = False
 
-    def _handle(self, message: Serve | Attach | AskStatistics | Leave, fds: list[int]) -> None:
+    def _handle(self, message: ToWorker, fds: list[int]) -> None:
         if isinstance(message, Attach):
             self._attach(message, fds)
+        elif isinstance(message, Retune):
+            self._retune(message)
         elif isinstance(message, AskStatistics):
             self._tell(self._statistics(message.question))
         elif isinstance(message, Leave):
             self._leaving = True
+
+    def _retune(self, message: Retune) -> None:
+        self._serve = replace(self._serve, settings=message.settings, log=message.log)
+        logs.setup(message.log, "worker")
 
     def _tell(self, message: Connected | Disconnected | Statistics, *fds: int) -> None:
         if self._supervised:
@@ -216,7 +228,7 @@ class Worker:
         """Its jobs go on to their end, and nobody hears of it."""
         if lane.closed:
             return
-        log.info("lane closed front_end=%d reason=%s", lane.front_end, why)
+        log.info("lane left", extra=facts(front_end=lane.front_end, reason=why))
         del self._lanes[lane.number]
         self._loop.unwatch(lane.channel.fileno())
         if lane.doorbell >= 0:
@@ -355,10 +367,10 @@ class Worker:
             self._gone_timer = None
         self._failures = 0
         if self._succession.connected(connection.server, limits):
-            log.warning("server lost with unflushed writes export=%s", self._serve.export.key)
+            log.warning("server lost with unflushed writes", extra=facts(export=self._serve.export.key))
         before, self._limits = self._limits, limits
         if before is not None and before.facts != limits.facts:
-            self._gone("the image is another one now")
+            self._gone("the image is another one now", errno.ESTALE)
             self._limits = limits
         if before is None:
             for lane in list(self._lanes.values()):
@@ -397,8 +409,13 @@ class Worker:
             self._tell(Disconnected(connection.number))
         self._schedule.lost(late)
 
+    @property
+    def _absent(self) -> int:
+        """What jobs fail with when the image is not there: no connection to a server, or no file."""
+        return errno.ENOENT if self._serve.export.transport == "file" else errno.ENOTCONN
+
     def _retry(self, why: str) -> None:
-        log.warning("no connection export=%s reason=%s", self._serve.export.key, why)
+        log.warning("no connection", extra=facts(export=self._serve.export.key, reason=why))
         self._refuse_newcomers(why)
         waiting = self._schedule.active or any(lane.resumes for lane in self._lanes.values())
         if not waiting and not self._lanes:
@@ -408,7 +425,7 @@ class Worker:
             self._reconnects += 1
             # Not before writes in doubt have settled: their ranges are free for others when their jobs are gone.
             patience = max(self._serve.settings.reconnect_s, self._serve.settings.settle_s)
-            self._gone_timer = self._loop.later(patience, lambda: self._gone(why))
+            self._gone_timer = self._loop.later(patience, lambda: self._gone(why, self._absent))
         pause = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(self._failures, 10))
         self._failures += 1
         self._loop.later(pause, self._connect)
@@ -427,10 +444,10 @@ class Worker:
             pass  # it has left already
         self._drop(lane, why)
 
-    def _gone(self, why: str) -> None:
-        """The server did not come back in time: every job fails, every lane is closed with the reason."""
+    def _gone(self, why: str, error: int) -> None:
+        """The image did not come back in time, or is another one: every job fails, every lane is closed with why."""
         self._gone_timer = None
-        self._schedule.gone()
+        self._schedule.gone(error)
         self._pump()
         self._limits = None
         for lane in list(self._lanes.values()):

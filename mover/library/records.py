@@ -1,0 +1,94 @@
+"""What the registry knows of a library image, as plain data. Names are the registry's; each view has its own words."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from mover.library.states import State
+
+
+class Visibility(enum.StrEnum):
+    """Who sees an image beside its owner and the admins."""
+
+    PUBLIC = "public"
+    COMMUNITY = "community"  # everybody by its id, nobody in a list who does not ask for it
+    SHARED = "shared"  # its members
+    PRIVATE = "private"
+
+
+class MemberStatus(enum.StrEnum):
+    """What a member has said to being one; only `accepted` images stand in its lists."""
+
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+
+
+class LocationStatus(enum.StrEnum):
+    """Whether the bytes at a location are an image's, or wait to be removed."""
+
+    ACTIVE = "active"
+    PENDING_DELETE = "pending_delete"
+
+
+class Location(msgspec.Struct, frozen=True):
+    """Where bytes of an image rest. `number` is the registry's own, 0 before it has one."""
+
+    store: str
+    uri: str
+    metadata: Mapping[str, Any] = {}
+    status: LocationStatus = LocationStatus.ACTIVE
+    number: int = 0
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A tenant that an image is shared with. Times are microseconds since 1970, UTC."""
+
+    image_id: str
+    member: str
+    can_share: bool
+    status: MemberStatus
+    created_at_us: int
+    updated_at_us: int
+
+
+class ImageRecord(msgspec.Struct, frozen=True):
+    """One library image. Times are microseconds since 1970, UTC.
+
+    `revision` grows with each change; `upload` is the token of the upload that holds it in SAVING, and
+    `location` the first location that is active.
+    """
+
+    id: str
+    state: State
+    visibility: Visibility
+    created_at_us: int
+    updated_at_us: int
+    revision: int
+    name: str | None = None
+    owner: str | None = None
+    size_bytes: int | None = None
+    virtual_size_bytes: int | None = None
+    disk_format: str | None = None
+    container_format: str | None = None
+    md5: str | None = None
+    hash_algo: str | None = None
+    hash_value: str | None = None
+    min_disk_gb: int = 0
+    min_ram_mb: int = 0
+    protected: bool = False
+    hidden: bool = False
+    deleted_at_us: int | None = None
+    upload: str | None = None
+    properties: Mapping[str, str | None] = {}
+    tags: tuple[str, ...] = ()
+    locations: tuple[Location, ...] = ()
+
+    @property
+    def location(self) -> Location | None:
+        """Where to read it."""
+        return next((one for one in self.locations if one.status is LocationStatus.ACTIVE), None)

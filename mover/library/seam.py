@@ -1,0 +1,188 @@
+"""The seam between the library's views and the bytes: what a view asks of a Carrier, and what can go wrong.
+
+The views decide who may do what and keep the registry; a Carrier moves bytes between the client of a request and
+the stores, and knows nothing of tenants and states. The order of an upload, which a crash may cut at any point:
+
+  registry: QUEUED -> SAVING, with a token     (of two racing uploads one wins)
+  carrier:  receive(): temporary name, hashes, inspection, fsync, published without overwriting
+  registry: SAVING -> ACTIVE with the location, if the token is still the image's; else the view calls remove()
+
+and of a delete:
+
+  registry: -> DELETED, and its locations PENDING_DELETE, in one transaction
+  carrier:  remove()
+  registry: the location's row goes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+from sanic import Request
+
+from mover.front.sanic_seam import Headers, Sent
+from mover.library.records import ImageRecord, Location
+
+
+class Incoming(msgspec.Struct, frozen=True):
+    """What a view knows of a body before it is received.
+
+    `offset`: where in the image the body begins; not 0 only when an interrupted upload goes on, and then it must be
+    what `Carrier.kept` says. `length`: bytes of the body, None if it comes in chunks. `size_bytes`: the whole image,
+    None if nobody has said. When `resumable`, what has come is kept when the client leaves, and a body that ends
+    before `size_bytes` is no error. `md5` is what the whole must have.
+    """
+
+    image: ImageRecord
+    offset: int = 0
+    length: int | None = None
+    size_bytes: int | None = None
+    md5: str | None = None
+    store: str | None = None
+    resumable: bool = False
+
+
+class Received(msgspec.Struct, frozen=True):
+    """The bytes are whole, checked, durable and published at `location`."""
+
+    location: Location
+    size_bytes: int
+    md5: str
+    hash_algo: str
+    hash_value: str
+    virtual_size_bytes: int | None = None
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """The body is in, the image is not whole: the next one begins at `offset`."""
+
+    offset: int
+
+
+class Span(NamedTuple):
+    """Bytes of an image, half-open."""
+
+    offset: int
+    length: int
+
+
+class Store(msgspec.Struct, frozen=True):
+    """A store that new images can go to."""
+
+    id: str
+    description: str = ""
+    default: bool = False
+    read_only: bool = False
+
+
+class Carrier(Protocol):
+    """Who moves the bytes of library images."""
+
+    async def receive(self, request: Request, incoming: Incoming) -> Received | Kept:
+        """Take the request's body (asking for it, if the client waits to be asked). Raises CarrierError or ClientGone.
+
+        Whatever is raised, nothing stays behind but what `resumable` keeps.
+        """
+
+    async def send(
+        self,
+        request: Request,
+        location: Location,
+        size_bytes: int,
+        span: Span,
+        status: int,
+        headers: Headers,
+    ) -> Sent:
+        """Answer with `status`, `headers` (Content-Length is among them) and the bytes of `span`.
+
+        Raises CarrierError while nothing was sent, BodyBroken after that.
+        """
+
+    async def remove(self, location: Location) -> None:
+        """Remove the bytes; it is no error if there are none. Raises CarrierError."""
+
+    async def kept(self, image_id: str) -> int | None:
+        """How many bytes of an interrupted upload are there; None if there is none."""
+
+    async def forget(self, image_id: str) -> None:
+        """Drop what an interrupted upload has left; it is no error if there is nothing."""
+
+    async def stores(self) -> Sequence[Store]:
+        """The stores, the default one first."""
+
+
+class Known(Protocol):
+    """What a Carrier asks the registry before it sweeps. Synchronous: to be called in a thread."""
+
+    def wanted(self, image_id: str, uri: str) -> bool:
+        """Whether the bytes at `uri` are an image's, or an upload under way may be about to register them."""
+
+
+class CarrierError(Exception):
+    """The bytes could not be moved. `message` is for the client, in one sentence."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class StorageFull(CarrierError):
+    """No store has room."""
+
+
+class TooLarge(CarrierError):
+    """The body is larger than images may be."""
+
+
+class StorageWriteDenied(CarrierError):
+    """The store cannot be written."""
+
+
+class StoreAddDisabled(CarrierError):
+    """The store takes no new images."""
+
+
+class StoreGone(CarrierError):
+    """The store cannot be reached just now; `retry_after_s` says when to try again."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class UnknownStore(CarrierError):
+    """There is no store of this id."""
+
+
+class NotThere(CarrierError):
+    """The location has no bytes."""
+
+
+class InUse(CarrierError):
+    """The bytes are in use, and cannot be removed."""
+
+
+class Duplicate(CarrierError):
+    """There are bytes at this image's place already."""
+
+
+class WrongFormat(CarrierError):
+    """The bytes are not of the format that was declared, or of one that is refused."""
+
+
+class WrongOffset(CarrierError):
+    """The body does not begin where the interrupted upload ended, which is `offset`."""
+
+    def __init__(self, message: str, offset: int) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+
+class WrongSize(CarrierError):
+    """The body had more or fewer bytes than were announced."""
+
+
+class WrongChecksum(CarrierError):
+    """The bytes do not have the checksum that was announced."""
