@@ -14,21 +14,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mover.client.errors import ClientError
+
 # A disk that is damaged all over fills no screen.
 SHOWN_DAMAGES = 3
 
 
-class BackupError(Exception):
-    """Everything that this package raises on purpose. `what` failed, `why`, and what to do about it, `advice`."""
-
-    def __init__(self, what: str, why: str, advice: str) -> None:
-        super().__init__(what, why, advice)
-        self.what = what
-        self.why = why
-        self.advice = advice
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.why}: {self.advice}"
+class BackupError(ClientError):
+    """Everything that this package raises on purpose, beside what reading from and writing to a server raises."""
 
 
 class RepositoryError(BackupError):

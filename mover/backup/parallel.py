@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
@@ -13,6 +14,8 @@ Work = Callable[[T], int]
 Progress = Callable[[int, int], None]
 """Called in the caller's thread, now and then, with the bytes that are done and those that are to be done in all."""
 PROGRESS_S = 0.1
+# Of work on files: the processors' share of hashing, and a disk that has something to do meanwhile.
+THREADS = 4
 
 
 def nothing(done_bytes: int, total_bytes: int) -> None:
@@ -83,3 +86,14 @@ def in_parallel(
     if crew.error is not None:
         raise crew.error
     done(crew.done_bytes)
+
+
+def in_threads(pieces: Sequence[T], new_worker: Callable[[], Work[T]], done: Callable[[int], None]) -> None:
+    """The same for work on files: as many threads as make sense, and nothing to be stopped."""
+    workers = [new_worker() for _ in range(min(THREADS, len(pieces)))]
+    in_parallel(pieces, workers, done, lambda: None)
+
+
+def new_buffer(length: int) -> memoryview:
+    """Memory that is taken only as far as it is used."""
+    return memoryview(mmap.mmap(-1, length))

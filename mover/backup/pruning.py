@@ -25,14 +25,13 @@ from mover.backup.clusters import Positions, Segment, held
 from mover.backup.digests import blkhash_of_data, load
 from mover.backup.manifest import Blkhash, Manifest, extents_of
 from mover.backup.names import file_names, new_name
-from mover.backup.parallel import Progress, Work, in_parallel, nothing, of_total
+from mover.backup.parallel import Progress, Work, in_threads, new_buffer, nothing, of_total
 from mover.backup.point_writer import PointWriter, new_point
 from mover.backup.qcow2 import Layout
 from mover.backup.reader import PIECE_BYTES, PointReader
 from mover.backup.repository import Disk
 from mover.backup.taking import storing_failed
 
-THREADS = 4
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -91,9 +90,9 @@ def _merge(disk: Disk, oldest: Manifest, progress: Progress) -> None:
         try:
             with new_point(new_file, new_digests, layout) as writer:
                 positions = Positions(content.data)
-                workers = [_copying(reader, writer, positions) for _ in range(THREADS)]
-                pieces = (piece for piece in reader.pieces() if piece.layer is not None)
-                in_parallel(pieces, workers, of_total(progress, reader.data_bytes), lambda: None)
+                pieces = [piece for piece in reader.pieces() if piece.layer is not None]
+                done = of_total(progress, reader.data_bytes)
+                in_threads(pieces, lambda: _copying(reader, writer, positions), done)
                 writer.sync()
                 merged = msgspec.structs.replace(
                     oldest,
@@ -113,7 +112,7 @@ def _merge(disk: Disk, oldest: Manifest, progress: Progress) -> None:
 
 
 def _copying(reader: PointReader, writer: PointWriter, positions: Positions) -> Work[Segment]:
-    buffer = memoryview(bytearray(PIECE_BYTES))
+    buffer = new_buffer(PIECE_BYTES)
 
     def work(piece: Segment) -> int:
         view = reader.read(piece, buffer)

@@ -242,7 +242,7 @@ class Repository:
             for parent in (directory, directory.parent, self.directory):
                 fsync_directory(parent)
         except OSError as error:
-            raise self._refused(str(error), "give --repo a directory that can be written") from error
+            raise self._refused(error.strerror or str(error), "give --repo a directory that can be written") from error
         return Disk(directory, name)
 
     def names(self) -> list[str]:
@@ -272,8 +272,10 @@ class Repository:
         file = self.directory / REPOSITORY_FILE
         try:
             found = msgspec.json.decode(file.read_bytes(), type=Described)
-        except (OSError, msgspec.DecodeError) as error:
-            raise self._refused(f"it is none: {error}", "check --repo") from error
+        except OSError as error:
+            raise self._refused(f"it is none: {REPOSITORY_FILE}: {error.strerror}", "check --repo") from error
+        except msgspec.DecodeError as error:
+            raise self._refused(f"{REPOSITORY_FILE} cannot be read: {error}", 'write {"format":1} into it') from error
         if found.format > FORMAT:
             why = f"its format is {found.format}, and this version knows {FORMAT}"
             raise self._refused(why, "use a later version of Mover")

@@ -18,7 +18,7 @@ from mover.backup.digests import digests_of
 from mover.backup.errors import BackupError
 from mover.backup.files import fsync_directory, pwrite_all
 from mover.backup.manifest import Manifest
-from mover.backup.parallel import Progress, Work, in_parallel, nothing, of_total
+from mover.backup.parallel import THREADS, Progress, Work, in_parallel, in_threads, new_buffer, nothing, of_total
 from mover.backup.point_writer import Qcow2Writer
 from mover.backup.qcow2 import Layout
 from mover.backup.reader import PIECE_BYTES, PointReader
@@ -28,7 +28,6 @@ from mover.client.errors import shown
 
 FileFormat = Literal["raw", "qcow2"]
 
-THREADS = 4
 # One request to the server: a client that leaves, or a deadline, should not meet a zeroing of hours.
 ZERO_BYTES = 1024 * 1024 * 1024
 
@@ -57,9 +56,8 @@ def restore_to_file(
         try:
             with _new_file(path) as fd:
                 target = _RawTarget(fd, reader) if file_format == "raw" else _Qcow2Target(fd, reader)
-                buffers = [memoryview(bytearray(PIECE_BYTES)) for _ in range(THREADS)]
-                workers = [_copying(reader, target, buffer) for buffer in buffers]
-                in_parallel(reader.pieces(), workers, of_total(progress, reader.data_bytes), lambda: None)
+                done = of_total(progress, reader.data_bytes)
+                in_threads(list(reader.pieces()), lambda: _copying(reader, target), done)
         except OSError as error:
             raise _writing_failed(path, error) from error
         return reader.manifest
@@ -80,7 +78,9 @@ def restore_to_server(disk: Disk, point: int | None, client: Client, progress: P
         return reader.manifest
 
 
-def _copying(reader: PointReader, target: Target, buffer: memoryview) -> Work[Segment]:
+def _copying(reader: PointReader, target: Target) -> Work[Segment]:
+    buffer = new_buffer(PIECE_BYTES)
+
     def work(piece: Segment) -> int:
         offset = piece.first * CLUSTER_BYTES
         if piece.layer is None:
@@ -196,7 +196,7 @@ class _Upload:
                 client.close()
 
     def _sending(self, client: Client) -> Work[Segment]:
-        return _copying(self._reader, _ServerTarget(client, self._can_zero), memoryview(bytearray(PIECE_BYTES)))
+        return _copying(self._reader, _ServerTarget(client, self._can_zero))
 
     def _lost(self) -> list[Segment]:
         """Flush by each connection; the pieces that a flush said are lost, to be sent again."""

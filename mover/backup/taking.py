@@ -16,7 +16,7 @@ from mover.backup.digests import Digests, blkhash_of_data, blkhash_of_disk, load
 from mover.backup.errors import BackupError, ChangesUnknown, RepositoryError
 from mover.backup.manifest import Blkhash, Manifest, extents_of
 from mover.backup.names import file_names, new_name
-from mover.backup.parallel import Progress, Work, in_parallel, nothing, of_total
+from mover.backup.parallel import Progress, Work, in_parallel, new_buffer, nothing, of_total
 from mover.backup.point_writer import PointWriter, new_point
 from mover.backup.qcow2 import Layout, TooLargeError
 from mover.backup.reader import PIECE_BYTES, PIECE_CLUSTERS, Layer
@@ -161,7 +161,7 @@ class _Run:
                 client.close()
 
     def _reading(self, client: Client, writer: PointWriter) -> Work[Segment]:
-        buffer = memoryview(bytearray(PIECE_BYTES))
+        buffer = new_buffer(PIECE_BYTES)
 
         def work(piece: Segment) -> int:
             offset = piece.first * CLUSTER_BYTES

@@ -14,12 +14,11 @@ from mover.backup.errors import Damage, DamagedError
 from mover.backup.files import pread_into
 from mover.backup.manifest import Manifest
 from mover.backup.names import file_names
-from mover.backup.parallel import Progress, Work, in_parallel, nothing, of_total
+from mover.backup.parallel import Progress, Work, in_threads, new_buffer, nothing, of_total
 from mover.backup.qcow2 import Layout
 from mover.backup.reader import PIECE_BYTES, PIECE_CLUSTERS, Layer, PointReader
 from mover.backup.repository import Disk
 
-THREADS = 4
 ZEROS = bytes(CLUSTER_BYTES)
 
 
@@ -84,10 +83,10 @@ def _data_damages(layer: Layer, progress: Callable[[int], None]) -> list[Damage]
     size_bytes = layer.manifest.size_bytes
     found: list[Damage] = []
     mapped = overlay([(layer.content, size_bytes)], size_bytes)
-    pieces = cut((segment for segment in mapped if segment.layer is not None), PIECE_CLUSTERS)
+    pieces = list(cut((segment for segment in mapped if segment.layer is not None), PIECE_CLUSTERS))
 
     def worker() -> Work[Segment]:
-        buffer = memoryview(bytearray(PIECE_BYTES))
+        buffer = new_buffer(PIECE_BYTES)
 
         def work(piece: Segment) -> int:
             start = piece.first * CLUSTER_BYTES
@@ -97,7 +96,7 @@ def _data_damages(layer: Layer, progress: Callable[[int], None]) -> list[Damage]
 
         return work
 
-    in_parallel(pieces, [worker() for _ in range(THREADS)], progress, lambda: None)
+    in_threads(pieces, worker, progress)
     found += _padding_damages(layer)
     return sorted(found, key=lambda damage: damage.offset)
 
