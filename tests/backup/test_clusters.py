@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,8 +30,7 @@ def listings(draw: st.DrawFn) -> list[Change]:
     """Extents without gaps, with edges anywhere on quarters of clusters."""
     edges = sorted({0, *draw(st.lists(EDGES, min_size=1, max_size=12))})
     return [
-        Change(start, end - start, draw(st.booleans()), draw(st.booleans()))
-        for start, end in zip(edges, edges[1:], strict=False)
+        Change(start, end - start, draw(st.booleans()), draw(st.booleans())) for start, end in itertools.pairwise(edges)
     ]
 
 
@@ -59,7 +60,7 @@ def test_a_cluster_is_stored_if_any_of_it_is_wanted_and_as_zeros_only_if_all_of_
 def test_runs_that_touch_are_one(changes: list[Change]) -> None:
     """A file's tables and manifests stay as small as they can be."""
     for runs in (content_of(changes).data, content_of(changes).zero):
-        assert all(first.end < second.first for first, second in zip(runs, runs[1:], strict=False))
+        assert all(first.end < second.first for first, second in itertools.pairwise(runs))
 
 
 @given(listings(), EDGES)

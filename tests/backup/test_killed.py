@@ -61,7 +61,8 @@ def test_a_killed_backup_leaves_the_points_before_it_or_one_more(five: Chain, ro
     def work() -> None:
         back_up(five.disk, five.image.as_client(), Wish(incremental=True))
 
-    for killed in scenes(five, room, work):
+    for number in scenes(five, room, work):
+        killed = number
         points = five.points()
         assert points in ([1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6])
         five.assert_point_restores(points[-1], room)
@@ -81,7 +82,8 @@ def test_a_killed_first_backup_leaves_nothing_listed_or_a_whole_point(chain: Cha
         disk = Repository(repository).make_disk("vm/vda")
         back_up(disk, chain.image.as_client(), Wish(incremental=False))
 
-    for killed in kill_at_every_step(work):
+    for number in kill_at_every_step(work):
+        killed = number
         disk = Repository(repository).make_disk("vm/vda")
         found = Chain(disk, chain.image, {1: bytes(chain.image.data)})
         found.assert_restores(room)
@@ -98,7 +100,8 @@ def test_a_killed_prune_leaves_every_point_that_is_listed_restorable(five: Chain
     """By Mover and by qemu-img, at once and after the next run, which does the rest."""
     kept = [1, 2, 3, 4, 5][-keep:]
     killed = 0
-    for killed in scenes(five, room, lambda: prune(five.disk, Keep(keep), 0.0)):
+    for number in scenes(five, room, lambda: prune(five.disk, Keep(keep), 0.0)):
+        killed = number
         points = five.points()
         assert points[-keep:] == kept
         five.assert_restores(room)
@@ -127,7 +130,8 @@ def test_a_killed_restore_leaves_no_file_or_a_whole_one(five: Chain, room: Path,
     """And the next run uses what was left beside it."""
     target = room / "target"
     killed = 0
-    for killed in kill_at_every_step(lambda: restore_to_file(five.disk, 4, target, file_format)):  # type: ignore[arg-type]
+    for number in kill_at_every_step(lambda: restore_to_file(five.disk, 4, target, file_format)):  # type: ignore[arg-type]
+        killed = number
         if target.exists():
             assert_holds(target, file_format, five.held[4], room)
             target.unlink()

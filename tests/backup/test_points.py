@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import tempfile
 from pathlib import Path
@@ -13,12 +14,13 @@ from hypothesis import strategies as st
 from mover.backup.clusters import CLUSTER_BYTES
 from mover.backup.digests import DIGEST_BYTES
 from mover.backup.errors import ChangesUnknown, NoSuchPoint
-from mover.backup.manifest import Manifest, decode
+from mover.backup.manifest import Blkhash, Manifest, decode
 from mover.backup.pruning import Keep, prune
 from mover.backup.repository import Repository
 from mover.backup.restoring import restore_to_file
 from mover.backup.taking import Wish, back_up
 from mover.backup.verifying import verify
+from mover.client import Extent
 from tests.backup.conftest import Chain, change
 from tests.harness.memory_image import MemoryImage
 
@@ -78,18 +80,12 @@ def test_an_incremental_without_any_change_is_a_point_too(chain: Chain, room: Pa
 def test_zeros_that_a_server_calls_data_take_no_space(room: Path) -> None:
     """A file of zeros is a hole in the repository."""
     image = MemoryImage(8 << 20)
-    image.extents = lambda context="zero": iter([_all_data(len(image.data))])  # type: ignore[method-assign]
+    image.extents = lambda context="zero": iter([Extent(0, len(image.data), zero=False)])  # type: ignore[method-assign]
     chain = Chain(Repository(room / "repo").make_disk("vm/vda"), image)
     chain.take(incremental=False)
     [manifest] = chain.disk.points()
     assert chain.disk.file(manifest.file).stat().st_blocks * 512 < 1 << 20
     chain.assert_restores(room)
-
-
-def _all_data(size_bytes: int) -> object:
-    from mover.client import Extent
-
-    return Extent(0, size_bytes, zero=False)
 
 
 def test_an_image_of_no_bytes_is_backed_up(room: Path) -> None:
@@ -109,8 +105,6 @@ def test_the_blkhash_of_a_point_is_that_of_its_bytes(five: Chain) -> None:
 
 
 def _blkhash(data: bytes) -> str:
-    import hashlib
-
     blocks = [data[at : at + 65536] for at in range(0, len(data), 65536)]
     digests = [hashlib.blake2b(block, digest_size=32).digest() for block in blocks]
     return hashlib.blake2b(b"".join(digests), digest_size=32).hexdigest()
@@ -227,8 +221,6 @@ def test_age_prunes_what_is_older_but_never_the_newest() -> None:
 
 
 def _at(number: int, time: str) -> Manifest:
-    from mover.backup.manifest import Blkhash
-
     return Manifest(
         point=number, kind="full", time=time, tool="", image="", size_bytes=0, parent=None, bitmap=None,
         checkpoint=None, file="", file_bytes=0, digests="", data=[], zero=[], blkhash=Blkhash(""),
