@@ -22,7 +22,7 @@ def run(*command: object) -> str:
 
 
 class ChangingDisk:
-    """A qcow2 file that nobody has open, and `model`, the bytes that a guest would read of it.
+    """A new qcow2 file that nobody has open, and `model`, the bytes that a guest would read of it.
 
     Changes are noted first and made by one qemu-io (`apply`), which records them in every bitmap that is enabled.
     """
@@ -32,6 +32,7 @@ class ChangingDisk:
         self.model = bytearray(size_bytes)
         self._granularity = bitmap_granularity
         self._noted: list[str] = []
+        path.unlink(missing_ok=True)
         run("qemu-img", "create", "-q", "-f", "qcow2", path, size_bytes)
 
     def write(self, offset: int, length: int, fill: int) -> None:
