@@ -51,7 +51,7 @@ async def test_the_stream_is_sanics_http_with_its_protocol_and_transport(sanic_c
     assert isinstance(http, Http)
     assert isinstance(protocol, HttpProtocol)
     assert protocol.transport is transport
-    assert protocol in sanic_client.connections
+    assert protocol in list(sanic_client.connections)
 
 
 async def test_a_response_of_our_own_leaves_the_stream_idle_and_the_connection_alive(sanic_client: SanicClient) -> None:
@@ -327,7 +327,7 @@ async def test_idle_connections_are_closed_and_busy_ones_told(sanic_client: Sani
     idle, busy = await sanic_client.connect(), await sanic_client.connect()
     busy.send(GET)
     await begun.wait()
-    sanic_seam.close_if_idle(sanic_client.connections)
+    sanic_client.connections.close_idle()
     assert await idle.rest() == b""
     go_on.set()
     head, body = await busy.answer()
@@ -357,6 +357,7 @@ async def test_a_request_whose_head_is_refused_is_told_apart_and_its_client_may_
     client.send(b"PUT /x HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n\r\n")
     assert b" 4" in (await client.answer())[0]
     (connection,) = sanic_client.connections
+    assert connection.transport is not None
     assert (found, connection.transport.is_closing()) == ([False], False)
     client.send(b"0123456789")
     assert await client.rest() == b""
