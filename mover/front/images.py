@@ -33,6 +33,7 @@ class Images:
         ticket = await self._door.ticket(request, image_id)
         use = Use.ASK if request.method == "HEAD" else Use.READ
         async with self._door.visit(request, ticket, use) as visit:
+            visit.check_readable()
             if not visit.is_whole_file:
                 return await self._send(visit, visit.image.size_bytes)
             async with whole_files.reading(visit) as file:
@@ -42,8 +43,8 @@ class Images:
         span, status, headers = self._answer(visit, size)
         if visit.request.method == "HEAD" or span.length == 0:
             return await sanic_seam.reply(visit.request, status, headers)
-        body = Body(span, session, visit.ticket.version)
-        sent = await send_body(visit.request, visit.lane, body, status, headers, self._door.settings.progress_s)
+        body = Body(span, session, visit.ticket.transfer, visit)
+        sent = await send_body(visit.request, visit.lane, body, status, headers, visit.patience_s)
         if span.length > SMALL_BYTES:
             visit.log_transfer("read", span.offset, span.length)
         return sent
@@ -93,8 +94,9 @@ class Images:
         return await visit.send_written(length, True)
 
     async def _upload(self, visit: Visit, span: Span, session: int = 0) -> None:
-        progress_s = self._door.settings.progress_s
-        upload = Upload(visit.lane, visit.request, span, visit.ticket.version, visit.zeroing, progress_s, session)
+        transfer, patience_s = visit.ticket.transfer, visit.patience_s
+        upload = Upload(visit.lane, visit.request, span, transfer, visit.zeroing, patience_s, session)
+        visit.moving = upload
         await upload.run()
 
     # -- OPTIONS ---------------------------------------------------------------------------------------------
@@ -107,6 +109,7 @@ class Images:
             return await send_json(request, 200, {"features": FEATURES, "unix_socket": unix_socket}, headers)
         ticket = await self._door.ticket(request, image_id)
         async with self._door.visit(request, ticket, Use.LOOK) as visit:
+            visit.check_readable()
             answer = {
                 "features": _features(visit),
                 "unix_socket": unix_socket,

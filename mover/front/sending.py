@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from sanic import Request
 
@@ -12,11 +12,21 @@ from mover.front.errors import BodyBroken, ClientGone, job_failed
 from mover.front.outlet import outlet
 from mover.front.ranges import Span
 from mover.front.sanic_seam import Headers, Sent
+from mover.front.usage import Moving
 from workers.lane.front_lane import FrontLane
 from workers.lane.protocol import Kind, Status
 
 # A body up to this size is answered with one write; a copy of it is cheaper than a descriptor of its own.
 SMALL_BYTES = 64 * 1024
+
+
+class Watcher(Protocol):
+    """Who wants to know how far it is."""
+
+    moving: Moving | None
+
+    def has_moved(self, span: Span) -> None:
+        """A small body has been read, all at once."""
 
 
 class Body(NamedTuple):
@@ -25,6 +35,7 @@ class Body(NamedTuple):
     span: Span
     session: int = 0
     transfer: int = 0
+    watcher: Watcher | None = None
 
 
 async def send_body(
@@ -48,6 +59,8 @@ async def _send_small(request: Request, lane: FrontLane, body: Body, status: int
         lane.slots.leave(holder)
     if completion.status is not Status.OK:
         raise job_failed(completion, "read", span.offset, span.length)
+    if body.watcher is not None:
+        body.watcher.has_moved(span)
     return await sanic_seam.reply(request, status, headers, data)
 
 
@@ -57,6 +70,8 @@ async def _send_large(
     await sanic_seam.settle_body(request)
     way_out = outlet(request, progress_s)
     download = Download(lane, way_out, body.span, sanic_seam.head(request, status, headers), body.session)
+    if body.watcher is not None:
+        body.watcher.moving = download
     try:
         await download.run()
         await way_out.finish()

@@ -27,6 +27,9 @@ SLOW_S = 1.0
 class Upload:
     """Writes a request's body to `span` of the image, or of a whole file's session, for the ledger's `transfer`."""
 
+    # Nothing is answered before all of the body is confirmed.
+    began = False
+
     def __init__(
         self,
         lane: FrontLane,
@@ -43,16 +46,25 @@ class Upload:
         self._flags = flags
         self._progress_s = progress_s
         self._session = session
-        self._at = span.offset
+        self._start = self._at = span.offset
         self._end = span.offset + span.length
         self._chunked = sanic_seam.body_left(request) is None
         self._holder = lane.slots.enter()
         self._slot = -1
         self._room_bytes = 0
         self._writes: set[InFlight] = set()
+        self._left: Span | None = None  # what was confirmed without a gap when the request left
         self._error: Exception | None = None
         self._changed = asyncio.Event()
         self._intake = ChunkedIntake(request, self) if self._chunked else Intake(request, span.length, self)
+
+    @property
+    def moved(self) -> Span:
+        """What is confirmed without a gap."""
+        if self._left is not None:
+            return self._left
+        end = min((write.job.offset for write in self._writes), default=self._at)
+        return Span(self._start, end - self._start)
 
     async def run(self) -> int:
         """Receive and write it all; where it ended. Raises the first failure, or ClientGone."""
@@ -176,6 +188,7 @@ class Upload:
         self._changed.set()
 
     def _leave(self) -> None:
+        self._left = self.moved
         if self._slot >= 0:
             self._lane.give_back(self._slot)
         writes, self._writes = self._writes, set()
