@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from itertools import count
 
+from config.export import Export
 from config.settings import Settings
 from mover.serve.image_worker import House, ImageWorker
 from mover.serve.lanes import FrontEndPort, Lane, LaneBook
@@ -26,7 +27,7 @@ class ImageWorkers:
         self._workers: dict[str, ImageWorker] = {}
 
     def __iter__(self) -> Iterator[ImageWorker]:
-        return iter(self._workers.values())
+        return iter(list(self._workers.values()))
 
     def retune(self, settings: Settings) -> None:
         """Put other settings in force, in every worker that runs and all that will."""
@@ -44,7 +45,7 @@ class ImageWorkers:
             return
         lane = Lane(front_end, message.lane, message.export, message.arena_bytes)
         self.lanes.add(lane)
-        self._worker(message.export.key).want(lane)
+        self._worker(message.export).want(lane)
 
     def close_lane(self, front_end: FrontEndPort, number: int) -> None:
         """Forget a lane; nothing happens if it was refused meanwhile."""
@@ -80,7 +81,15 @@ class ImageWorkers:
     async def _all_ended(self) -> None:
         await asyncio.gather(*(worker.ended.wait() for worker in self._workers.values()))
 
-    def _worker(self, key: str) -> ImageWorker:
+    def _worker(self, export: Export) -> ImageWorker:
+        key = export.key
         if key not in self._workers:
-            self._workers[key] = ImageWorker(key, self._house)
+            at_rest = self._drop if export.of_library else None
+            self._workers[key] = ImageWorker(key, self._house, at_rest)
         return self._workers[key]
+
+    def _drop(self, worker: ImageWorker) -> None:
+        """A library image's worker has left: nothing of it is worth keeping, and there are very many."""
+        if self._workers.get(worker.key) is worker:
+            del self._workers[worker.key]
+            worker.close()
