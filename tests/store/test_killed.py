@@ -96,7 +96,7 @@ def test_an_upload_is_whole_or_may_be_tried_again(start_mover: StartMover, victi
     dice = random.Random(victim)
     library = Library(start_mover({}, SETTINGS, front_ends=2))
     whole = {}
-    for round_ in range(4):
+    for round_ in range(3):
         data, image = noise(round_), library.create()
         late = threading.Timer(dice.uniform(0, 0.03), lambda: VICTIMS[victim](library.mover))
         strike = late.start if round_ % 2 else lambda: VICTIMS[victim](library.mover)
@@ -132,7 +132,7 @@ def extras(library: Library) -> set[str]:
 def test_a_delete_is_done_or_not_and_leaves_no_bytes_without_an_image(start_mover: StartMover, victim: str) -> None:
     dice = random.Random(victim)
     library = Library(start_mover({}, SETTINGS, front_ends=2))
-    for round_ in range(3):
+    for round_ in range(2):
         data, image = noise(round_), library.create()
         assert put(library, image, data).status == 204  # type: ignore[union-attr]
         deleting = Doing(lambda: _delete(library, image))  # noqa: B023
