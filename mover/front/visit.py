@@ -54,6 +54,8 @@ class Door:
             raise lane_lost(lost) from lost
         if ticket is None:
             raise self.unknown(name)
+        if ticket.subject is not None and ticket.subject != sanic_seam.client_subject(request):
+            raise RequestError(403, "the ticket is bound to another client certificate")
         if DIALECTS[ticket.dialect].close_is_heard and "close" in request.args and asked.flag(request, "close", False):
             sanic_seam.close_after(request)
         return ticket

@@ -24,6 +24,8 @@ class Ticket(msgspec.Struct, frozen=True):
     `version` is a number that no other ticket of this supervisor ever has: installing an id again makes a
     new version, and requests in flight go on with the one they began with. It is also the name under which
     the ledger keeps the ticket's ranges (its transfer).
+
+    `subject` is that of the client certificate which alone may use it (mover/front/subjects.py has the form).
     """
 
     id: str
@@ -33,6 +35,7 @@ class Ticket(msgspec.Struct, frozen=True):
     sparse: bool = False
     filename: str | None = None
     dialect: DialectName = "imageio"
+    subject: str | None = None
 
 
 class Begin(msgspec.Struct, tag=True, frozen=True):

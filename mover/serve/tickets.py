@@ -51,12 +51,13 @@ class TicketBook:
         sparse: bool = False,
         filename: str | None = None,
         dialect: DialectName = "imageio",
+        subject: str | None = None,
     ) -> Tickets:
         """Put a ticket in force, in place of an older one of its id; the change to push to every follower."""
         if export.transport == "file":
             export = replace(export, whole_file=DIALECTS[dialect].files_are_whole)
         self._last_version += 1
-        ticket = Ticket(ticket_id, self._last_version, export, write, sparse, filename, dialect)
+        ticket = Ticket(ticket_id, self._last_version, export, write, sparse, filename, dialect, subject)
         self._retire(self._tickets.get(ticket_id))
         self._tickets[ticket_id] = ticket
         return Tickets(self._next_number(), installed=[ticket])
