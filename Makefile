@@ -23,11 +23,14 @@ setup: .venv/.set-up
 .venv-imageio/.set-up:
 	@.ci/setup imageio
 
+.venv-openstack/.set-up:
+	@.ci/setup openstack
+
 demo: setup
 	.venv/bin/python -m mover.bench.demo $(ARGS)
 
-# Its client is what many users run: a test that leaves it out would say nothing about them.
-test: setup .venv-imageio/.set-up
+# Their clients are what many users run: a test that leaves them out would say nothing about them.
+test: setup .venv-imageio/.set-up .venv-openstack/.set-up
 	.venv/bin/pytest $(ARGS)
 
 check: setup

@@ -28,6 +28,7 @@ from mover.front.crowd import Crowd
 from mover.front.link import Link
 from mover.front.seats import House
 from mover.front.visit import Door
+from mover.library.start import make_library
 from mover.serve.certificates import make_context
 from mover.serve.messages import VERSION, Begin, NewCertificates, Retune, ToFrontEnd
 from workers.lane.channel import Channel, ChannelBroken
@@ -54,7 +55,8 @@ class FrontEnd:
         self._draining = asyncio.Event()
         self._link = Link(channel, begin.settings, self._draining.set, self._retune, self._renew, begin.ask)
         self._door = Door(self._link, self._admission, begin.settings, begin.unix_socket)
-        self._app = create_app(self._door)
+        self._library = make_library(begin.library, begin.state_dir, self._door) if begin.library.enabled else None
+        self._app = create_app(self._door, self._library)
         self._connections = sanic_seam.Connections(self._app)
         self._acceptor = Acceptor(
             given.listeners, given.crowd, begin.limits, self._connections.make, given.context, begin.tls.handshake_s
@@ -92,6 +94,8 @@ class FrontEnd:
         while self._connections:
             self._connections.close_idle()
             await asyncio.sleep(DRAIN_POLL_S)
+        if self._library is not None:
+            await self._library.close()
         self._link.close_lanes()
 
 

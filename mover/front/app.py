@@ -22,6 +22,8 @@ from mover.front.listing import Listing
 from mover.front.patches import Patches
 from mover.front.sanic_seam import Sent
 from mover.front.visit import Door
+from mover.library import routes as library_routes
+from mover.library.library import Library
 from workers.lane.front_lane import LaneLost
 
 log = logging.getLogger(__name__)
@@ -31,14 +33,16 @@ App = Sanic[Any, Any]
 METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "OPTIONS")
 
 
-def create_app(door: Door) -> App:
-    """The application of one front end."""
+def create_app(door: Door, library: Library | None = None) -> App:
+    """The application of one front end; without a library, /v1 and /v2 are unknown paths."""
     app: App = Sanic("mover", request_class=sanic_seam.StrictRequest, configure_logging=False)
     sanic_seam.configure(app)
     retune(app, door.settings)
     _add_images(app, door)
     _add_service(app, door.link)
-    _add_errors(app)
+    if library is not None:
+        library_routes.add(app, library)
+    _add_errors(app, has_library=library is not None)
     return app
 
 
@@ -111,7 +115,7 @@ def _has_route(request: Request, method: str) -> bool:
     return True
 
 
-def _add_errors(app: App) -> None:
+def _add_errors(app: App, has_library: bool) -> None:
     async def refused(request: Request, error: RequestError) -> Sent:
         return await send_error(request, error)
 
@@ -128,6 +132,8 @@ def _add_errors(app: App) -> None:
         status = error.status_code
         if isinstance(error, PayloadTooLarge) and not sanic_seam.head_was_read(request):
             status = 431
+        if has_library and library_routes.is_librarys(request.path):
+            return await library_routes.stray(request, status, str(error) or "bad request", _allow(request, error))
         return await send_error(request, RequestError(status, str(error) or "bad request", _allow(request, error)))
 
     async def bug(request: Request, error: Exception) -> Sent:

@@ -123,6 +123,8 @@ class FrontEnd:
             ask=ask,
             limits=settings.limits,
             tls=settings.tls,
+            library=settings.library,
+            state_dir=settings.serve.state_dir,
         )
         self._child.send(begin, [*given.listeners.fds, *given.fds])
         pieces = tickets.join(self)

@@ -10,9 +10,9 @@ from typing import Literal
 import msgspec
 
 from config.export import Export
-from config.settings import FrontSettings, LimitSettings, LogSettings, TlsSettings
+from config.settings import FrontSettings, LibrarySettings, LimitSettings, LogSettings, TlsSettings
 
-VERSION = 4
+VERSION = 5
 
 # Which side's contract a ticket speaks; mover/front/dialect.py says what that changes.
 DialectName = Literal["imageio", "cloudstack"]
@@ -55,6 +55,8 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     ask: bool = False
     limits: LimitSettings = LimitSettings()
     tls: TlsSettings = TlsSettings()
+    library: LibrarySettings = LibrarySettings(enabled=False)
+    state_dir: str = ""
 
 
 class NewCertificates(msgspec.Struct, tag=True, frozen=True):
