@@ -80,7 +80,7 @@ class Images:
     async def _send_large(self, visit: Visit, span: Span, session: int, status: int, headers: Headers) -> Sent:
         request = visit.request
         await sanic_seam.settle_body(request)
-        way_out = outlet(request, self._door.settings.progress_s)
+        way_out = outlet(request, self._door.settings)
         download = Download(visit.lane, way_out, span, sanic_seam.head(request, status, headers), session)
         try:
             await download.run()
@@ -128,8 +128,8 @@ class Images:
         return await visit.send_written(length, True)
 
     async def _upload(self, visit: Visit, span: Span, session: int = 0) -> None:
-        progress_s = self._door.settings.progress_s
-        upload = Upload(visit.lane, visit.request, span, visit.ticket.version, visit.zeroing, progress_s, session)
+        settings = self._door.settings
+        upload = Upload(visit.lane, visit.request, span, visit.ticket.version, visit.zeroing, settings, session)
         await upload.run()
 
     # -- OPTIONS ---------------------------------------------------------------------------------------------

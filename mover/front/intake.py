@@ -56,6 +56,16 @@ class Intake(asyncio.BufferedProtocol):
         """There is more to come and no room for it."""
         return self._room is None and self._left > 0
 
+    @property
+    def has_room(self) -> bool:
+        """The client may send."""
+        return self._room is not None
+
+    @property
+    def filled(self) -> int:
+        """Bytes in the room that was given last, which is not full."""
+        return self._at
+
     def begin(self) -> None:
         """Take the connection over; nothing is read until `give`."""
         self._pause()
@@ -72,6 +82,7 @@ class Intake(asyncio.BufferedProtocol):
     def give(self, room: memoryview) -> None:
         """Room for the next bytes: first those that Sanic's buffer has, then the socket's."""
         self._room, self._at = room, 0
+        self.progressed_s = time.monotonic()  # until now there was nothing that the client could do
         while self._room is not None:
             buffered = sanic_seam.take_buffered(self._request, min(len(self._room) - self._at, self._left))
             if not buffered:

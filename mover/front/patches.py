@@ -71,7 +71,7 @@ class Patches:
             visit.check_block_device("PATCH")
             span = asked.range_to_write(request, length, visit.image.size_bytes)
             asked.check_flush(visit.image, wants_flush)
-            upload = Upload(visit.lane, request, span, ticket.version, Flag.NONE, self._door.settings.progress_s)
+            upload = Upload(visit.lane, request, span, ticket.version, Flag.NONE, self._door.settings)
             await upload.run()
             if wants_flush:
                 await flush(visit)
