@@ -29,6 +29,7 @@ def resolve(settings: Settings, environ: Mapping[str, str]) -> Settings:
             state_dir=state_dir,
             unix_socket=_absolute(serve.unix_socket),
             control_socket=_absolute(serve.control_socket),
+            ticket_socket=_absolute(serve.ticket_socket),
             transfer_dir=_absolute(serve.transfer_dir),
         ),
         library=replace(
@@ -51,7 +52,7 @@ def check(settings: Settings, origins: Mapping[str, str]) -> None:
 
 
 def _check_paths(settings: Settings, origins: Mapping[str, str]) -> None:
-    for name in ("unix_socket", "control_socket", "state_dir", "transfer_dir"):
+    for name in ("unix_socket", "control_socket", "ticket_socket", "state_dir", "transfer_dir"):
         key, path = f"serve.{name}", getattr(settings.serve, name)
         if "\0" in path:
             raise ConfigError(_where(origins, key), f"{key} = {shown(path)}", "must not hold a NUL")

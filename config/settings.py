@@ -28,6 +28,9 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unix_socket: str = ""
     # Path of CloudStack's control socket, mode 0660: its agent registers and unregisters transfers; none if empty.
     control_socket: str = ""
+    # Path of imageio's ticket service, HTTP, mode 0660: a host's agent (oVirt's vdsm) installs tickets there; none if
+    # empty.
+    ticket_socket: str = ""
     # Directory of transfers, a JSON file each, named by the transfer's id; none if empty. Who may write there may
     # have Mover open what it can open.
     transfer_dir: str = ""
@@ -164,6 +167,13 @@ class SupervisorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     arena_limit_bytes: Positive = 1073741824
 
 
+class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[control]`: what both control sockets have in common."""
+
+    # Most tickets at once, whoever installed them, those that expired a short time ago included; one more is refused.
+    tickets_most: Annotated[int, Meta(ge=1, le=1000000)] = 10000
+
+
 class LibrarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[library]`: the image library, spoken to as OpenStack's Glance is, under /v1 and /v2."""
 
@@ -213,5 +223,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: LimitSettings = LimitSettings()
     worker: WorkerSettings = WorkerSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
+    control: ControlSettings = ControlSettings()
     library: LibrarySettings = LibrarySettings()
     image: list[Image] = []

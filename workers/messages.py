@@ -10,7 +10,7 @@ import msgspec
 from config.export import Export
 from config.settings import LogSettings, WorkerSettings
 
-VERSION = 2
+VERSION = 3
 
 
 class Serve(msgspec.Struct, tag=True, frozen=True):
@@ -52,11 +52,20 @@ class AskStatistics(msgspec.Struct, tag=True, frozen=True):
     question: int
 
 
+class Forget(msgspec.Struct, tag=True, frozen=True):
+    """Nobody will ask for this transfer's ranges any more, and all its requests have ended.
+
+    Answer with Forgotten when none of its writes is under way: not before all jobs were read that stand in the rings.
+    """
+
+    transfer: int
+
+
 class Leave(msgspec.Struct, tag=True, frozen=True):
     """Finish what is in flight, disconnect and exit."""
 
 
-ToWorker = Serve | Retune | Attach | AskStatistics | Leave
+ToWorker = Serve | Retune | Attach | AskStatistics | Forget | Leave
 
 
 class WorkerHello(msgspec.Struct, tag=True, frozen=True):
@@ -105,4 +114,10 @@ class Statistics(msgspec.Struct, tag=True, frozen=True):
     lanes: list[LaneUse]
 
 
-FromWorker = WorkerHello | Connected | Disconnected | Statistics
+class Forgotten(msgspec.Struct, tag=True, frozen=True):
+    """No write of this transfer is under way, and the ledger has nothing of it."""
+
+    transfer: int
+
+
+FromWorker = WorkerHello | Connected | Disconnected | Statistics | Forgotten

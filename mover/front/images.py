@@ -37,6 +37,7 @@ class Images:
         ticket = await self._door.ticket(request, image_id)
         use = Use.ASK if request.method == "HEAD" else Use.READ
         async with self._door.visit(request, ticket, use) as visit:
+            visit.check_readable()
             if not visit.is_whole_file:
                 return await self._send(visit, visit.image.size_bytes)
             async with whole_files.reading(visit) as file:
@@ -75,13 +76,15 @@ class Images:
             lane.slots.leave(holder)
         if completion.status is not Status.OK:
             raise job_failed(completion, "read", span.offset, span.length)
+        visit.has_moved(span)
         return await sanic_seam.reply(visit.request, status, headers, body)
 
     async def _send_large(self, visit: Visit, span: Span, session: int, status: int, headers: Headers) -> Sent:
         request = visit.request
         await sanic_seam.settle_body(request)
-        way_out = outlet(request, self._door.settings)
+        way_out = outlet(request, visit.pace())
         download = Download(visit.lane, way_out, span, sanic_seam.head(request, status, headers), session)
+        visit.moving = download
         try:
             await download.run()
             await way_out.finish()
@@ -89,7 +92,7 @@ class Images:
             raise
         except Exception as error:  # a bug of ours, too: no answer of another kind may follow bytes of the image
             if download.began:
-                raise BodyBroken(repr(error), visit.ticket.version, download.sent) from error
+                raise BodyBroken(repr(error), visit.ticket.transfer, download.sent) from error
             raise
         finally:
             way_out.close()
@@ -128,8 +131,9 @@ class Images:
         return await visit.send_written(length, True)
 
     async def _upload(self, visit: Visit, span: Span, session: int = 0) -> None:
-        settings = self._door.settings
-        upload = Upload(visit.lane, visit.request, span, visit.ticket.version, visit.zeroing, settings, session)
+        transfer, pace = visit.ticket.transfer, visit.pace()
+        upload = Upload(visit.lane, visit.request, span, transfer, visit.zeroing, pace, session)
+        visit.moving = upload
         await upload.run()
 
     # -- OPTIONS ---------------------------------------------------------------------------------------------
@@ -142,6 +146,7 @@ class Images:
             return await send_json(request, 200, {"features": FEATURES, "unix_socket": unix_socket}, headers)
         ticket = await self._door.ticket(request, image_id)
         async with self._door.visit(request, ticket, Use.LOOK) as visit:
+            visit.check_readable()
             answer = {
                 "features": _features(visit),
                 "unix_socket": unix_socket,

@@ -19,8 +19,10 @@ from config.export import Export
 from config.log import facts
 from config.settings import FrontSettings
 from mover.front.tickets import TicketShelf
+from mover.front.usage import Guest
 from mover.serve.messages import (
     VERSION,
+    AskUses,
     AskWorkers,
     Begin,
     CloseLane,
@@ -130,6 +132,8 @@ class Link:
         match message:
             case Tickets():
                 self._apply(message)
+            case AskUses():
+                self._tickets.tell(message.question, message.versions)
             case TicketAnswer():
                 self._tickets.answered(message.id)
             case LaneSocket():
@@ -187,22 +191,22 @@ class Link:
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
-    async def lane(self, ticket: Ticket) -> tuple[FrontLane, ImageFacts]:
+    async def lane(self, ticket: Ticket, guest: Guest) -> tuple[FrontLane, ImageFacts]:
         """An open lane to the worker of the ticket's export; lane and ticket are in use until `leave`.
 
         Raises LaneLost; then neither is.
         """
-        self._tickets.enter(ticket)
+        self._tickets.enter(ticket, guest)
         try:
             return await self._lane(ticket)
         except BaseException:
-            self._tickets.leave(ticket)
+            self._tickets.leave(ticket, guest)
             raise
 
-    def leave(self, lane: FrontLane, ticket: Ticket) -> None:
+    def leave(self, lane: FrontLane, ticket: Ticket, guest: Guest) -> None:
         """A request is done with both."""
         self._leave_lane(lane)
-        self._tickets.leave(ticket)
+        self._tickets.leave(ticket, guest)
 
     async def _lane(self, ticket: Ticket) -> tuple[FrontLane, ImageFacts]:
         key = self.key(ticket)

@@ -15,7 +15,6 @@ from abc import ABC, abstractmethod
 
 from sanic import Request
 
-from config.settings import FrontSettings
 from mover.front import sanic_seam
 from mover.front.errors import ClientGone
 from mover.front.pace import Pace
@@ -28,27 +27,26 @@ LOOK_S = 0.001
 LOOK_LATER_S = 0.02
 
 
-def outlet(request: Request, settings: FrontSettings) -> Outlet:
+def outlet(request: Request, pace: Pace) -> Outlet:
     """The way out for a request's body. Raises ClientGone."""
     tls = sanic_seam.tls(request)
-    return PlainOutlet(request, settings) if tls is None else TlsOutlet(request, settings, tls)
+    return PlainOutlet(request, pace) if tls is None else TlsOutlet(request, pace, tls)
 
 
 class Outlet(ABC):
     """One response body on its way out; `close` it before anybody else writes to the connection."""
 
-    def __init__(self, request: Request, settings: FrontSettings) -> None:
+    def __init__(self, request: Request, pace: Pace) -> None:
         self._request = request
         self._transport = sanic_seam.transport(request)
-        self._progress_s = settings.progress_s
-        self._pace = Pace(settings.progress_s, settings.least_bytes_s)
+        self._pace = pace
         self._loop = asyncio.get_running_loop()
         if self._transport.is_closing():
             raise ClientGone
 
     async def begin(self) -> None:
         """Wait until everything that the transport had to write is out."""
-        deadline = self._loop.time() + self._progress_s
+        deadline = self._loop.time() + self._pace.patience_s
         pause_s = LOOK_S
         while self._transport.get_write_buffer_size():
             if self._loop.time() > deadline:
@@ -103,8 +101,8 @@ class Outlet(ABC):
 class PlainOutlet(Outlet):
     """The way to a plain socket."""
 
-    def __init__(self, request: Request, settings: FrontSettings) -> None:
-        super().__init__(request, settings)
+    def __init__(self, request: Request, pace: Pace) -> None:
+        super().__init__(request, pace)
         descriptor = self._transport.get_extra_info("socket")
         if descriptor is None:
             raise ClientGone
@@ -140,8 +138,8 @@ class PlainOutlet(Outlet):
 class TlsOutlet(Outlet):
     """The way to a TLS connection."""
 
-    def __init__(self, request: Request, settings: FrontSettings, tls: TlsTransport) -> None:
-        super().__init__(request, settings)
+    def __init__(self, request: Request, pace: Pace, tls: TlsTransport) -> None:
+        super().__init__(request, pace)
         self._tls = tls
 
     def send(self, *views: bytes | memoryview) -> int:

@@ -11,16 +11,16 @@ from __future__ import annotations
 class Pace:
     """One client's credit."""
 
-    __slots__ = ("_least_bytes_s", "_patience_s", "left_s")
+    __slots__ = ("_least_bytes_s", "left_s", "patience_s")
 
     def __init__(self, patience_s: float, least_bytes_s: int) -> None:
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self._least_bytes_s = least_bytes_s
         self.left_s = patience_s
 
     def moved(self, count: int) -> None:
         """The client has taken or sent so many bytes."""
-        self.left_s = min(self._patience_s, self.left_s + count / self._least_bytes_s)
+        self.left_s = min(self.patience_s, self.left_s + count / self._least_bytes_s)
 
     def waited(self, seconds: float) -> None:
         """It was waited for so long; there may be nothing left now."""

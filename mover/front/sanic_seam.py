@@ -44,6 +44,9 @@ class StrictRequest(Request):
     may read them otherwise; then a body is taken for a request (RFC 9112, 2.2, 5 and 6.3).
     """
 
+    # Bytes of the answer are on their way; another answer cannot follow.
+    answers = False
+
     def __init__(self, *, head: bytes = b"", **parts: Any) -> None:
         super().__init__(head=head, **parts)
         parts["transport"].get_protocol().head_read()
@@ -144,6 +147,22 @@ def transport(request: Request) -> asyncio.Transport:
     return cast(asyncio.Transport, found)
 
 
+def connection(request: Request) -> Any:
+    """The connection as all its requests know it; `lost` when it has ended."""
+    return request.conn_info
+
+
+def client(request: Request) -> str:
+    """Where the request comes from: an address, or that it came over the Unix socket."""
+    peer = transport(request).get_extra_info("peername")
+    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
+
+
+def answers(request: Request) -> bool:
+    """Whether the client may have seen a byte of the answer; that of a large body is not known here."""
+    return cast(StrictRequest, request).answers
+
+
 def tls(request: Request) -> TlsTransport | None:
     """The connection's transport if it speaks TLS."""
     found = request.transport
@@ -210,6 +229,7 @@ async def reply(request: Request, status: int, headers: Headers, body: bytes = b
 
 async def _send(request: Request, data: bytes) -> None:
     """Write at the client's pace. Raises ClientGone when it takes nothing for too long."""
+    cast(StrictRequest, request).answers = True
     protocol = _http(request).protocol
     if not protocol._can_write.is_set():
         try:
@@ -258,6 +278,15 @@ class ChunkedBody:
     async def _write(self, data: bytes) -> None:
         if not _http(self._request).head_only:
             await _send(self._request, data)
+
+
+def keep_alive_for(request: Request, seconds: float) -> None:
+    """This connection may be without a request for so long, and no longer."""
+    protocol = _http(request).protocol
+    if protocol.keep_alive_timeout != seconds:
+        protocol.keep_alive_timeout = seconds
+        protocol._callback_check_timeouts.cancel()
+        protocol.check_timeouts()  # it looks twice in the shortest of all times, from now on
 
 
 def close_after(request: Request) -> None:

@@ -14,7 +14,6 @@ import time
 
 from sanic import Request
 
-from config.settings import FrontSettings
 from mover.front import sanic_seam
 from mover.front.errors import ClientGone, RequestError, job_failed
 from mover.front.intake import Intake
@@ -32,6 +31,9 @@ ASIDE_BYTES = 64 * 1024
 class Upload:
     """Writes a request's body to `span` of the image, or of a whole file's session, for the ledger's `transfer`."""
 
+    # Nothing is answered before all of the body is confirmed.
+    began = False
+
     def __init__(
         self,
         lane: FrontLane,
@@ -39,7 +41,7 @@ class Upload:
         span: Span,
         transfer: int,
         flags: int,
-        settings: FrontSettings,
+        pace: Pace,
         session: int = 0,
     ) -> None:
         self._lane = lane
@@ -47,9 +49,8 @@ class Upload:
         self._transfer = transfer
         self._flags = flags
         self._session = session
-        self._patience_s = min(SLOW_S, settings.progress_s)
-        self._pace = Pace(settings.progress_s, settings.least_bytes_s)
-        self._at = span.offset
+        self._pace = pace
+        self._start = self._at = span.offset
         self._end = span.offset + span.length
         self.holder = lane.slots.enter()
         self._slot = -1
@@ -58,9 +59,18 @@ class Upload:
         self._aside_full = False
         self._aside_since_s = 0.0
         self._writes: set[InFlight] = set()
+        self._left: Span | None = None  # what was confirmed without a gap when the request left
         self._error: RequestError | LaneLost | None = None
         self._changed = asyncio.Event()
         self._intake = Intake(request, span.length, self)
+
+    @property
+    def moved(self) -> Span:
+        """What is confirmed without a gap."""
+        if self._left is not None:
+            return self._left
+        end = min((write.job.offset for write in self._writes), default=self._at)
+        return Span(self._start, end - self._start)
 
     async def run(self) -> None:
         """Receive and write it all. Raises RequestError or LaneLost at the first failure, or ClientGone."""
@@ -91,7 +101,7 @@ class Upload:
         self._changed.clear()
         left, began_s = self._intake.left, time.monotonic()
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(min(SLOW_S, self._pace.patience_s)):
                 await self._changed.wait()
         except TimeoutError:
             self._intake.relax()
@@ -221,6 +231,7 @@ class Upload:
             self._lane.give_back(slot)
 
     def _leave(self) -> None:
+        self._left = self.moved
         self._lane.unwatch(self)
         self._give_slot_back()
         writes, self._writes = self._writes, set()

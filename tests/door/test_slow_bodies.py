@@ -65,9 +65,7 @@ def test_a_crowd_of_slow_writers_keeps_nobody_from_anything(images: Images, star
 
 
 @contextmanager
-def dripping(
-    socks: list[socket.socket], source: memoryview, places: list[int], stop: threading.Event
-) -> Iterator[None]:
+def dripping(socks: list[socket.socket], source: memoryview, places: list[int]) -> Iterator[None]:
     """Meanwhile each of these clients sends a few bytes now and then; `places` says where each has got to."""
     luck, stop = random.Random(2), threading.Event()
 

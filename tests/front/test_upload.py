@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 from sanic import Request
 
-from config.settings import FrontSettings
 from mover.front import sanic_seam
 from mover.front.errors import RequestError
+from mover.front.pace import Pace
 from mover.front.ranges import Span
 from mover.front.sanic_seam import Sent
 from mover.front.upload import Upload
@@ -22,7 +22,10 @@ from workers.lane.slots import Owner
 from workers.lane.worker_lane import WorkerLane
 
 TRANSFER = 77
-PATIENT = FrontSettings(progress_s=PATIENCE_S)
+
+
+def patient() -> Pace:
+    return Pace(PATIENCE_S, 1)
 
 
 def uploading(lane: FrontLane, offset: int) -> Callable[[Request], object]:
@@ -31,7 +34,7 @@ def uploading(lane: FrontLane, offset: int) -> Callable[[Request], object]:
         assert length
         status = 200
         try:
-            await Upload(lane, request, Span(offset, length), TRANSFER, Flag.MAY_HOLE, PATIENT).run()
+            await Upload(lane, request, Span(offset, length), TRANSFER, Flag.MAY_HOLE, patient()).run()
         except (RequestError, LaneLost):
             status = 500
         return await sanic_seam.reply(request, status, [("Content-Length", "0")])
@@ -154,7 +157,7 @@ async def test_a_request_whose_client_left_before_it_was_asked_for_its_body_does
     ended = asyncio.Event()
 
     async def handler(request: Request) -> Sent:
-        upload = Upload(ends.front, request, Span(0, 10), TRANSFER, Flag.NONE, PATIENT)
+        upload = Upload(ends.front, request, Span(0, 10), TRANSFER, Flag.NONE, patient())
         sanic_seam.transport(request).abort()
         try:
             await upload.run()

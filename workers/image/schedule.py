@@ -46,6 +46,8 @@ IN_SESSIONS = {
 }
 SESSIONS_ONLY = frozenset(IN_SESSIONS) - LOCKING
 ANYWHERE = frozenset({Kind.FLUSH, Kind.LOST, Kind.TOLD, Kind.CANCEL})
+# What changes bytes that clients see.
+CHANGING = WRITING | {Kind.COMMIT}
 WRITING_ANY = WRITING | {Kind.BEGIN}
 # Each has windows of memory, and the processors to itself: more of them at once would not end sooner.
 CHECKSUMS_MOST = 2
@@ -219,6 +221,14 @@ class Schedule(Generic[LaneT]):
             return plan.write(limits, record, job.offset, task.slot[: job.length], may_hole, self._is_zero)
         bitmap = limits.facts.bitmaps[job.context - 1] if job.context else None
         return plan.extents(limits, job.offset, job.length, bitmap, ExtentBuilder(task.slot))
+
+    def drop_transfer(self, transfer: int) -> bool:
+        """Nobody waits for the jobs of this transfer: none is begun any more. True when none is under way."""
+        for task in list(self._tasks.values()):
+            if task.job.transfer == transfer and task.job.kind in WRITING and task.plan is None:
+                self._unplanned = [other for other in self._unplanned if other is not task]
+                self._finish(task, Status.FAILED, value=errno.ECANCELED)
+        return not any(task.job.transfer == transfer and task.job.kind in CHANGING for task in self._tasks.values())
 
     # -- commands out and back -------------------------------------------------------------------------------
 
