@@ -15,6 +15,7 @@ from typing import Protocol
 from sanic import Request
 
 from mover.front import sanic_seam
+from mover.front.errors import RequestError
 
 # A fast client's bytes are waited for until there are so many: half the wake-ups, a sixth off a PUT's time.
 BATCH_BYTES = 256 * 1024
@@ -38,12 +39,13 @@ class Intake(asyncio.BufferedProtocol):
         self._tls = sanic_seam.tls(request)
         self._before = sanic_seam.handler_protocol(request)
         self._filler = filler
-        self._left = length
+        self._length = self._left = length
         self._room: memoryview | None = None
         self._at = 0
         self._reading = True
         self._batch = 1
         self._eager = False
+        self.fault: RequestError | None = None
         self.progressed_s = time.monotonic()
 
     @property
@@ -52,9 +54,19 @@ class Intake(asyncio.BufferedProtocol):
         return self._left
 
     @property
+    def over(self) -> bool:
+        """All of the body has come."""
+        return not self._left
+
+    @property
     def hungry(self) -> bool:
         """There is more to come and no room for it."""
         return self._room is None and self._left > 0
+
+    @property
+    def taken(self) -> int:
+        """Bytes of the body that have come."""
+        return self._length - self._left
 
     @property
     def has_room(self) -> bool:

@@ -336,6 +336,29 @@ def body_taken(request: Request, left: int) -> None:
         http.request_body = None
 
 
+def begin_chunks(request: Request) -> bytes:
+    """What stands of a chunked body in Sanic's receive buffer. Sanic leaves the head's last CRLF before it."""
+    buffer = _http(request).recv_buffer
+    data = bytes(buffer[2:])
+    buffer.clear()
+    return data
+
+
+def put_back(request: Request, data: bytes) -> None:
+    """What was read past the body's end is the connection's next request."""
+    _http(request).recv_buffer[:0] = data
+
+
+def chunked_body_taken(request: Request, whole: bool) -> None:
+    """The body was read past Sanic; if not all of it, nobody can tell where it ends."""
+    http = _http(request)
+    http.request_bytes_left = 0
+    if whole:
+        http.request_body = None
+    else:
+        close_after(request)
+
+
 async def read_body(request: Request, most: int) -> bytes | None:
     """The whole body, if it has at most `most` bytes, else None."""
     left = body_left(request)

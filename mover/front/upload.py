@@ -1,5 +1,7 @@
 """The body of a PUT: from the client into slots, from each full slot a WRITE, until the server confirmed them all.
 
+A body in chunks has no length before its end; `span` is then the most that it may fill.
+
 A slot's bytes stay where they are until its write is confirmed; if the worker dies, the lane submits it again.
 
 A client that stalls while others need slots loses its own: what has come is written, and it goes on aside, filling a
@@ -15,6 +17,7 @@ import time
 from sanic import Request
 
 from mover.front import sanic_seam
+from mover.front.chunked_intake import ChunkedIntake
 from mover.front.errors import ClientGone, RequestError, job_failed
 from mover.front.intake import Intake
 from mover.front.pace import Pace
@@ -52,6 +55,7 @@ class Upload:
         self._pace = pace
         self._start = self._at = span.offset
         self._end = span.offset + span.length
+        self._chunked = sanic_seam.body_left(request) is None
         self.holder = lane.slots.enter()
         self._slot = -1
         self._room_bytes = 0
@@ -60,9 +64,9 @@ class Upload:
         self._aside_since_s = 0.0
         self._writes: set[InFlight] = set()
         self._left: Span | None = None  # what was confirmed without a gap when the request left
-        self._error: RequestError | LaneLost | None = None
+        self._error: Exception | None = None
         self._changed = asyncio.Event()
-        self._intake = Intake(request, span.length, self)
+        self._intake = ChunkedIntake(request, self) if self._chunked else Intake(request, span.length, self)
 
     @property
     def moved(self) -> Span:
@@ -72,20 +76,23 @@ class Upload:
         end = min((write.job.offset for write in self._writes), default=self._at)
         return Span(self._start, end - self._start)
 
-    async def run(self) -> None:
-        """Receive and write it all. Raises RequestError or LaneLost at the first failure, or ClientGone."""
+    async def run(self) -> int:
+        """Receive and write it all; where it ended. Raises the first failure, or ClientGone."""
         try:
             await sanic_seam.send_continue(self._request)
             self._intake.begin()
             self._lane.watch(self)
             await self._receive()
             await self._confirm()
+            return self._at
         finally:
             self._leave()
 
     async def _receive(self) -> None:
-        while (self._intake.left or self._aside_full) and self._error is None:
+        while (not self._intake.over or self._aside_full) and self._error is None:
             if self._intake.hungry or self._aside_full:
+                if self._at == self._end and not self._aside_full:
+                    raise self.too_long()
                 self._slot = await self._lane.take_slot(self.holder)
                 if self._error is None:  # a write may have failed meanwhile: then no other one follows it
                     room = self._use_slot()
@@ -99,14 +106,14 @@ class Upload:
     async def _wait_for_change(self) -> None:
         """Wait until a slot is needed or a write has failed. Raises ClientGone for a client that is too slow."""
         self._changed.clear()
-        left, began_s = self._intake.left, time.monotonic()
+        taken, began_s = self._intake.taken, time.monotonic()
         try:
             async with asyncio.timeout(min(SLOW_S, self._pace.patience_s)):
                 await self._changed.wait()
         except TimeoutError:
             self._intake.relax()
         self._pace.waited(time.monotonic() - began_s)
-        self._pace.moved(left - self._intake.left)
+        self._pace.moved(self._intake.taken - taken)
         if self._pace.left_s <= 0:
             raise ClientGone
 
@@ -118,6 +125,28 @@ class Upload:
             raise self._error
 
     # -- rooms -----------------------------------------------------------------------------------------------
+
+    def too_long(self) -> Exception:
+        """What a body in chunks meets that goes on beyond the span."""
+        return RequestError(413, f"the body is longer than {self._end} bytes", closes=True)
+
+    def failed(self, completion: Completion, in_flight: InFlight) -> Exception:
+        """What a write's failure means to the client."""
+        return job_failed(completion, "write", in_flight.job.offset, in_flight.job.length)
+
+    def hungers(self) -> None:
+        """A body in chunks has data, and no room for it."""
+        self._changed.set()
+
+    def ended(self, count: int) -> None:
+        """A body in chunks is over, or broken: what the last slot has of it is written."""
+        if self._intake.fault is not None:
+            self._fail(self._intake.fault)
+        elif count and self._slot < 0:
+            self._room_bytes, self._aside_full = count, True
+        elif count:
+            self._write(count)
+        self._changed.set()
 
     def filled(self) -> memoryview | None:
         """A room is full: write what is in it, and give the next one if there is one at once."""
@@ -149,7 +178,7 @@ class Upload:
         self._aside_full = False
         self._lane.views[self._slot][: self._room_bytes] = self._aside[: self._room_bytes]
         self._write(self._room_bytes)
-        if self._at == self._end or self._error is not None:
+        if self._at == self._end or self._intake.over or self._error is not None:
             return None
         if time.monotonic() - self._aside_since_s > SLOW_S:
             return self._room_aside()
@@ -216,11 +245,11 @@ class Upload:
         self._lane.give_back(in_flight.job.slot)
         completion = done.result()
         if completion.status is not Status.OK:
-            self._fail(job_failed(completion, "write", in_flight.job.offset, in_flight.job.length))
+            self._fail(self.failed(completion, in_flight))
         if not self._writes:
             self._changed.set()
 
-    def _fail(self, error: RequestError | LaneLost) -> None:
+    def _fail(self, error: Exception) -> None:
         """The first error wins."""
         self._error = self._error or error
         self._changed.set()
@@ -238,6 +267,6 @@ class Upload:
         for in_flight in writes:
             self._lane.abandon(in_flight)
         self._lane.slots.leave(self.holder)
-        if self._intake.left:
+        if not self._intake.over:
             sanic_seam.close_after(self._request)
         self._intake.end()

@@ -69,6 +69,10 @@ class Door:
             sanic_seam.close_after(request)
         return ticket
 
+    def pace(self, patience_s: float | None = None) -> Pace:
+        """How slowly a client may move a body."""
+        return Pace(patience_s or self.settings.progress_s, self.settings.least_bytes_s)
+
     def unknown(self, name: str) -> RequestError:
         """There is no such ticket, or no more."""
         dialect = DIALECTS[self.link.removed_dialect(name) or self.settings.unknown_id]
@@ -208,7 +212,7 @@ class Visit:
 
     def pace(self) -> Pace:
         """How slowly a client may move a body."""
-        return Pace(self.patience_s, self._door.settings.least_bytes_s)
+        return self._door.pace(self.patience_s)
 
     @property
     def is_whole_file(self) -> bool:
