@@ -5,6 +5,7 @@ It imports neither Sanic nor Mover's settings nor its workers: an appliance need
 
 from mover.client.address import Tls
 from mover.client.client import Checksum, Client
+from mover.client.download import download
 from mover.client.errors import (
     BrokenError,
     ChangedError,
@@ -19,6 +20,7 @@ from mover.client.errors import (
 )
 from mover.client.extents import Extent
 from mover.client.link import Options
+from mover.client.progress import Progress, Report
 
 __all__ = [
     "BrokenError",
@@ -30,10 +32,13 @@ __all__ = [
     "LocalError",
     "LostWritesError",
     "Options",
+    "Progress",
     "ProtocolError",
     "RangeError",
     "RefusedError",
+    "Report",
     "Tls",
     "UnreachableError",
     "VerificationError",
+    "download",
 ]
