@@ -21,6 +21,7 @@ from mover.client.errors import (
 from mover.client.extents import Extent
 from mover.client.link import Options
 from mover.client.progress import Progress, Report
+from mover.client.upload import upload
 
 __all__ = [
     "BrokenError",
@@ -41,4 +42,5 @@ __all__ = [
     "UnreachableError",
     "VerificationError",
     "download",
+    "upload",
 ]

@@ -49,6 +49,9 @@ class Source(Protocol):
     def reader(self, buffer_bytes: int) -> Reader:
         """A way out for one worker; from any thread."""
 
+    def check_unchanged(self) -> None:
+        """Raises LocalError if it was written to since it was opened."""
+
     def close(self) -> None:
         """Give everything back."""
 
@@ -76,7 +79,15 @@ def guess_format(path: Path) -> str:
 
 
 def _identity(status: os.stat_result) -> list[int]:
+    """Of a device, nothing tells whether it was written to."""
+    if stat.S_ISBLK(status.st_mode):
+        return [status.st_rdev]
     return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
+
+
+def _check_unchanged(path: Path, status: os.stat_result, identity: list[int]) -> None:
+    if _identity(status) != identity:
+        raise LocalError(path, "upload of", "it was written to meanwhile", "upload it again, when nobody writes to it")
 
 
 def _journal(path: Path, status: os.stat_result) -> Path:
@@ -132,6 +143,10 @@ class RawSource:
         """Reads when it is asked: the kernel reads ahead."""
         return FileReader(self.path, self._fd, buffer_bytes)
 
+    def check_unchanged(self) -> None:
+        """By its time of change."""
+        _check_unchanged(self.path, os.fstat(self._fd), self.identity)
+
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
@@ -183,6 +198,10 @@ class QemuSource:
     def reader(self, buffer_bytes: int) -> Reader:
         """Reads one buffer ahead."""
         return NbdReader(self._qemu, buffer_bytes)
+
+    def check_unchanged(self) -> None:
+        """By its time of change."""
+        _check_unchanged(self.path, self.path.stat(), self.identity)
 
     def close(self) -> None:
         """End qemu-nbd; readers are closed before."""
