@@ -30,6 +30,7 @@ from mover.serve.messages import (
     FrontEndReady,
     LaneRefused,
     LaneSocket,
+    NewCertificates,
     OpenLane,
     Ping,
     Pong,
@@ -64,6 +65,7 @@ class Link:
         settings: FrontSettings,
         drain: Callable[[], None],
         retune: Callable[[Retune], None],
+        renew: Callable[[NewCertificates, list[int]], None],
         ask: bool = False,
     ) -> None:
         self.supervised = True
@@ -73,6 +75,7 @@ class Link:
         self._settings = settings
         self._drain = drain
         self._retune = retune
+        self._renew = renew
         self._loop = asyncio.get_running_loop()
         self._numbers = count(1)
         self._lanes: dict[str, FrontLane] = {}
@@ -140,6 +143,8 @@ class Link:
             case Retune():
                 self._settings = message.settings
                 self._retune(message)
+            case NewCertificates():
+                self._renew(message, fds)
             case Ping():
                 self._send(Pong())
             case Drain():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from config.log import facts
@@ -77,6 +78,14 @@ class Seat(Protocol):
         """It is gone."""
 
 
+@dataclass(frozen=True)
+class Inheritance:
+    """What a front end is given: the listening sockets, and the descriptors that Begin names after them."""
+
+    listeners: Listeners
+    fds: Sequence[int]
+
+
 class FrontEnd:
     """A running front end. Raises OSError when it cannot be started."""
 
@@ -85,8 +94,7 @@ class FrontEnd:
         number: int,
         programs: Programs,
         settings: Settings,
-        listeners: Listeners,
-        seats: int,
+        given: Inheritance,
         tickets: TicketBook,
         desk: Desk,
         seat: Seat,
@@ -105,8 +113,20 @@ class FrontEnd:
         )
         self._ready_deadline = self._child.within(READY_S, f"not ready within {READY_S:g} s")
         ask = bool(settings.serve.transfer_dir)
-        begin = Begin(VERSION, number, settings.front, True, listeners.unix_path, settings.log, ask, settings.limits)
-        self._child.send(begin, [*listeners.fds, seats])
+        begin = Begin(
+            VERSION,
+            number,
+            settings.front,
+            tcp=True,
+            unix_socket=given.listeners.unix_path,
+            log=settings.log,
+            ask=ask,
+            limits=settings.limits,
+            tls=settings.tls,
+            library=settings.library,
+            state_dir=settings.serve.state_dir,
+        )
+        self._child.send(begin, [*given.listeners.fds, *given.fds])
         pieces = tickets.join(self)
         self._whole_set = pieces[-1].number
         for piece in pieces:

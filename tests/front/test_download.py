@@ -71,6 +71,9 @@ class Client(Outlet):
         if self._chance.random() < 0.1:
             self._worker.write_somewhere()
 
+    async def finish(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
