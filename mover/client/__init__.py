@@ -20,8 +20,10 @@ from mover.client.errors import (
 )
 from mover.client.extents import Extent
 from mover.client.link import Options
-from mover.client.progress import Progress, Report
+from mover.client.measure import Measure, measure
+from mover.client.progress import OnProgress, Progress, Report
 from mover.client.upload import upload
+from mover.client.verification import file_checksum, verify
 
 __all__ = [
     "BrokenError",
@@ -32,6 +34,8 @@ __all__ = [
     "Extent",
     "LocalError",
     "LostWritesError",
+    "Measure",
+    "OnProgress",
     "Options",
     "Progress",
     "ProtocolError",
@@ -42,5 +46,8 @@ __all__ = [
     "UnreachableError",
     "VerificationError",
     "download",
+    "file_checksum",
+    "measure",
     "upload",
+    "verify",
 ]

@@ -109,6 +109,10 @@ class Client:
             return iter([Extent(0, size, zero=False)] if size else [])
         return self._again_and_again(lambda: self._list_extents(context))
 
+    def all_extents(self, context: str = "zero") -> list[Extent]:
+        """All extents at once; listed anew where the connection breaks in the middle."""
+        return self._again_and_again(lambda: list(self.extents(context)))
+
     def checksum(self, algorithm: str = DEFAULT_ALGORITHM, block_size: int = DEFAULT_BLOCK_BYTES) -> Checksum:
         """The server's checksum of the whole image. It takes as long as reading all of the data."""
         target = f"{self._link.address.target}/checksum?algorithm={algorithm}&block_size={block_size}"

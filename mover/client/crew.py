@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
+MAX_WORKERS = 4
 TICK_S = 0.1
 
 T = TypeVar("T")
@@ -83,6 +84,11 @@ class Crew(Generic[T]):
             workers = list(self._workers)
         for worker in workers:
             worker.abort()
+
+    def wake(self) -> None:
+        """Have `tick` called now; from any thread."""
+        with self._changed:
+            self._changed.notify_all()
 
     def fail(self, error: BaseException) -> None:
         """End the job with this error, if it is the first; from any thread."""

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mover.client.blkhash import BlockHashes, Hasher
 from mover.client.client import DEFAULT_ALGORITHM, DEFAULT_BLOCK_BYTES, Checksum, Client
-from mover.client.crew import Crew
-from mover.client.errors import BrokenError, ChangedError, ClientError, RangeError, VerificationError
-from mover.client.extents import Extent
+from mover.client.crew import MAX_WORKERS, Crew
+from mover.client.errors import ChangedError, ClientError, RangeError, VerificationError
 from mover.client.journal import Begun, Journal
 from mover.client.keeper import Keeper
-from mover.client.plan import Run, Task, data_runs, digest, known, samples, task_bytes, tasks
+from mover.client.plan import SAMPLE_BYTES, Run, Task, data_runs, digest, known, samples, task_bytes, tasks
 from mover.client.progress import Bandwidth, OnProgress, Report, Tally
 from mover.client.ranges import Ranges
 from mover.client.targets import Target, Writer, open_target
+from mover.client.verification import Asked, require_checksum
 
-MAX_WORKERS = 4
 BUFFER_BYTES = 1 << 20
 # Requests sent ahead of their turn: they hide the way to the server and back.
 AHEAD = 4
-SAMPLES = 64
-SAMPLE_BYTES = 64 * 1024
 
 
 def download(
@@ -47,22 +43,6 @@ def download(
     """
     return _Download(client, open_target(Path(path), image_format), image_format, max_workers, buffer_bytes,
                      bandwidth, verify, resume, progress).run()  # fmt: skip
-
-
-def list_extents(client: Client, context: str = "zero") -> list[Extent]:
-    """All extents; listed anew where the connection breaks in the middle."""
-    patience = client.patience()
-    while True:
-        try:
-            return list(client.extents(context))
-        except BrokenError as error:
-            patience.failed(error)
-
-
-def require_checksum(client: Client) -> None:
-    """Raises ClientError where the server has none: better now than after the last byte."""
-    if "checksum" not in client.options().features:
-        raise ClientError("verification", "the server offers no checksums of this image", "go without it")
 
 
 class _Download:
@@ -112,7 +92,7 @@ class _Download:
     def _open(self) -> list[Run]:
         """What is to be done, with the target and the journal ready for it."""
         self.tally.set(phase="extents")
-        extents = list_extents(self.client)
+        extents = self.client.all_extents()
         size = extents[-1].end if extents else 0
         runs = data_runs(extents, zeros_too=not self.target.fresh)
         job = Begun("download", self.client.url, size, self._image_format, digest(runs))
@@ -137,7 +117,7 @@ class _Download:
         """An export has no validators: whether it is the same image is seen by reading some of what one has."""
         writer = self.target.writer(SAMPLE_BYTES)
         try:
-            for offset, length in samples(have, SAMPLES, SAMPLE_BYTES):
+            for offset, length in samples(have):
                 theirs, ours = bytearray(length), bytearray(length)
                 self.client.read_into(offset, theirs)
                 writer.read(offset, memoryview(ours))
@@ -161,13 +141,16 @@ class _Download:
         """The server's checksum and ours are the same. Raises VerificationError."""
         assert self.hashes is not None
         self.tally.set(phase="checksum")
-        theirs = server_checksum(self.client, self.hashes, self.tally.tell)
-        if theirs.checksum != (ours := self.hashes.hexdigest()):
+        theirs = Asked(self.client, DEFAULT_ALGORITHM, DEFAULT_BLOCK_BYTES)
+        try:
+            return theirs.same_as(self.hashes, self.tally.tell, self.target.kept)
+        except VerificationError:
             self.target.sync()
             self._mismatched = True
             self._journal.remove()  # the part stays, as evidence; there is nothing to go on with
-            raise VerificationError(self.client.url, theirs.algorithm, theirs.checksum, ours, self.target.kept)
-        return theirs
+            raise
+        finally:
+            theirs.close()
 
     def _kept(self) -> bool:
         """What is done is written down, for another run; whether that is anything."""
@@ -247,29 +230,3 @@ class _Worker:
         """Give everything back."""
         self._client.close()
         self._writer.close()
-
-
-def server_checksum(client: Client, hashes: BlockHashes, tick: Callable[[], None]) -> Checksum:
-    """The server's checksum, of the same kind as ours; `tick` is called while it is waited for."""
-    asked = client.again()
-    found: list[Checksum | BaseException] = []
-
-    def ask() -> None:
-        try:
-            found.append(asked.checksum(hashes.algorithm, hashes.block_bytes))
-        except BaseException as error:  # noqa: BLE001 - raised again by who waits
-            found.append(error)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    try:
-        while not found:
-            thread.join(0.1)
-            tick()
-    finally:
-        asked.abort()
-        thread.join()
-        asked.close()
-    if isinstance(found[0], BaseException):
-        raise found[0]
-    return found[0]

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TypeVar
 
 from msgspec.structs import replace
 
 from mover.client.errors import ClientError
 from mover.client.journal import Begun, Journal
-from mover.client.ranges import Range, Ranges
+from mover.client.ranges import Ranges
 
 CHECKPOINT_S = 2.0
-
-T = TypeVar("T")
 
 
 class Keeper:
@@ -41,12 +38,6 @@ class Keeper:
         """These bytes are done; from any thread."""
         with self._lock:
             self._done.add(offset, length)
-
-    def undone(self, ranges: list[Range]) -> None:
-        """These are not, after all; from any thread."""
-        with self._lock:
-            for offset, length in ranges:
-                self._done.remove(offset, length)
 
     def stop(self) -> None:
         """Write it down no more."""

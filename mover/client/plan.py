@@ -21,6 +21,9 @@ TASK_BYTES = 32 << 20
 LEAST_TASK_BYTES = 4 << 20
 TASKS_A_WORKER = 8
 MOST_RUNS = 256
+# What a resumed job looks at, to see that it is the same image: at most 4 MiB.
+SAMPLES = 64
+SAMPLE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def digest(runs: Iterable[Run]) -> str:
     return hashed.hexdigest()
 
 
-def samples(have: Ranges, count: int, length: int) -> list[Range]:
+def samples(have: Ranges, count: int = SAMPLES, length: int = SAMPLE_BYTES) -> list[Range]:
     """At most `count` ranges of `length` bytes or less, spread evenly over what one has, first and last included."""
     total = have.bytes
     picked: list[Range] = []
