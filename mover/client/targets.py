@@ -125,14 +125,15 @@ class _Part:
         try:
             self.was_there = self.path.exists()
             self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise LocalError.from_os(self.path, "making", error, "check the directory, or name another one") from error
+        try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever had it may have given it its name, or removed it: what is locked then is another file.
             if os.path.samestat(os.fstat(self.fd), self.path.stat()):
                 return True
         except (BlockingIOError, FileNotFoundError):
             pass
-        except OSError as error:
-            raise LocalError.from_os(self.path, "making", error, "check the directory, or name another one") from error
         self.close()
         return False
 
