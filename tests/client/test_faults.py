@@ -92,9 +92,7 @@ def test_jobs_go_on_when_the_service_is_killed_and_started_again(
     assert_same_disk(target, source)
 
 
-def test_an_upload_writes_again_what_the_nbd_server_lost(
-    images: Images, start_mover: StartMover, room: Path
-) -> None:
+def test_an_upload_writes_again_what_the_nbd_server_lost(images: Images, start_mover: StartMover, room: Path) -> None:
     """The NBD server dies, and with it everything that was not flushed; nothing of it is missing at the end."""
     source = make_disk(room / "source")
     target = images.pattern("target", 9, DISK_BYTES)
