@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -48,7 +49,11 @@ class Places(msgspec.Struct, frozen=True):
         return self._place("TLS file", path, "tls_files")
 
     def _place(self, kind: str, path: str, name: str) -> str:
-        place, roots = os.path.realpath(path), getattr(self, name)
+        roots = getattr(self, name)
+        try:
+            place = os.path.realpath(path)
+        except OSError as error:
+            raise NotAllowed(f"{kind} {shown(path)}", f"allow.{name}", f"its links: {error.strerror}") from error
         what = f"{kind} {shown(path)}" + ("" if place == path else f", which leads to {shown(place)},")
         if any(beneath(place, os.path.realpath(own)) for own in self.private):
             raise NotAllowed(what, f"allow.{name}", "Mover's own state is never served")
@@ -64,11 +69,30 @@ def beneath(path: str, root: str) -> bool:
 
 
 def _is_device_of(path: str, place: str, roots: Iterable[str]) -> bool:
-    """A volume group's directory in /dev holds links that udev makes, to /dev/dm-N: whoever allows it means these."""
+    """A volume group's directory in /dev holds links that udev makes, to /dev/dm-N: whoever allows it means these.
+
+    Only links that root alone can make: /dev/shm is everybody's.
+    """
     groups = [root for root in map(os.path.realpath, roots) if beneath(root, "/dev")]
-    if not groups or not beneath(place, "/dev"):
+    if not groups or not beneath(place, "/dev") or not _is_block_device(place):
         return False
-    return any(beneath(step, root) for step in _steps(path) for root in groups)
+    return any(beneath(step, root) and _is_roots(os.path.dirname(step)) for step in _steps(path) for root in groups)
+
+
+def _is_block_device(place: str) -> bool:
+    try:
+        return stat.S_ISBLK(os.lstat(place).st_mode)
+    except OSError:
+        return False
+
+
+def _is_roots(directory: str) -> bool:
+    """Whether nobody but root can make links in a directory."""
+    try:
+        found = os.lstat(directory)
+    except OSError:
+        return False
+    return found.st_uid == 0 and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _steps(path: str) -> Iterator[str]:
@@ -92,7 +116,7 @@ def pin(place: str) -> int:
     A device or a FIFO is not opened by this: open `handle` of it, when it is seen to be what is wanted.
     """
     fd = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if os.readlink(handle(fd)) != place:
+    if stat.S_ISLNK(os.fstat(fd).st_mode) or os.readlink(handle(fd)) != place:
         os.close(fd)
         raise OSError(errno.ESTALE, "a link in its path was changed")
     return fd

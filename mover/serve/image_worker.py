@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from config.log import facts
+from config.places import Places
 from config.settings import Settings
 from mover.serve.connections import Connections
 from mover.serve.doubts import Doubts
@@ -44,12 +45,17 @@ SIGN_OF_LIFE = 0
 
 @dataclass
 class House:
-    """What all workers share; a reload changes the settings."""
+    """What all workers share; a reload changes the settings.
+
+    `named` are the keys of the settings' own images, whose paths may lead anywhere; those of tickets to `places` only.
+    """
 
     spare: Spare
     settings: Settings
     lanes: LaneBook
     generations: Iterator[int]  # of every start and every attachment, always increasing
+    named: frozenset[str]
+    places: Places
 
 
 class ImageWorker:
@@ -160,6 +166,7 @@ class ImageWorker:
             self._doubts.until_s,
             self._server_lost,
             self._house.settings.log,
+            None if self.key in self._house.named else self._house.places,
         )
 
     def _introduce(self, lane: Lane) -> None:

@@ -34,9 +34,10 @@ _generations = count(1)
 class Process:
     """The worker of `export`, killed and started again in place; `lane` stays, as a front end's does."""
 
-    def __init__(self, export: Export, settings: WorkerSettings) -> None:
+    def __init__(self, export: Export, settings: WorkerSettings, places: Places) -> None:
         self._export = export
         self._settings = settings
+        self._places = places
         self._ledger_fd = memory.create("ledger", LEDGER_BYTES)
         self._channel: Channel[FromWorker]
         self._popen: subprocess.Popen[bytes]
@@ -54,7 +55,7 @@ class Process:
         self._popen = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         theirs.close()
         self._channel = Channel(ours, FromWorker)
-        serve = Serve(VERSION, next(_generations), self._export, self._settings, places=ANYWHERE)
+        serve = Serve(VERSION, next(_generations), self._export, self._settings, places=self._places)
         self._channel.send(serve, [self._ledger_fd])
         self.attach(self.lane)
 
@@ -138,9 +139,11 @@ class Process:
 
 
 @asynccontextmanager
-async def working(export: Export, settings: WorkerSettings = SETTINGS) -> AsyncIterator[Process]:
+async def working(
+    export: Export, settings: WorkerSettings = SETTINGS, places: Places = ANYWHERE
+) -> AsyncIterator[Process]:
     """A worker of `export` with an open lane."""
-    process = Process(export, settings)
+    process = Process(export, settings, places)
     process.start()
     try:
         async with asyncio.timeout(PATIENCE_S):
