@@ -13,7 +13,7 @@ from itertools import count
 
 from config.export import Export
 from config.places import Places
-from config.settings import WorkerSettings
+from config.settings import FileStore, WorkerSettings
 from workers.image.ledger import LEDGER_BYTES
 from workers.lane import checksum_format, memory
 from workers.lane.channel import Channel, pair
@@ -34,8 +34,11 @@ _generations = count(1)
 class Process:
     """The worker of `export`, killed and started again in place; `lane` stays, as a front end's does."""
 
-    def __init__(self, export: Export, settings: WorkerSettings, places: Places) -> None:
+    def __init__(
+        self, export: Export, settings: WorkerSettings, store: FileStore | None = None, places: Places | None = None
+    ) -> None:
         self._export = export
+        self._store = store
         self._settings = settings
         self._places = places
         self._ledger_fd = memory.create("ledger", LEDGER_BYTES)
@@ -55,9 +58,14 @@ class Process:
         self._popen = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         theirs.close()
         self._channel = Channel(ours, FromWorker)
-        serve = Serve(VERSION, next(_generations), self._export, self._settings, places=self._places)
+        serve = Serve(VERSION, next(_generations), self._export, self._settings, store=self._store, places=self._places)
         self._channel.send(serve, [self._ledger_fd])
         self.attach(self.lane)
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._popen.pid
 
     def attach(self, lane: FrontLane) -> None:
         """Introduce a lane to the worker."""
@@ -140,10 +148,13 @@ class Process:
 
 @asynccontextmanager
 async def working(
-    export: Export, settings: WorkerSettings = SETTINGS, places: Places = ANYWHERE
+    export: Export,
+    settings: WorkerSettings = SETTINGS,
+    store: FileStore | None = None,
+    places: Places | None = ANYWHERE,
 ) -> AsyncIterator[Process]:
     """A worker of `export` with an open lane."""
-    process = Process(export, settings, places)
+    process = Process(export, settings, store, places)
     process.start()
     try:
         async with asyncio.timeout(PATIENCE_S):
