@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 # A file system that does not say so soon where a link leads (a dead NFS server) is not waited for.
 LOOK_S = 5.0
-# Each is a thread, and may be held for ever.
+# At once. Each is a thread, and may be held for ever.
 LOOKS_MOST = 16
 
 
@@ -28,7 +28,7 @@ class Gate:
         self._allow = settings.allow
         self._places = places_of(settings)
         self._loop = asyncio.get_running_loop()
-        self._looks = 0
+        self._room = asyncio.Semaphore(LOOKS_MOST)
 
     def check_host(self, export: Export) -> None:
         """What can be said without looking at paths, which are looked at again when they are opened.
@@ -47,18 +47,16 @@ class Gate:
             raise
 
     async def _look(self, export: Export) -> None:
-        what = f"export {shown(export.key)}"
-        if self._looks == LOOKS_MOST:
-            raise NotAllowed(what, "allow", f"{LOOKS_MOST} others wait for file systems that do not answer")
         done: asyncio.Future[NotAllowed | None] = self._loop.create_future()
-        self._looks += 1
-        # A thread of its own: one that is held must not keep others, or the end of this process, waiting.
-        threading.Thread(target=self._follow, args=(export, done), daemon=True).start()
         try:
             async with asyncio.timeout(LOOK_S):
+                await self._room.acquire()
+                # A thread of its own: one that is held must not keep others, or the end of this process, waiting.
+                threading.Thread(target=self._follow, args=(export, done), daemon=True).start()
                 refused = await asyncio.shield(done)
         except TimeoutError:
-            raise NotAllowed(what, "allow", f"its file system has not answered for {LOOK_S:g} s") from None
+            why = f"its file system has not answered for {LOOK_S:g} s"
+            raise NotAllowed(f"export {shown(export.key)}", "allow", why) from None
         if refused is not None:
             raise refused
 
@@ -77,6 +75,6 @@ class Gate:
             pass  # the loop has ended meanwhile
 
     def _followed(self, done: asyncio.Future[NotAllowed | None], found: NotAllowed | None) -> None:
-        self._looks -= 1
+        self._room.release()
         if not done.done():
             done.set_result(found)
