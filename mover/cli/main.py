@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from config.errors import ConfigError, ConfigUnreadableError
-from mover.cli import config_command, serve_command
+from mover.cli import config_command, serve_command, token_command
 from mover.cli.parser import Parser
 from mover.cli.status import CannotStartError, Status, UsageError, complain
 
@@ -67,4 +67,5 @@ def _parser() -> Parser:
     serve_command.add(commands)
     commands.add_parser("bench", help="measure Mover beside nbdcopy and ovirt-imageio", add_help=False)
     config_command.add(commands)
+    token_command.add(commands)
     return parser

@@ -96,6 +96,8 @@ def _add_discovery(app: App) -> None:
     async def v1(request: Request) -> Sent:
         return await answers.send(request, 302, [("Location", "/v1/")])
 
+    # Clients that were given an endpoint with a version look for the versions there.
+    app.add_route(versions, "/v2", methods=["GET", "HEAD"], stream=True, name="library:/v2")
     app.add_route(v1, "/v1", methods=["GET", "HEAD"], stream=True, strict_slashes=True, name="library:/v1")
     for handler, path, name in ((root, "/", "root"), (versions, "/versions", "versions")):
         app.add_route(handler, path, methods=["GET", "HEAD"], stream=True, name=f"library:{name}")
