@@ -29,6 +29,7 @@ App = Sanic[Any, Any]
 Handler = Callable[..., Awaitable[Sent]]
 Methods = Mapping[str, Handler]
 
+READING = ("GET", "HEAD")
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 _V1_ONE: Methods = {
@@ -118,6 +119,8 @@ async def _answer(library: Library, path: str, methods: Methods, request: Reques
         handler = methods.get(request.method)
         if handler is None:
             raise ApiError(405, f"{request.method} is not possible here", [("Allow", _allow(path, methods, request))])
+        if request.method not in READING:
+            caller.check_writer()
         decoded = {name: _decode(segment) for name, segment in segments.items()}
         return await handler(Call(library, request, caller), **decoded)
     except (ClientGone, BodyBroken):

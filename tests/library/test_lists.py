@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from mover.library.queries import Query, Viewer
 from mover.library.records import ImageRecord, MemberStatus, NewImage, Visibility
@@ -18,7 +19,7 @@ OWNERS = ("a", "b", None)
 NAMES = (None, "", "x", "X", "y", "ä")
 FORMATS = (None, "raw", "qcow2")
 SIZES = (None, 0, 5, 7)
-PROPERTIES = ({}, {"os": "linux"}, {"os": "linux", "arch": "arm" * 40}, {"os": None})
+PROPERTIES: tuple[dict[str, str | None], ...] = ({}, {"os": "linux"}, {"os": "linux", "arch": "arm" * 40}, {"os": None})
 TAGS = ((), ("t",), ("t", "u"))
 IMAGES = 60
 
@@ -54,10 +55,14 @@ def populate(registry: Registry) -> list[ImageRecord]:
     return [image for image in found if image is not None]
 
 
+Filled = tuple[Registry, list[ImageRecord], dict[str, MemberStatus]]
+
+
 @pytest.fixture
-def filled(registry: Registry) -> tuple[Registry, list[ImageRecord]]:
-    """A registry and all that is in it."""
-    return registry, populate(registry)
+def filled(registry: Registry) -> Filled:
+    """A registry, all that is in it, and what `b` has said to its memberships."""
+    images = populate(registry)
+    return registry, images, {one.image_id: one.status for image in images for one in registry.members(image.id)}
 
 
 CONDITIONS = st.sampled_from(
@@ -129,9 +134,8 @@ def _compare(value: Any, comparison: str, wanted: Any) -> bool:
         return False
     if comparison == "outside":
         return bool(value < wanted[0] or value >= wanted[1])
-    results = {"eq": value == wanted, "neq": value != wanted}
-    if comparison in results:
-        return results[comparison]
+    if comparison in ("eq", "neq"):
+        return bool((value == wanted) == (comparison == "eq"))
     return bool(
         {"gt": value > wanted, "gte": value >= wanted, "lt": value < wanted, "lte": value <= wanted}[comparison]
     )
@@ -139,23 +143,16 @@ def _compare(value: Any, comparison: str, wanted: Any) -> bool:
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(query=QUERIES)
-def test_lists_are_what_a_model_says(filled: tuple[Registry, list[ImageRecord]], query: Query) -> None:
+def test_lists_are_what_a_model_says(filled: Filled, query: Query) -> None:
     """Page by page from the marker of the last, a list is exactly the model's: nothing twice, nothing left out."""
-    registry, images = filled
-    members = {one.image_id: one.status for image in images for one in registry.members(image.id)}
+    registry, images, members = filled
     expected = model(query, images, members)
     found: list[str] = []
     marker: ImageRecord | None = None
     for _ in range(IMAGES):
-        page = registry.find(_at(query, marker))
+        page = registry.find(replace(query, marker=marker))
         found += [image.id for image in page]
         if len(page) < query.limit:
             break
         marker = page[-1]
     assert found == expected
-
-
-def _at(query: Query, marker: ImageRecord | None) -> Query:
-    from msgspec.structs import replace
-
-    return replace(query, marker=marker)
