@@ -13,7 +13,7 @@ import pytest
 from mover.library.registry import migrate
 from mover.library.registry.registry import Registry
 from tests.harness.fixtures import RAM
-from tests.harness.mover import Mover
+from tests.harness.mover import PROGRAM, Mover
 from tests.harness.postgres import Postgres, running
 from tests.library.service import Service
 
@@ -55,7 +55,10 @@ def registry(database: str) -> Iterator[Registry]:
 
 @pytest.fixture(scope="module", params=DATABASES)
 def service(request: pytest.FixtureRequest, module_room: Path) -> Iterator[Service]:
-    """`mover serve` with nothing configured, and with one line that names a PostgreSQL; its bytes are a fake's."""
+    """`mover serve` with nothing configured, and with one line that names a PostgreSQL; its bytes are a fake's.
+
+    The store's bytes have tests of their own; here they would start a worker for each upload.
+    """
     settings = {}
     if request.param == "postgresql":
         server: Postgres = request.getfixturevalue("postgres")
@@ -64,6 +67,18 @@ def service(request: pytest.FixtureRequest, module_room: Path) -> Iterator[Servi
     room.mkdir()
     with ExitStack() as stack:
         mover = Mover(room, {}, settings, front_ends=2, program=FAKE)
+        stack.callback(mover.close)
+        yield Service(mover.start())
+        mover.assert_log_clean()
+
+
+@pytest.fixture(scope="module", params=["fake", "real"])
+def either(request: pytest.FixtureRequest, module_room: Path) -> Iterator[Service]:
+    """A service with the fake's bytes, and one with a store's: what holds for both keeps the fake honest."""
+    room = module_room / str(request.param)
+    room.mkdir()
+    with ExitStack() as stack:
+        mover = Mover(room, {}, front_ends=2, program=FAKE if request.param == "fake" else PROGRAM)
         stack.callback(mover.close)
         yield Service(mover.start())
         mover.assert_log_clean()

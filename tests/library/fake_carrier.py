@@ -13,11 +13,11 @@ from mover.front import sanic_seam
 from mover.front.sanic_seam import Headers, Sent
 from mover.library import seam
 from mover.library.records import Location
-from mover.library.seam import Incoming, Kept, Received, Span, Store
+from mover.library.seam import Incoming, Kept, Received, Span, Store, Wanted
 
-# A body that begins with this is no image of any declared format.
-WRONG = b"wrong format"
+# A body that begins with this finds no room.
 FULL = b"disk full"
+QCOW2 = b"QFI\xfb"
 
 
 class FakeCarrier:
@@ -33,9 +33,9 @@ class FakeCarrier:
             raise seam.UnknownStore(f"there is no store {incoming.store!r}")
         part = self._part(incoming.image.id)
         kept = part.stat().st_size if part.exists() else 0
-        if incoming.offset != (kept if incoming.resumable else 0):
+        if incoming.offset not in (0, kept):
             raise seam.WrongOffset(f"the upload goes on at {kept}, not at {incoming.offset}", kept)
-        if not incoming.resumable:
+        if incoming.offset == 0:
             part.unlink(missing_ok=True)
         await sanic_seam.send_continue(request)
         try:
@@ -65,7 +65,7 @@ class FakeCarrier:
                 raise seam.WrongSize(f"more than {incoming.size_bytes} bytes came")
 
     def _check(self, incoming: Incoming, data: bytes) -> None:
-        if data.startswith(WRONG):
+        if (incoming.image.disk_format == "qcow2") != data.startswith(QCOW2):
             raise seam.WrongFormat(f"the data is not {incoming.image.disk_format}")
         if data.startswith(FULL):
             raise seam.StorageFull("no store has room")
@@ -90,6 +90,13 @@ class FakeCarrier:
         except FileNotFoundError:
             raise seam.NotThere("the data is gone") from None
         return await sanic_seam.reply(request, status, headers, data[span.offset : span.offset + span.length])
+
+    async def registered(self, image_id: str, location: Location) -> None:
+        """As Carrier says."""
+
+    async def sweep(self, wanted: Wanted) -> int:
+        """As Carrier says; a fake does not crash."""
+        return 0
 
     async def remove(self, location: Location) -> None:
         """As Carrier says."""

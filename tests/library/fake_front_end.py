@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from config.settings import LibrarySettings
+from config.settings import FileStore, LibrarySettings
 from mover.front import __main__ as front_end
 from mover.front.visit import Door
 from mover.library import start
@@ -13,8 +14,8 @@ from mover.library.seam import Carrier
 from tests.library.fake_carrier import FakeCarrier
 
 
-def _fake(settings: LibrarySettings, state_dir: str, door: Door) -> Carrier:
-    return FakeCarrier(Path(state_dir) / "fake")
+def _fake(settings: LibrarySettings, stores: Sequence[FileStore], door: Door) -> Carrier:
+    return FakeCarrier(Path(settings.token_file).parent / "fake")
 
 
 if __name__ == "__main__":

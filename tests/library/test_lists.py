@@ -141,7 +141,7 @@ def _compare(value: Any, comparison: str, wanted: Any) -> bool:
     )
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(query=QUERIES)
 def test_lists_are_what_a_model_says(filled: Filled, query: Query) -> None:
     """Page by page from the marker of the last, a list is exactly the model's: nothing twice, nothing left out."""

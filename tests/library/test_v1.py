@@ -148,8 +148,7 @@ REFUSED: list[tuple[dict[str, str], Body, int]] = [
     ({"size": str(2**41)}, DATA, 400),
     ({f"property_k{number}": "v" for number in range(129)}, None, 413),
     ({"property_" + "k" * 256: "v"}, None, 400),
-    ({}, b"disk full", 413),
-    ({}, b"wrong format", 415),
+    ({"disk_format": "qcow2"}, b"wrong format" * 100, 415),
 ]
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import pytest
 
 from tests.harness.transfers import Doing
-from tests.library.service import OCTETS, PATCH_20, Service, some_id
+from tests.library.service import PATCH_20, Service, some_id
 
 DATA = bytes(range(256)) * 400
-HALF = len(DATA) // 2
 
 
 # -- create ----------------------------------------------------------------------------------------------------
@@ -360,120 +358,6 @@ def test_deactivated_images(service: Service) -> None:
     assert service.ask("GET", f"{path}/file").body == DATA
     assert service.ask("POST", f"{path}/actions/reactivate").status == 204
     assert service.ask("GET", f"/v1/images/{image['id']}").body == DATA
-
-
-# -- data ------------------------------------------------------------------------------------------------------
-
-
-def test_data_goes_in_and_comes_out(service: Service) -> None:
-    """Byte for byte, with the checksums of what came."""
-    image = service.active(DATA)
-    expected = {"status": "active", "size": len(DATA), "checksum": hashlib.md5(DATA).hexdigest(),
-        "os_hash_algo": "sha512", "os_hash_value": hashlib.sha512(DATA).hexdigest()}  # fmt: skip
-    assert expected.items() <= image.items()
-    answer = service.ask("GET", f"/v2/images/{image['id']}/file")
-    assert (answer.status, answer.body) == (200, DATA)
-    assert answer.headers["content-type"] == OCTETS
-    assert answer.headers["content-md5"] == image["checksum"]
-
-
-def test_a_chunked_upload(service: Service) -> None:
-    """Its size is what came."""
-    image = service.create()
-    assert service.upload(image["id"], iter([DATA[:HALF], DATA[HALF:]])).status == 204
-    assert service.show(image["id"])["size"] == len(DATA)
-
-
-RANGES = {
-    "bytes=0-9": (206, DATA[:10], f"bytes 0-9/{len(DATA)}"),
-    "bytes=100-": (206, DATA[100:], f"bytes 100-{len(DATA) - 1}/{len(DATA)}"),
-    "bytes=-10": (206, DATA[-10:], f"bytes {len(DATA) - 10}-{len(DATA) - 1}/{len(DATA)}"),
-    f"bytes={len(DATA)}-": (416, None, f"bytes */{len(DATA)}"),
-    "bytes=0-1,3-4": (416, None, f"bytes */{len(DATA)}"),
-    "lines=1-2": (416, None, f"bytes */{len(DATA)}"),
-}
-
-
-def test_ranges_of_the_data(service: Service) -> None:
-    """One range is 206; what cannot be had is 416 with the size."""
-    image = service.active(DATA)
-    for wanted, (status, body, content_range) in RANGES.items():
-        answer = service.ask("GET", f"/v2/images/{image['id']}/file", Range=wanted)
-        assert (answer.status, answer.headers["content-range"]) == (status, content_range), wanted
-        if body is not None:
-            assert answer.body == body
-            assert "content-md5" not in answer.headers
-
-
-def test_head_of_the_data(service: Service) -> None:
-    """The headers of GET, and nothing else."""
-    image = service.active(DATA)
-    answer = service.ask("HEAD", f"/v2/images/{image['id']}/file")
-    assert (answer.status, answer.body, answer.headers["content-length"]) == (200, b"", str(len(DATA)))
-    assert answer.headers["accept-ranges"] == "bytes"
-
-
-def test_an_image_without_data(service: Service) -> None:
-    """204, as Glance says it."""
-    image = service.create()
-    for method in ("GET", "HEAD"):
-        answer = service.ask(method, f"/v2/images/{image['id']}/file")
-        assert (answer.status, answer.body) == (204, b"")
-        assert "upload-offset" not in answer.headers
-
-
-UPLOADS: list[tuple[dict[str, Any], bytes, dict[str, str], int]] = [
-    ({}, DATA, {"Content_Type": "text/plain"}, 415),
-    ({"disk_format": None}, DATA, {}, 400),
-    ({"container_format": None}, DATA, {}, 400),
-    ({}, b"wrong format", {}, 415),
-    ({}, b"disk full", {}, 413),
-    ({}, DATA, {"X_Image_Meta_Store": "nowhere"}, 400),
-    ({}, DATA, {"x_openstack_image_size": "7"}, 400),
-    ({}, DATA, {"x_openstack_image_size": "x"}, 400),
-    ({}, DATA, {"Content_Range": "bytes 0-5/10"}, 400),
-    ({}, DATA, {"Content_Range": "lines 0-5/10"}, 400),
-    ({}, DATA, {"Content_Range": f"bytes 0-{len(DATA) - 1}/5"}, 400),
-    ({}, DATA, {"Content_Range": "bytes 0-*/5"}, 400),
-    ({}, DATA, {"Content_Range": f"bytes 0-*/{2**50}"}, 413),
-    ({}, DATA, {"Content_Range": f"bytes 7-{len(DATA) + 6}/{len(DATA) + 7}"}, 409),
-]
-
-
-@pytest.mark.parametrize(("fields", "data", "headers", "status"), UPLOADS, ids=lambda value: str(value)[:50])
-def test_uploads_that_are_refused(
-    service: Service, fields: dict[str, Any], data: bytes, headers: dict[str, str], status: int
-) -> None:
-    """Nothing is left of one, and another may follow."""
-    image = service.create(**fields)
-    answer = service.upload(image["id"], data, **headers)
-    assert answer.status == status, answer
-    assert service.show(image["id"])["status"] == "queued"
-    if not fields:
-        assert service.upload(image["id"], DATA).status == 204
-        assert service.ask("GET", f"/v2/images/{image['id']}/file").body == DATA
-
-
-def test_an_active_image_takes_no_more(service: Service) -> None:
-    """409, and the data stays."""
-    image = service.active(DATA)
-    assert service.upload(image["id"], b"other").status == 409
-    assert service.ask("GET", f"/v2/images/{image['id']}/file").body == DATA
-
-
-def test_an_upload_in_parts(service: Service) -> None:
-    """Each part is 202 with the place of the next; HEAD tells it, too; the last makes the image active."""
-    image = service.create()
-    path = f"/v2/images/{image['id']}/file"
-    first = service.upload(image["id"], DATA[:HALF], Content_Range=f"bytes 0-{HALF - 1}/{len(DATA)}")
-    assert (first.status, first.headers["upload-offset"]) == (202, str(HALF))
-    assert service.show(image["id"])["status"] == "queued"
-    assert service.ask("HEAD", path).headers["upload-offset"] == str(HALF)
-    astray = service.upload(image["id"], DATA, Content_Range=f"bytes 0-{len(DATA) - 1}/{len(DATA)}")
-    assert (astray.status, astray.headers["upload-offset"]) == (409, str(HALF))
-    last = service.upload(image["id"], DATA[HALF:], Content_Range=f"bytes {HALF}-{len(DATA) - 1}/{len(DATA)}")
-    assert last.status == 204
-    assert service.ask("GET", path).body == DATA
 
 
 # -- lists -----------------------------------------------------------------------------------------------------
