@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import Iterator
 from itertools import count
 
+from config.allow import places_of
 from config.export import Export
+from config.export_url import parse_export
 from config.settings import Settings
+from config.stores import path_of, uri_of
 from mover.serve.image_worker import House, ImageWorker
 from mover.serve.lanes import FrontEndPort, Lane, LaneBook
 from mover.serve.messages import LaneRefused, OpenLane
@@ -23,7 +26,8 @@ class ImageWorkers:
     def __init__(self, programs: Programs, settings: Settings) -> None:
         self.lanes = LaneBook(settings.supervisor.arena_limit_bytes)
         self.spare = Spare(programs)
-        self._house = House(self.spare, settings, self.lanes, count(1))
+        named = frozenset(parse_export(image.url).key for image in settings.image)
+        self._house = House(self.spare, settings, self.lanes, count(1), named, places_of(settings))
         self._workers: dict[str, ImageWorker] = {}
 
     def __iter__(self) -> Iterator[ImageWorker]:
@@ -43,9 +47,19 @@ class ImageWorkers:
             reason = f"all images together have {limit} bytes of shared memory (supervisor.arena_limit_bytes) in use"
             front_end.send(LaneRefused(message.lane, reason, ARENA_RETRY_S))
             return
+        if not self._is_of_store(message.export):
+            front_end.send(LaneRefused(message.lane, "it is no image of any store"))
+            return
         lane = Lane(front_end, message.lane, message.export, message.arena_bytes)
         self.lanes.add(lane)
         self._worker(message.export).want(lane)
+
+    def _is_of_store(self, export: Export) -> bool:
+        """A front end that somebody has taken over must not have any file opened by calling it a library's."""
+        stores = self._house.settings.store
+        if export.transport == "store":
+            return any(store.id == export.name for store in stores)
+        return not export.frozen or any(path_of(store, uri_of(export.path)) for store in stores)
 
     def close_lane(self, front_end: FrontEndPort, number: int) -> None:
         """Forget a lane; nothing happens if it was refused meanwhile."""
