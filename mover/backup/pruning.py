@@ -115,8 +115,8 @@ def _copying(reader: PointReader, writer: PointWriter, positions: Positions) -> 
     buffer = new_buffer(PIECE_BYTES)
 
     def work(piece: Segment) -> int:
-        view = reader.read(piece, buffer)
-        writer.write(positions.of(piece.first), view)
+        view, digests = reader.read(piece, buffer)
+        writer.write(positions.of(piece.first), view, digests)
         return len(view)
 
     return work

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from mover.backup.clusters import CLUSTER_BYTES, Positions, Segment, held
-from mover.backup.digests import digests_of
 from mover.backup.errors import BackupError
 from mover.backup.files import fsync_directory, pwrite_all
 from mover.backup.manifest import Manifest
 from mover.backup.parallel import THREADS, Progress, Work, in_parallel, in_threads, new_buffer, nothing, of_total
-from mover.backup.point_writer import Qcow2Writer
+from mover.backup.point_writer import Qcow2Writer, not_zero
 from mover.backup.qcow2 import Layout
 from mover.backup.reader import PIECE_BYTES, PointReader
 from mover.backup.repository import Disk
@@ -35,8 +34,8 @@ ZERO_BYTES = 1024 * 1024 * 1024
 class Target(Protocol):
     """Where a point goes. Methods are called from several threads."""
 
-    def data(self, piece: Segment, offset: int, view: memoryview) -> None:
-        """These bytes stand at `offset` of the disk."""
+    def data(self, piece: Segment, view: memoryview, digests: list[bytes]) -> None:
+        """The data of this piece, and the digests of its clusters."""
 
     def zeros(self, offset: int, length: int) -> None:
         """This range reads as zeros."""
@@ -82,12 +81,11 @@ def _copying(reader: PointReader, target: Target) -> Work[Segment]:
     buffer = new_buffer(PIECE_BYTES)
 
     def work(piece: Segment) -> int:
-        offset = piece.first * CLUSTER_BYTES
         if piece.layer is None:
-            target.zeros(offset, reader.length(piece))
+            target.zeros(piece.first * CLUSTER_BYTES, reader.length(piece))
             return 0
-        view = reader.read(piece, buffer)
-        target.data(piece, offset, view)
+        view, digests = reader.read(piece, buffer)
+        target.data(piece, view, digests)
         return len(view)
 
     return work
@@ -101,8 +99,9 @@ class _RawTarget:
         self._fd = fd
         os.ftruncate(fd, reader.manifest.size_bytes)
 
-    def data(self, piece: Segment, offset: int, view: memoryview) -> None:
-        pwrite_all(self._fd, view, offset)
+    def data(self, piece: Segment, view: memoryview, digests: list[bytes]) -> None:
+        for start, end in not_zero(view, digests):
+            pwrite_all(self._fd, view[start:end], piece.first * CLUSTER_BYTES + start)
 
     def zeros(self, offset: int, length: int) -> None:
         """The new file is one hole."""
@@ -116,8 +115,8 @@ class _Qcow2Target:
         self._writer = Qcow2Writer(fd, Layout.plan(reader.manifest.size_bytes, content, None))
         self._positions = Positions(content.data)
 
-    def data(self, piece: Segment, offset: int, view: memoryview) -> None:
-        self._writer.write(self._positions.of(piece.first), view, digests_of(view))
+    def data(self, piece: Segment, view: memoryview, digests: list[bytes]) -> None:
+        self._writer.write(self._positions.of(piece.first), view, digests)
 
     def zeros(self, offset: int, length: int) -> None:
         """What a qcow2 file does not hold is zeros."""
@@ -223,8 +222,8 @@ class _ServerTarget:
         self._client = client
         self._can_zero = can_zero
 
-    def data(self, piece: Segment, offset: int, view: memoryview) -> None:
-        self._client.write(offset, view)
+    def data(self, piece: Segment, view: memoryview, digests: list[bytes]) -> None:
+        self._client.write(piece.first * CLUSTER_BYTES, view)
 
     def zeros(self, offset: int, length: int) -> None:
         most = ZERO_BYTES if self._can_zero else PIECE_BYTES

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from mover.backup.clusters import CLUSTER_BYTES, Change, Content, Segment, changes_of, content_of, cut, overlay
-from mover.backup.digests import Digests, blkhash_of_data, blkhash_of_disk, load
+from mover.backup.digests import Digests, blkhash_of_data, blkhash_of_disk, digests_of, load
 from mover.backup.errors import BackupError, ChangesUnknown, RepositoryError
 from mover.backup.manifest import Blkhash, Manifest, extents_of
 from mover.backup.names import file_names, new_name
@@ -167,7 +167,7 @@ class _Run:
             offset = piece.first * CLUSTER_BYTES
             view = buffer[: min(piece.clusters * CLUSTER_BYTES, self._size_bytes - offset)]
             client.read_into(offset, view)
-            writer.write(piece.position, view)
+            writer.write(piece.position, view, digests_of(view))
             return len(view)
 
         return work

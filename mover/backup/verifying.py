@@ -91,7 +91,7 @@ def _data_damages(layer: Layer, progress: Callable[[int], None]) -> list[Damage]
         def work(piece: Segment) -> int:
             start = piece.first * CLUSTER_BYTES
             view = buffer[: min(piece.clusters * CLUSTER_BYTES, size_bytes - start)]
-            found.extend(layer.read(piece.first, piece.position, view))
+            found.extend(layer.read(piece.first, piece.position, view)[1])
             return len(view)
 
         return work
