@@ -24,6 +24,7 @@ LIVE = frozenset(
         "log.level",
         "log.format",
         "front.progress_s",
+        "front.least_bytes_s",
         "front.head_s",
         "front.keep_alive_s",
         "front.replay_s",

@@ -51,6 +51,7 @@ def check(settings: Settings, origins: Mapping[str, str]) -> None:
     `origins` tells who gave each setting that is not the default.
     """
     _check_paths(settings, origins)
+    _check_tls(settings, origins)
     _check_arena(settings, origins)
     _check_database(settings, origins)
     for store in settings.store:

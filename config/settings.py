@@ -81,6 +81,8 @@ class FrontSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     request_slots: Annotated[int, Meta(ge=1, le=1024)] = 8
     # A client that neither takes nor sends a byte for so long is cut off.
     progress_s: Seconds = 60.0
+    # A client that moves a body slower than so many bytes a second, counted over progress_s, is cut off, too.
+    least_bytes_s: Annotated[int, Meta(ge=1, le=1073741824)] = 1024
     # A request's head must be complete so long after its first byte.
     head_s: Seconds = 10.0
     # A connection without a request is closed after so long.

@@ -169,6 +169,12 @@ def tls(request: Request) -> TlsTransport | None:
     return found if isinstance(found, TlsTransport) else None
 
 
+def client_subject(request: Request) -> str | None:
+    """The subject of the certificate that the client has shown; None without one, and on the Unix socket."""
+    connection = tls(request)
+    return None if connection is None else connection.subject
+
+
 async def writable(request: Request) -> None:
     """Wait until the transport takes more, or the connection is over."""
     await _http(request).protocol._can_write.wait()
