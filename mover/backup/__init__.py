@@ -12,8 +12,9 @@ from mover.backup.errors import (
 from mover.backup.manifest import Manifest
 from mover.backup.pruning import Keep, Pruned, prune
 from mover.backup.repository import Disk, Repository
-from mover.backup.restoring import restore_to_file, restore_to_server
+from mover.backup.restoring import restore_to_file
 from mover.backup.taking import Taken, Wish, back_up
+from mover.backup.uploading import restore_to_server
 from mover.backup.verifying import verify
 
 __all__ = [
