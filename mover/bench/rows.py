@@ -16,6 +16,7 @@ from mover.bench.client_row import client
 from mover.bench.contest import Contender, Contest
 from mover.bench.data import MIB, SparseLayout, write_random
 from mover.bench.exports import NbdServer, nbdkit, qemu_nbd
+from mover.bench.library_row import library
 from mover.bench.row import Bench, Row
 from mover.bench.servers import HttpServer, Image
 
@@ -213,5 +214,7 @@ ROWS = {
     "checksum": Row("checksum of the whole", ["curl", "qemu-nbd", "wrk"], checksum),
     # Its target is sixfold where a client has the server zero it without holes.
     "client": Row("Mover's client beside imageio's", ["nbdkit", "qemu-img", "qemu-nbd"], client, copies=9),
+    # The data, as much in the library, a copy on its way, the zeros' data, and glance_store's copy.
+    "library": Row("images' data into and out of the library", ["curl"], library, copies=5),
     "backup": Row("a full and an incremental backup", ["qemu-img", "qemu-io", "qemu-nbd"], backup),
 }
