@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 
 # So many are accepted before other events have their turn.
 ACCEPTS_PER_TURN = 16
-# A connection is left to front ends with fewer of them for LEAVE_S, some times: twice where this one is one ahead, up to
-# MOST_LEAVES times where it is more. Then the others hang, and for HURRY_S nothing is left to them.
+# A connection is left to front ends with fewer of them for LEAVE_S, some times: FEW_LEAVES where this one is one ahead,
+# MOST_LEAVES where it is more. After those the others must hang, and for HURRY_S nothing is left to them.
 LEAVE_S = 0.005
 FEW_LEAVES = 2
 MOST_LEAVES = 20
