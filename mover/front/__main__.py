@@ -20,12 +20,12 @@ import uvloop
 
 from config import log as logs
 from config.settings import TlsSettings
-from mover.front import sanic_seam
 from mover.front.acceptor import Acceptor
 from mover.front.admission import Admission
 from mover.front.app import create_app, retune
 from mover.front.crowd import Crowd
 from mover.front.link import Link
+from mover.front.sanic_connections import Connections
 from mover.front.seats import House
 from mover.front.visit import Door
 from mover.library.start import make_library
@@ -59,7 +59,7 @@ class FrontEnd:
             make_library(begin.library, begin.state_dir, begin.stores, self._door) if begin.library.enabled else None
         )
         self._app = create_app(self._door, self._library)
-        self._connections = sanic_seam.Connections(self._app)
+        self._connections = Connections(self._app)
         self._acceptor = Acceptor(
             given.listeners, given.crowd, begin.limits, self._connections.make, given.context, begin.tls.handshake_s
         )
