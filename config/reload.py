@@ -17,6 +17,7 @@ LIVE = frozenset(
         "serve.drain_s",
         "log.level",
         "log.format",
+        "log.requests",
         "front.progress_s",
         "front.keep_alive_s",
         "front.replay_s",

@@ -47,6 +47,8 @@ class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     # One line of key=value text, or one JSON object, an event.
     format: Literal["text", "json"] = "text"
+    # One line for each request that has ended, at level info. journald drops lines that come by thousands a second.
+    requests: bool = True
 
 
 class FrontSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

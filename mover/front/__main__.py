@@ -18,14 +18,20 @@ from typing import Any
 import uvloop
 
 from config import log as logs
+from config.log import Batch
+from config.settings import LogSettings
 from mover.front import sanic_seam
+from mover.front.account import LINE, Account
 from mover.front.admission import Admission
 from mover.front.app import App, create_app, retune
+from mover.front.counts import LAYOUT
 from mover.front.link import Link
 from mover.front.seats import House
 from mover.front.visit import Door
 from mover.serve.messages import VERSION, Begin, Retune, ToFrontEnd
+from workers.lane import memory
 from workers.lane.channel import Channel, ChannelBroken
+from workers.lane.tally import words_of
 
 BACKLOG = 1024
 DRAIN_POLL_S = 0.05
@@ -34,14 +40,18 @@ DRAIN_POLL_S = 0.05
 class FrontEnd:
     """One front end process."""
 
-    def __init__(self, channel: Channel[ToFrontEnd], begin: Begin, sockets: list[socket.socket], seats: House) -> None:
+    def __init__(
+        self, channel: Channel[ToFrontEnd], begin: Begin, sockets: list[socket.socket], seats: House, words: memoryview
+    ) -> None:
+        self._account = Account(words)
         self._name = f"front-{begin.front_end}"
         self._sockets = sockets
         self._admission = Admission(begin.limits, seats)
         self._draining = asyncio.Event()
-        link = Link(channel, begin.settings, self._draining.set, self._retune, begin.ask)
+        link = Link(channel, begin.settings, self._draining.set, self._retune, begin.ask, self._account)
         self._link = link
-        self._door = Door(link, self._admission, begin.settings, begin.unix_socket)
+        self._door = Door(link, self._admission, begin.settings, begin.unix_socket, self._account)
+        self._tune_log(begin.log)
         self._app = create_app(self._door)
         self._servers: list[Any] = []
 
@@ -59,10 +69,16 @@ class FrontEnd:
 
     def _retune(self, message: Retune) -> None:
         """A reload has changed the settings."""
-        logs.setup(message.log, self._name)
+        self._tune_log(message.log)
         self._admission.retune(message.limits)
         self._door.settings = message.settings
         retune(self._app, message.settings)
+
+    def _tune_log(self, settings: LogSettings) -> None:
+        logs.setup(settings, self._name)
+        wanted = settings.requests and logging.getLogger().isEnabledFor(logging.INFO)
+        later = asyncio.get_running_loop().call_later
+        self._account.lines = Batch(settings, self._name, "mover.front", "request", LINE, later) if wanted else None
 
     async def _listen(self, app: App) -> None:
         for sock in self._sockets:
@@ -90,7 +106,7 @@ def _ignore() -> None:
     """A terminal's Ctrl-C is the supervisor's business."""
 
 
-def _first_message(channel: Channel[ToFrontEnd]) -> tuple[Begin, list[socket.socket], House]:
+def _first_message(channel: Channel[ToFrontEnd]) -> tuple[Begin, list[socket.socket], House, memoryview]:
     os.set_blocking(channel.fileno(), True)
     received = channel.receive()
     os.set_blocking(channel.fileno(), False)
@@ -98,10 +114,12 @@ def _first_message(channel: Channel[ToFrontEnd]) -> tuple[Begin, list[socket.soc
     message, fds = received
     if not isinstance(message, Begin) or message.version != VERSION:
         raise ChannelBroken(f"expected Begin of version {VERSION}, got {message}")
-    *listeners, seats = fds
+    *listeners, seats, tally = fds
     house = House(seats)
+    words = words_of(memory.map_shared(tally, LAYOUT.size_bytes))
     os.close(seats)
-    return message, [socket.socket(fileno=fd) for fd in listeners], house
+    os.close(tally)
+    return message, [socket.socket(fileno=fd) for fd in listeners], house, words
 
 
 def main() -> int:
@@ -109,14 +127,14 @@ def main() -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who reloads the supervisor may reach us, too
     control = socket.socket(fileno=int(sys.argv[sys.argv.index("--control-fd") + 1]))
     channel: Channel[ToFrontEnd] = Channel(control, ToFrontEnd)
-    begin, sockets, seats = _first_message(channel)
-    logs.setup(begin.log, f"front-{begin.front_end}")
+    begin, sockets, seats, words = _first_message(channel)
     logging.getLogger("sanic").setLevel(logging.WARNING)
 
     async def run() -> None:
-        await FrontEnd(channel, begin, sockets, seats).run()
+        await FrontEnd(channel, begin, sockets, seats, words).run()
 
     uvloop.run(run())
+    logs.flush()
     return 0
 
 

@@ -33,7 +33,7 @@ METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "OPTIONS")
 
 def create_app(door: Door) -> App:
     """The application of one front end."""
-    app: App = Sanic("mover", request_class=sanic_seam.StrictRequest, configure_logging=False)
+    app: App = Sanic("mover", request_class=sanic_seam.request_class(door.account), configure_logging=False)
     sanic_seam.configure(app, door.settings.keep_alive_s)
     retune(app, door.settings)
     _add_images(app, door)
@@ -132,7 +132,7 @@ def _add_errors(app: App) -> None:
 
     async def bug(request: Request, error: Exception) -> Sent:
         log.exception("request failed", exc_info=error)
-        return await send_error(request, RequestError(500, "internal error; the log has it"))
+        return await send_error(request, RequestError(500, "internal error; the log has it", fault="bug"))
 
     app.exception(RequestError)(refused)
     app.exception(LaneLost)(lost)

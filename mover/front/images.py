@@ -75,11 +75,14 @@ class Images:
             lane.slots.leave(holder)
         if completion.status is not Status.OK:
             raise job_failed(completion, "read", span.offset, span.length)
+        visit.moves(span.offset)
+        self._door.account.sent(sanic_seam.noted(visit.request), span.length)
         return await sanic_seam.reply(visit.request, status, headers, body)
 
     async def _send_large(self, visit: Visit, span: Span, session: int, status: int, headers: Headers) -> Sent:
         request = visit.request
         await sanic_seam.settle_body(request)
+        visit.moves(span.offset)
         outlet = Outlet(request, self._door.settings.progress_s)
         download = Download(visit.lane, outlet, span, sanic_seam.head(request, status, headers), session)
         try:
@@ -92,7 +95,6 @@ class Images:
             raise
         finally:
             outlet.close()
-        visit.log_transfer("read", span.offset, span.length)
         return await sanic_seam.finished(request, status)
 
     # -- PUT -------------------------------------------------------------------------------------------------
@@ -114,7 +116,6 @@ class Images:
                 await self._upload(visit, span)
             if wants_flush:
                 await flush(visit)
-            visit.log_transfer("write", span.offset, length)
             return await visit.send_written(length, wants_flush)
 
     async def _replace(self, visit: Visit, length: int) -> Sent:
@@ -123,11 +124,11 @@ class Images:
         async with whole_files.replacing(visit, length) as file:
             if length:
                 await self._upload(visit, Span(0, length), file.session)
-        visit.log_transfer("replace", 0, length)
         return await visit.send_written(length, True)
 
     async def _upload(self, visit: Visit, span: Span, session: int = 0) -> None:
         progress_s = self._door.settings.progress_s
+        visit.moves(span.offset)
         upload = Upload(visit.lane, visit.request, span, visit.ticket.version, visit.zeroing, progress_s, session)
         await upload.run()
 

@@ -6,10 +6,12 @@ No request asks the supervisor anything but, on the first use of an export, for 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 from itertools import count
 
@@ -18,6 +20,7 @@ import msgspec
 from config.export import Export
 from config.log import facts
 from config.settings import FrontSettings
+from mover.front.account import Account
 from mover.front.tickets import TicketShelf
 from mover.serve.messages import (
     VERSION,
@@ -65,6 +68,7 @@ class Link:
         drain: Callable[[], None],
         retune: Callable[[Retune], None],
         ask: bool = False,
+        account: Account | None = None,
     ) -> None:
         self.supervised = True
         self._tickets = TicketShelf(self._send)
@@ -73,6 +77,7 @@ class Link:
         self._settings = settings
         self._drain = drain
         self._retune = retune
+        self._account = account or Account()
         self._loop = asyncio.get_running_loop()
         self._numbers = count(1)
         self._lanes: dict[str, FrontLane] = {}
@@ -207,6 +212,7 @@ class Link:
         lane.users += 1
         if lane.image is not None and lane.lost is None:
             return lane, lane.image
+        began_ns = time.monotonic_ns()
         try:
             async with asyncio.timeout(self._settings.open_s):
                 return lane, await lane.opened()
@@ -216,6 +222,8 @@ class Link:
         except BaseException:
             self._leave_lane(lane)
             raise
+        finally:
+            self._account.lane.since(began_ns)
 
     def _leave_lane(self, lane: FrontLane) -> None:
         """Without any request a lane is closed after a while."""
@@ -233,6 +241,7 @@ class Link:
             settings.request_slots,
             settings.replay_s,
             lambda closed: self._closed(key, closed),
+            self._account,
         )
         self._lanes[key] = self._by_number[lane.number] = lane
         self._look_later(settings.lane_idle_s, lane)
@@ -248,7 +257,9 @@ class Link:
         lane.attach(sock, message.generation)
 
     def _look_later(self, seconds: float, lane: FrontLane) -> None:
-        self._looks[lane.number] = self._loop.call_later(seconds, self._look_whether_idle, lane)
+        # Not in the name of the request that opened it.
+        looks = self._loop.call_later(seconds, self._look_whether_idle, lane, context=contextvars.Context())
+        self._looks[lane.number] = looks
 
     def _look_whether_idle(self, lane: FrontLane) -> None:
         """Close a lane that nobody has used for long; look again later at one that is used."""

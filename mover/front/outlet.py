@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 
 from sanic import Request
 
@@ -25,6 +26,7 @@ class Outlet:
 
     def __init__(self, request: Request, progress_s: float) -> None:
         self._request = request
+        self._noted = sanic_seam.noted(request)
         self._transport = sanic_seam.transport(request)
         self._progress_s = progress_s
         self._loop = asyncio.get_running_loop()
@@ -60,6 +62,7 @@ class Outlet:
 
     async def writable(self) -> None:
         """Wait until the client has read something. Raises ClientGone when it does not within the deadline."""
+        began_ns = time.monotonic_ns()
         future = self._loop.create_future()
         self._loop.add_writer(self._socket.fileno(), _wake, future)
         try:
@@ -69,7 +72,12 @@ class Outlet:
             raise ClientGone from None
         finally:
             self._loop.remove_writer(self._socket.fileno())
+            self._noted.account.client.since(began_ns)
         sanic_seam.progress(self._request)
+
+    def moved(self, count: int) -> None:
+        """So many of the bytes that were sent are the image's."""
+        self._noted.account.sent(self._noted, count)
 
     async def send_all(self, data: bytes | memoryview) -> None:
         """Write all of `data`."""

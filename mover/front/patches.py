@@ -71,6 +71,7 @@ class Patches:
             visit.check_block_device("PATCH")
             span = asked.range_to_write(request, length, visit.image.size_bytes)
             asked.check_flush(visit.image, wants_flush)
+            visit.moves(span.offset)
             upload = Upload(visit.lane, request, span, ticket.version, Flag.NONE, self._door.settings.progress_s)
             await upload.run()
             if wants_flush:

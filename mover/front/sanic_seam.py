@@ -20,6 +20,7 @@ from sanic.exceptions import BadRequest, PayloadTooLarge
 from sanic.http.constants import Stage
 from sanic.response import HTTPResponse
 
+from mover.front.account import Account, AccountedRequest
 from mover.front.errors import ClientGone
 
 Headers = Sequence[tuple[str, str]]
@@ -33,7 +34,7 @@ _STRICT_HEAD = re.compile(rb"[^\r\n\0]*(?:\r\n[^\r\n\0: \t]+:[^\r\n\0]*)*")
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
-class StrictRequest(Request):
+class StrictRequest(AccountedRequest):
     """A request whose head leaves no doubt where it ends and how long its body is.
 
     Sanic is more lenient: a bare LF, a blank before a colon or a length in Thai digits pass, and a proxy before us
@@ -49,6 +50,11 @@ class StrictRequest(Request):
             raise BadRequest("Content-Length is no number")
 
 
+def request_class(account: Account) -> type[StrictRequest]:
+    """The class of requests that this account is for."""
+    return type("Request", (StrictRequest,), {"account": account})
+
+
 class Sent(HTTPResponse):
     """A response that was written already: all that Sanic still has to do is to see it as finished."""
 
@@ -58,7 +64,10 @@ class Sent(HTTPResponse):
     async def send(self, data: Any = None, end_stream: bool | None = None) -> None:
         """Leave the stream as Sanic's own response would."""
         http: Any = self.stream
-        if http is not None and http.stage is Stage.HANDLER:
+        if http is None:
+            return
+        http.request.account.ended(http.request, self.status)
+        if http.stage is Stage.HANDLER:
             http.response_func = None
             http.stage = Stage.IDLE
 
@@ -67,6 +76,11 @@ def transport(request: Request) -> asyncio.Transport:
     """The connection's transport."""
     found: Any = request.transport
     return cast(asyncio.Transport, found)
+
+
+def noted(request: Request) -> AccountedRequest:
+    """The request with what is noted of it."""
+    return cast(AccountedRequest, request)
 
 
 def _http(request: Request) -> Any:
@@ -103,6 +117,7 @@ def head(request: Request, status: int, headers: Headers) -> bytes:
     http = _http(request)
     lines = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}"]
     lines += [f"{name}: {value}" for name, value in headers]
+    lines.append(f"X-Request-Id: {noted(request).request_id}")
     lines.append("Connection: keep-alive" if http.keep_alive else "Connection: close")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 

@@ -74,6 +74,7 @@ class Upload:
     async def _wait_for_change(self) -> None:
         """Wait until a slot is needed or a write has failed. Raises ClientGone when nothing came for too long."""
         self._changed.clear()
+        began_ns = time.monotonic_ns()
         try:
             async with asyncio.timeout(min(SLOW_S, self._progress_s)):
                 await self._changed.wait()
@@ -81,6 +82,8 @@ class Upload:
             self._intake.relax()
             if time.monotonic() - self._intake.progressed_s > self._progress_s:
                 raise ClientGone from None
+        finally:
+            sanic_seam.noted(self._request).account.client.since(began_ns)
 
     async def _confirm(self) -> None:
         while self._writes and self._error is None:

@@ -87,6 +87,7 @@ class FrontEnd:
         settings: Settings,
         listeners: Listeners,
         seats: int,
+        tally: int,
         tickets: TicketBook,
         desk: Desk,
         seat: Seat,
@@ -106,7 +107,7 @@ class FrontEnd:
         self._ready_deadline = self._child.within(READY_S, f"not ready within {READY_S:g} s")
         ask = bool(settings.serve.transfer_dir)
         begin = Begin(VERSION, number, settings.front, True, listeners.unix_path, settings.log, ask, settings.limits)
-        self._child.send(begin, [*listeners.fds, seats])
+        self._child.send(begin, [*listeners.fds, seats, tally])
         pieces = tickets.join(self)
         self._whole_set = pieces[-1].number
         for piece in pieces:

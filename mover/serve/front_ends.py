@@ -10,6 +10,7 @@ from collections.abc import Callable
 from config.export import Export
 from config.log import facts
 from config.settings import Settings
+from mover.front import counts
 from mover.serve.errors import CannotStart
 from mover.serve.front_end import Desk, FrontEnd
 from mover.serve.listeners import Listeners
@@ -17,6 +18,7 @@ from mover.serve.messages import DialectName, Retune, Ticket, Tickets
 from mover.serve.programs import Programs
 from mover.serve.restarts import Backoff
 from mover.serve.states import FrontEndState
+from mover.serve.tallies import KeptTally
 from mover.serve.tickets import TicketBook
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class FrontEnds:
         self._listeners = listeners
         # Whose locks are the seats of mover/front/seats.py; it ends with this process.
         self._seats = os.memfd_create("mover-seats", os.MFD_CLOEXEC)
+        self.tallies = {number: KeptTally(counts.LAYOUT) for number in range(1, settings.serve.front_ends + 1)}
         self._tickets = tickets
         self._desk = desk
         self._loop = asyncio.get_running_loop()
@@ -145,7 +148,15 @@ class FrontEnds:
         self._backoffs[number].started(self._loop.time())
         try:
             self._running[number] = FrontEnd(
-                number, self._programs, self._settings, self._listeners, self._seats, self._tickets, self._desk, self
+                number,
+                self._programs,
+                self._settings,
+                self._listeners,
+                self._seats,
+                self.tallies[number].fd,
+                self._tickets,
+                self._desk,
+                self,
             )
         except OSError as error:
             self._ended(number, f"could not be started: {error}")

@@ -22,6 +22,8 @@ from mover.serve.processes import Child
 from mover.serve.restarts import Deaths
 from mover.serve.spare import Spare
 from mover.serve.states import WORKER_STATES, WorkerEvent, WorkerState
+from mover.serve.tallies import KeptTally
+from workers.image import counts
 from workers.messages import (
     VERSION,
     AskStatistics,
@@ -66,6 +68,7 @@ class ImageWorker:
         self._child: Child[FromWorker] | None = None
         self._connections = Connections()
         self._ledger = KeptLedger()
+        self.tally = KeptTally(counts.LAYOUT)
         self._deaths = Deaths(house.settings.supervisor.deaths, house.settings.supervisor.backoff_s)
         self._doubts = Doubts()
         self._server_lost = False
@@ -145,7 +148,7 @@ class ImageWorker:
             self._loop.call_soon(self._on_end, None)
             return
         self._hello = self._child.within(HELLO_S, f"no hello within {HELLO_S:g} s")
-        self._child.send(self._serve(first), [self._ledger.fd])
+        self._child.send(self._serve(first), [self._ledger.fd, self.tally.fd])
         log.info("worker started", extra=facts(export=self.key, pid=self._child.pid))
         for lane in self.lanes:
             self._introduce(lane)

@@ -37,7 +37,7 @@ class Ticket(msgspec.Struct, frozen=True):
 
 class Begin(msgspec.Struct, tag=True, frozen=True):
     """First message to a front end; descriptors: the listening sockets, TCP first, then Unix, as the flags say; last
-    the memfd whose locks are the seats of all front ends.
+    the memfd whose locks are the seats of all front ends, and the memfd of its tally (mover/front/counts.py).
 
     `ask` says that an id without a ticket may have one for the asking (AskTicket).
     """

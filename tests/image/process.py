@@ -13,6 +13,7 @@ from itertools import count
 
 from config.export import Export
 from config.settings import WorkerSettings
+from workers.image.counts import LAYOUT
 from workers.image.ledger import LEDGER_BYTES
 from workers.lane import checksum_format, memory
 from workers.lane.channel import Channel, pair
@@ -35,6 +36,7 @@ class Process:
         self._export = export
         self._settings = settings
         self._ledger_fd = memory.create("ledger", LEDGER_BYTES)
+        self._tally_fd = memory.create("tally", LAYOUT.size_bytes)
         self._channel: Channel[FromWorker]
         self._popen: subprocess.Popen[bytes]
         self._lanes = count(1)
@@ -52,7 +54,7 @@ class Process:
         theirs.close()
         self._channel = Channel(ours, FromWorker)
         serve = Serve(VERSION, next(_generations), self._export, self._settings)
-        self._channel.send(serve, [self._ledger_fd])
+        self._channel.send(serve, [self._ledger_fd, self._tally_fd])
         self.attach(self.lane)
 
     def attach(self, lane: FrontLane) -> None:
@@ -83,6 +85,7 @@ class Process:
             self._channel.close()
             assert self._popen.wait(PATIENCE_S) == 0
         os.close(self._ledger_fd)
+        os.close(self._tally_fd)
 
     # -- jobs, one after the other ---------------------------------------------------------------------------
 

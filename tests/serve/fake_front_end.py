@@ -45,7 +45,7 @@ def on_message(message: messages.ToFrontEnd, fds: list[int]) -> None:
 
 
 def begin(fds: list[int]) -> None:
-    for fd in fds[:-1]:  # the last one is the seats'
+    for fd in fds[:-2]:  # the last ones are the seats' and the tally's
         listener = socket.socket(fileno=fd)
         listener.setblocking(False)
         HAND.watch(fd, partial(accept, listener))
