@@ -48,11 +48,11 @@ class FrontEnd:
         self._sockets = sockets
         self._admission = Admission(begin.limits, seats)
         self._draining = asyncio.Event()
-        link = Link(channel, begin.settings, self._draining.set, self._retune, begin.ask, self._account)
+        link = Link(channel, begin.settings, self, begin.ask, self._account)
         self._link = link
         self._door = Door(link, self._admission, begin.settings, begin.unix_socket, self._account)
         self._tune_log(begin.log)
-        self._app = create_app(self._door)
+        self._app = create_app(self._door, begin.metrics_on_tcp)
         self._servers: list[Any] = []
 
     async def run(self) -> None:
@@ -67,12 +67,28 @@ class FrontEnd:
         await self._draining.wait()
         await self._drain()
 
-    def _retune(self, message: Retune) -> None:
+    # -- what the link asks of it ----------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Accept no more, and end when what is under way has."""
+        self._draining.set()
+
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return sum(len(server.connections) for server in self._servers)
+
+    def waiting(self) -> int:
+        """How many requests are in line."""
+        return self._admission.waiting
+
+    def retune(self, message: Retune) -> None:
         """A reload has changed the settings."""
         self._tune_log(message.log)
         self._admission.retune(message.limits)
         self._door.settings = message.settings
         retune(self._app, message.settings)
+
+    # -- its life --------------------------------------------------------------------------------------------
 
     def _tune_log(self, settings: LogSettings) -> None:
         logs.setup(settings, self._name)

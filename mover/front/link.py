@@ -12,8 +12,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
 from itertools import count
+from typing import Protocol
 
 import msgspec
 
@@ -24,7 +24,11 @@ from mover.front.account import Account
 from mover.front.tickets import TicketShelf
 from mover.serve.messages import (
     VERSION,
-    AskWorkers,
+    About,
+    Activity,
+    Answer,
+    Ask,
+    AskActivity,
     Begin,
     CloseLane,
     DialectName,
@@ -42,7 +46,6 @@ from mover.serve.messages import (
     Tickets,
     TicketsApplied,
     ToFrontEnd,
-    WorkersAnswer,
 )
 from workers.lane.channel import Channel, ChannelBroken, ChannelClosed
 from workers.lane.front_lane import FrontLane, LaneLost
@@ -53,6 +56,24 @@ log = logging.getLogger(__name__)
 # A request that a lost lane failed holds it in a circle of exception, traceback and frame. That is a whole arena:
 # it must not wait for the collector's own time, which may be never.
 COLLECT_AFTER_S = 1.0
+# The supervisor asks its children for a second or two before it answers.
+ANSWER_S = 10.0
+
+
+class Host(Protocol):
+    """The front end itself, as its link needs it."""
+
+    def drain(self) -> None:
+        """Accept no more, and end when what is under way has."""
+
+    def retune(self, message: Retune) -> None:
+        """Other settings are in force."""
+
+    def connections(self) -> int:
+        """How many clients are connected."""
+
+    def waiting(self) -> int:
+        """How many requests are in line."""
 
 
 class Link:
@@ -65,8 +86,7 @@ class Link:
         self,
         channel: Channel[ToFrontEnd],
         settings: FrontSettings,
-        drain: Callable[[], None],
-        retune: Callable[[Retune], None],
+        host: Host,
         ask: bool = False,
         account: Account | None = None,
     ) -> None:
@@ -75,8 +95,7 @@ class Link:
         self._ask = ask
         self._channel = channel
         self._settings = settings
-        self._drain = drain
-        self._retune = retune
+        self._host = host
         self._account = account or Account()
         self._loop = asyncio.get_running_loop()
         self._numbers = count(1)
@@ -126,7 +145,7 @@ class Link:
             log.warning("supervisor gone", extra=facts(reason=reason))
             self.supervised = False
             self._loop.remove_reader(self._channel.fileno())
-            self._drain()
+            self._host.drain()
 
     def _handle(self, message: ToFrontEnd, fds: list[int]) -> None:
         match message:
@@ -140,15 +159,17 @@ class Link:
                 lane = self._by_number.get(message.lane)
                 if lane is not None:
                     lane.close(message.reason, message.retry_after_s)
-            case WorkersAnswer():
+            case Answer():
                 self._collect(message)
             case Retune():
                 self._settings = message.settings
-                self._retune(message)
+                self._host.retune(message)
             case Ping():
                 self._send(Pong())
+            case AskActivity():
+                self._send(self._activity(message.question))
             case Drain():
-                self._drain()
+                self._host.drain()
             case Begin():
                 raise ChannelBroken("a second Begin")
 
@@ -287,23 +308,35 @@ class Link:
         for lane in list(self._by_number.values()):
             lane.close("the service is going down")
 
-    # -- workers ---------------------------------------------------------------------------------------------
+    # -- the whole house -------------------------------------------------------------------------------------
 
-    async def workers(self) -> bytes:
-        """The JSON body of `GET /workers`. Raises LaneLost when the supervisor does not answer."""
+    async def ask(self, about: About) -> bytes:
+        """What the supervisor says of the whole house. Raises LaneLost when it does not answer."""
         question = next(self._numbers)
         future: asyncio.Future[bytes] = self._loop.create_future()
         self._questions[question] = (future, [])
         try:
-            self._send(AskWorkers(question))
-            async with asyncio.timeout(self._settings.open_s):
+            self._send(Ask(question, about))
+            async with asyncio.timeout(ANSWER_S):
                 return await future
         except TimeoutError:
             raise LaneLost("the supervisor does not answer", 1.0) from None
         finally:
             del self._questions[question]
 
-    def _collect(self, answer: WorkersAnswer) -> None:
+    def _activity(self, question: int) -> Activity:
+        lanes = list(self._lanes.values())
+        return Activity(
+            question=question,
+            connections=self._host.connections(),
+            in_flight=self._account.in_flight,
+            waiting=self._host.waiting(),
+            lanes=len(lanes),
+            slots=sum(len(lane.slots) for lane in lanes),
+            slots_used=sum(lane.slots.used for lane in lanes),
+        )
+
+    def _collect(self, answer: Answer) -> None:
         future, pieces = self._questions.get(answer.question, (None, []))
         pieces.append(answer.body)
         if future is not None and not answer.more and not future.done():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from config.export import Export
 from config.log import facts
@@ -51,6 +51,7 @@ class FrontEnds:
             number: Backoff(settings.supervisor.backoff_s) for number in range(1, settings.serve.front_ends + 1)
         }
         self._running: dict[int, FrontEnd] = {}
+        self.restarts = 0
         self._restarts: dict[int, asyncio.TimerHandle] = {}
         self._waits: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._none_left = asyncio.Event()
@@ -93,6 +94,14 @@ class FrontEnds:
         """Wait until no request uses a ticket that was of this id when this was called, and no longer is."""
         versions = self._tickets.retired(ticket_id)
         await self._wait(lambda: self._tickets.is_released(versions))
+
+    def __iter__(self) -> Iterator[FrontEnd]:
+        return iter(list(self._running.values()))
+
+    @property
+    def wanted(self) -> int:
+        """How many should serve."""
+        return len(self._backoffs)
 
     def ticket(self, ticket_id: str) -> Ticket | None:
         """The ticket in force under this id."""
@@ -166,6 +175,7 @@ class FrontEnds:
             self._check_none_left()
             return
         pause_s = self._backoffs[number].died(self._loop.time())
+        self.restarts += 1
         log.error("front end ended", extra=facts(front_end=number, how=how, restart_in_s=pause_s))
         if self._backoffs[number].deaths >= START_ATTEMPTS:
             self._hopeless("start", f"front end {number} {how}, {START_ATTEMPTS} times", "see the lines above")

@@ -61,6 +61,7 @@ class ImageWorker:
         self.key = key
         self.state = WorkerState.ABSENT
         self.restarts = 0
+        self.given_up = 0
         self.ended = asyncio.Event()  # set whenever no process of this export runs
         self.ended.set()
         self._house = house
@@ -265,6 +266,7 @@ class ImageWorker:
 
     def _give_up(self, reason: str) -> None:
         pause_s = self._house.settings.supervisor.backoff_s
+        self.given_up += 1
         log.error("worker given up", extra=facts(export=self.key, reason=reason))
         self._not_before_s = self._loop.time() + pause_s
         self._move(WorkerEvent.REST)

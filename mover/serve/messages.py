@@ -12,7 +12,7 @@ import msgspec
 from config.export import Export
 from config.settings import FrontSettings, LimitSettings, LogSettings
 
-VERSION = 3
+VERSION = 4
 
 # Which side's contract a ticket speaks; mover/front/dialect.py says what that changes.
 DialectName = Literal["imageio", "cloudstack"]
@@ -50,6 +50,7 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     log: LogSettings = LogSettings()
     ask: bool = False
     limits: LimitSettings = LimitSettings()
+    metrics_on_tcp: bool = False
 
 
 class Retune(msgspec.Struct, tag=True, frozen=True):
@@ -97,12 +98,22 @@ class LaneRefused(msgspec.Struct, tag=True, frozen=True):
     retry_after_s: float | None = None
 
 
-class WorkersAnswer(msgspec.Struct, tag=True, frozen=True):
-    """The answer to AskWorkers: the JSON body of `GET /workers`, in pieces; `more` says that one follows."""
+# What a front end may ask of the whole house: a body to answer a client with, or, for `ready`, what is not ready.
+About = Literal["workers", "metrics", "ready", "status"]
+
+
+class Answer(msgspec.Struct, tag=True, frozen=True):
+    """The answer to Ask, in pieces; `more` says that one follows."""
 
     question: int
     body: bytes
     more: bool = False
+
+
+class AskActivity(msgspec.Struct, tag=True, frozen=True):
+    """Please send Activity."""
+
+    question: int
 
 
 class Drain(msgspec.Struct, tag=True, frozen=True):
@@ -115,7 +126,7 @@ class Ping(msgspec.Struct, tag=True, frozen=True):
     """Are you there? Answer with Pong."""
 
 
-ToFrontEnd = Ping | Begin | Retune | Tickets | TicketAnswer | LaneSocket | LaneRefused | WorkersAnswer | Drain
+ToFrontEnd = Ping | Begin | Retune | Tickets | TicketAnswer | LaneSocket | LaneRefused | Answer | AskActivity | Drain
 
 
 class FrontEndHello(msgspec.Struct, tag=True, frozen=True):
@@ -170,10 +181,27 @@ class CloseLane(msgspec.Struct, tag=True, frozen=True):
     lane: int
 
 
-class AskWorkers(msgspec.Struct, tag=True, frozen=True):
-    """Please send WorkersAnswer."""
+class Ask(msgspec.Struct, tag=True, frozen=True):
+    """Please send Answer."""
 
     question: int
+    about: About
+
+
+class Activity(msgspec.Struct, tag=True, frozen=True):
+    """The answer to AskActivity: what is under way here now.
+
+    `connections` of clients, `in_flight` requests that use an image, `waiting` those in line for a seat; the slots of
+    all lanes, and how many of them are in use.
+    """
+
+    question: int
+    connections: int
+    in_flight: int
+    waiting: int
+    lanes: int
+    slots: int
+    slots_used: int
 
 
 class Pong(msgspec.Struct, tag=True, frozen=True):
@@ -190,5 +218,6 @@ FromFrontEnd = (
     | AskTicket
     | OpenLane
     | CloseLane
-    | AskWorkers
+    | Ask
+    | Activity
 )

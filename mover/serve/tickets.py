@@ -38,6 +38,13 @@ class TicketBook:
     def __len__(self) -> int:
         return len(self._tickets)
 
+    def dialects(self) -> dict[DialectName, int]:
+        """How many tickets in force speak each dialect."""
+        counts = dict.fromkeys(DIALECTS, 0)
+        for ticket in self._tickets.values():
+            counts[ticket.dialect] += 1
+        return counts
+
     def get(self, ticket_id: str) -> Ticket | None:
         """The ticket in force under this id."""
         return self._tickets.get(ticket_id)

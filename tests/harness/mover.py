@@ -22,7 +22,7 @@ from tests.harness.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-m", "mover")
-READY = re.compile(r"mover: ready on http://127\.0\.0\.1:(\d+)")
+READY = re.compile(r"mover: ready on http://[\d.]+:(\d+)")
 
 # An environment variable that every process of one Mover has, orphans too.
 MARK = "TEST_ROOM"
@@ -108,7 +108,7 @@ class Mover:
     @property
     def command(self) -> list[str]:
         """Its command line, without images."""
-        serve = [*self._program, "serve", f"--config={self._config}", "--port=0", "--log-level=info"]
+        serve = [*self._program, "serve", f"--config={self._config}", "--port=0"]
         return [
             *serve,
             f"--unix-socket={self.unix}",
