@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TextIO
 
@@ -45,46 +45,18 @@ def facts(**values: object) -> dict[str, dict[str, object]]:
 
 
 class Batch:
-    """Lines that come by thousands a second, written many at once: all of one event and the same facts.
+    """Lines that come by thousands a second, written many at once; `later` calls a function after some seconds."""
 
-    `facts` are their names, each with the format of its value (`d`, `s`, `.6f`); text must need no escaping. `later`
-    calls a function after some seconds, as an event loop does. Level info.
-    """
-
-    def __init__(
-        self,
-        settings: LogSettings,
-        process: str,
-        logger: str,
-        event: str,
-        facts: Mapping[str, str],
-        later: Callable[[float, Callable[[], None]], object],
-    ) -> None:
+    def __init__(self, later: Callable[[float, Callable[[], None]], object]) -> None:
         self._later = later
         self._lines: list[str] = []
-        self._stamp, self._stamp_ms = "", 0
-        if settings.format == "json":
-            head = {"time": "%s", "level": "info", "process": process, "logger": logger, "event": event}
-            values = ", ".join(
-                f'"{name}": ' + (f'"%{form}"' if form == "s" else f"%{form}") for name, form in facts.items()
-            )
-            self._form = f"{json.dumps(head)[:-1]}, {values}}}\n"
-        else:
-            values = " ".join(f"{name}=%{form}" for name, form in facts.items())
-            self._form = f"%s info {process} {logger}: {event} {values}\n"
 
-    def add(self, values: tuple[object, ...]) -> None:
-        """One more line, in the order of the facts."""
+    def add(self, line: str) -> None:
+        """One more line, with its end."""
         if not self._lines:
             _gathering.add(self)
             self._later(GATHER_S, self.flush)
-        self._lines.append(self._form % (self._now(), *values))
-
-    def _now(self) -> str:
-        now_ms = time.time_ns() // 1_000_000
-        if now_ms != self._stamp_ms:
-            self._stamp, self._stamp_ms = _stamp(now_ms), now_ms
-        return self._stamp
+        self._lines.append(line)
 
     def flush(self) -> None:
         """Write what has been gathered."""
@@ -169,10 +141,11 @@ def _facts(record: logging.LogRecord) -> dict[str, object]:
 
 
 def _time(record: logging.LogRecord) -> str:
-    return _stamp(int(record.created) * 1000 + int(record.msecs))
+    return stamp(int(record.created) * 1000 + int(record.msecs))
 
 
-def _stamp(now_ms: int) -> str:
+def stamp(now_ms: int) -> str:
+    """A time in milliseconds since 1970, as every line begins: `2025-01-31T12:00:00.250Z`."""
     seconds, ms = divmod(now_ms, 1000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{ms:03}Z"
 

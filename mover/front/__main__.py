@@ -18,14 +18,14 @@ from typing import Any
 import uvloop
 
 from config import log as logs
-from config.log import Batch
 from config.settings import LogSettings
 from mover.front import sanic_seam
-from mover.front.account import LINE, Account
+from mover.front.account import Account
 from mover.front.admission import Admission
 from mover.front.app import App, create_app, retune
 from mover.front.counts import LAYOUT
 from mover.front.link import Link
+from mover.front.request_log import RequestLog
 from mover.front.seats import House
 from mover.front.visit import Door
 from mover.serve.messages import VERSION, Begin, Retune, ToFrontEnd
@@ -94,7 +94,7 @@ class FrontEnd:
         logs.setup(settings, self._name)
         wanted = settings.requests and logging.getLogger().isEnabledFor(logging.INFO)
         later = asyncio.get_running_loop().call_later
-        self._account.lines = Batch(settings, self._name, "mover.front", "request", LINE, later) if wanted else None
+        self._account.lines = RequestLog(settings, self._name, later) if wanted else None
 
     async def _listen(self, app: App) -> None:
         for sock in self._sockets:

@@ -43,6 +43,7 @@ class StrictRequest(AccountedRequest):
 
     def __init__(self, *, head: bytes = b"", **parts: Any) -> None:
         super().__init__(head=head, **parts)
+        self.begin()
         if not _STRICT_HEAD.fullmatch(head):
             raise BadRequest("a line of the head holds CR, LF or NUL, or a header's name is empty or holds a blank")
         length = self.headers.get("content-length")
