@@ -15,10 +15,17 @@ from config.values import SECTIONS
 LIVE = frozenset(
     {
         "serve.drain_s",
+        # For connections that are accepted from then on.
+        "tls.cert_file",
+        "tls.key_file",
+        "tls.client_ca_file",
+        "tls.client_certificates",
+        "tls.handshake_s",
         "log.level",
         "log.format",
         "log.requests",
         "front.progress_s",
+        "front.head_s",
         "front.keep_alive_s",
         "front.replay_s",
         "front.open_s",
@@ -29,6 +36,8 @@ LIVE = frozenset(
         "limits.max_writers",
         "limits.host_readers",
         "limits.host_writers",
+        "limits.connections",
+        "limits.client_connections",
         "limits.mode",
         "limits.wait_s",
         # Of workers that run, too; a connection that is open keeps what it began with.

@@ -60,6 +60,17 @@ def _check_paths(settings: Settings, origins: Mapping[str, str]) -> None:
             raise ConfigError(_where(origins, key), f"{key} = {shown(path)}", why)
 
 
+def _check_tls(settings: Settings, origins: Mapping[str, str]) -> None:
+    """Whether all files are named; whether they can be used is seen at the start."""
+    tls = settings.tls
+    needed = ["tls.cert_file", "tls.key_file"] if tls.enabled else []
+    needed += ["tls.client_ca_file"] if tls.enabled and tls.client_certificates != "none" else []
+    for key in needed:
+        if not getattr(tls, key.removeprefix("tls.")):
+            asked_by = ("tls.client_certificates",) if key == "tls.client_ca_file" else ("tls.enabled",)
+            raise ConfigError(_where(origins, *asked_by), key, f"is missing: {asked_by[0]} needs a PEM file there")
+
+
 def _check_arena(settings: Settings, origins: Mapping[str, str]) -> None:
     front, limit = settings.front, settings.supervisor.arena_limit_bytes
     if front.request_slots > front.slots:

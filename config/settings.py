@@ -43,6 +43,24 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: Seconds = 30.0
 
 
+class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[tls]`: HTTPS on the TCP listener; the Unix socket stays plain. SIGHUP reads the files again."""
+
+    # Speak TLS, 1.2 and later only.
+    enabled: bool = False
+    # The server's certificate and those that lead to its authority, PEM.
+    cert_file: str = ""
+    # The certificate's private key, PEM, without a passphrase; may be the same file.
+    key_file: str = ""
+    # Authorities whose client certificates are accepted, PEM; needed unless client_certificates is "none".
+    client_ca_file: str = ""
+    # Whether clients are asked for a certificate, and whether one without is let in. A ticket that is bound to a
+    # certificate's subject needs one in any case.
+    client_certificates: Literal["none", "optional", "required"] = "none"
+    # A client that has not finished the handshake after so long is cut off.
+    handshake_s: Seconds = 10.0
+
+
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[log]`: what is written to standard error."""
 
@@ -65,6 +83,8 @@ class FrontSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     request_slots: Annotated[int, Meta(ge=1, le=1024)] = 8
     # A client that neither takes nor sends a byte for so long is cut off.
     progress_s: Seconds = 60.0
+    # A request's head must be complete so long after its first byte.
+    head_s: Seconds = 10.0
     # A connection without a request is closed after so long.
     keep_alive_s: Seconds = 120.0
     # How long jobs wait for a killed worker's successor before they fail with 502.
@@ -81,7 +101,7 @@ class FrontSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[limits]`: how many requests move data at once, over all front ends, and what one more of them meets.
+    """`[limits]`: how many connections there are and requests move data at once, over all front ends.
 
     Reads are GET and checksums, writes PUT, and PATCH that zeroes or has a range; extents, flushes and questions go by.
     """
@@ -99,6 +119,11 @@ class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: Literal["wait", "reject"] = "wait"
     # How long a request waits for its turn before it gets 503.
     wait_s: Seconds = 30.0
+    # Connections of all clients together, the Unix socket's and those in their TLS handshake included.
+    connections: Annotated[int, Meta(ge=1, le=1000000)] = 4096
+    # Connections of one client: of an IPv4 address, or an IPv6 network of 64 bits; clients of the Unix socket are not
+    # told apart. A proxy before Mover is one client.
+    client_connections: Annotated[int, Meta(ge=1, le=1000000)] = 1024
     # One request at a time holds an image, whatever it does: how CloudStack's single-file servers behaved.
     exclusive: bool = False
 
@@ -185,6 +210,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of it; the TOML file's tables."""
 
     serve: ServeSettings = ServeSettings()
+    tls: TlsSettings = TlsSettings()
     log: LogSettings = LogSettings()
     front: FrontSettings = FrontSettings()
     limits: LimitSettings = LimitSettings()

@@ -10,7 +10,7 @@ import pytest
 
 pytest_plugins = ("tests.harness.fixtures",)
 
-NBD_PROGRAMS = ("qemu-nbd", "qemu-img", "nbdkit", "nbdcopy")
+NBD_PROGRAMS = ("qemu-nbd", "qemu-img", "qemu-system-x86_64", "nbdkit", "nbdcopy")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -69,6 +70,13 @@ def curl_put(url: str, file: Path) -> float:
     return seconds
 
 
+def curl_answer(url: str, accept: str = "*/*") -> tuple[float, float]:
+    """Fetch an answer of unknown length and discard it; the seconds to its first byte, and to its last."""
+    command = [*curl_to_null(url), "--header", f"Accept: {accept}"]
+    first, last = timed([*command, "--write-out", "%{time_starttransfer} %{time_total}"])[1].split()
+    return float(first), float(last)
+
+
 def _check_moved(command: Sequence[str], moved: int, size_bytes: int) -> None:
     if moved != size_bytes:
         raise ClientError(command, f"it moved {moved} bytes of {size_bytes}")
@@ -116,14 +124,49 @@ def started(command: Sequence[str]) -> Iterator[Popen[bytes]]:
 
 def wrk(url: str, connections: int, size_bytes: int, directory: Path) -> float:
     """Return the 4 KiB ranged GETs a second that `url` answers over so many keep-alive connections."""
+    return float(_wrk(url, connections, size_bytes, directory, r"Requests/sec:\s+([\d.]+)")[1])
+
+
+def wrk_slowest(url: str, connections: int, size_bytes: int, directory: Path) -> float:
+    """Return the milliseconds that 99 of 100 such GETs take at most."""
+    found = _wrk(url, connections, size_bytes, directory, r"99%\s+([\d.]+)(us|ms|s)\b")
+    return float(found[1]) * {"us": 0.001, "ms": 1, "s": 1000}[found[2]]
+
+
+def _wrk(url: str, connections: int, size_bytes: int, directory: Path, pattern: str) -> re.Match[str]:
     script = directory / "ranges.lua"
     script.write_text(WRK_SCRIPT.format(blocks=size_bytes // 4096))
-    command = ["wrk", "--threads=1", f"--connections={connections}", f"--duration={WRK_S}s", f"--script={script}", url]
+    command = ["wrk", "--threads=1", f"--connections={connections}", f"--duration={WRK_S}s", "--latency"]
+    command += [f"--script={script}", url]
     output = timed(command)[1]
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
-    if rate is None or "Non-2xx" in output or "Socket errors" in output:
+    found = re.search(pattern, output)
+    if found is None or "Non-2xx" in output or "Socket errors" in output:
         raise ClientError(command, output.strip())
-    return float(rate[1])
+    return found
+
+
+@contextlib.contextmanager
+def meanwhile(command: Sequence[str]) -> Iterator[None]:
+    """Run `command` again and again for the time of the block; ClientError if it failed once."""
+    over = threading.Event()
+    errors: list[ClientError] = []
+
+    def repeat() -> None:
+        while not over.is_set() and not errors:
+            try:
+                timed(command)
+            except ClientError as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def first_byte(server: HttpServer, image_id: str, *, connected: bool) -> float:

@@ -30,12 +30,13 @@ class NbdServer:
 
 @contextlib.contextmanager
 def qemu_nbd(
-    directory: Path, image: Path, image_format: str = "raw", *, read_only: bool = False
+    directory: Path, image: Path, image_format: str = "raw", *, read_only: bool = False, bitmap: str | None = None
 ) -> Iterator[NbdServer]:
     """Serve `image` by qemu-nbd, with its default cache mode, for the time of the block."""
     with _room(directory, "qemu-nbd-") as room:
         command = [tools.path("qemu-nbd"), "--persistent", f"--shared={CLIENTS}", f"--format={image_format}"]
         command += ["--read-only"] if read_only else []
+        command += [f"--bitmap={bitmap}"] if bitmap else []
         command += [f"--socket={room / 'socket'}", f"--pid-file={room / 'pid'}", str(image)]
         with running("qemu-nbd", command, room / "log") as server:
             _await_pid_file(server, room / "pid")

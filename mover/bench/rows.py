@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-from mover.bench import clients, servers
+from mover.bench import clients
+from mover.bench.asking import checksum, extents
 from mover.bench.contest import Contender, Contest
 from mover.bench.data import MIB, SparseLayout, write_random
 from mover.bench.exports import NbdServer, nbdkit, qemu_nbd
+from mover.bench.row import Bench, Row
 from mover.bench.servers import HttpServer, Image
-
-T = TypeVar("T")
 
 IMAGES_AT_ONCE = 8
 FIRST_BYTE_IMAGE_BYTES = 16 * MIB
@@ -26,45 +24,6 @@ BETWEEN_FIRST_BYTES_S = 0.5
 # A read as nbdkit's log filter writes it; its completion, which begins with "...", is another line.
 LOGGED_READ = re.compile(r" Read id=\d+ offset=0x([0-9a-f]+) count=0x([0-9a-f]+) ")
 MEGABYTE = 1_000_000
-
-
-@dataclass
-class Bench:
-    """What every row is given: the sizes, the place for files, and the stack that ends the row's servers."""
-
-    size_bytes: int
-    runs: int
-    directory: Path
-    imageio: Path | None
-    stack: ExitStack
-
-    @property
-    def data(self) -> Path:
-        """A file of `size_bytes` incompressible bytes, made when a row first asks for it."""
-        file = self.directory / "data"
-        if not file.exists():
-            write_random(file, 0, self.size_bytes)
-        return file
-
-    def enter(self, server: AbstractContextManager[T]) -> T:
-        """Start a server; it is ended with the row."""
-        return self.stack.enter_context(server)
-
-    def http_servers(self, images: Sequence[Image]) -> list[HttpServer]:
-        """Start Mover, and imageio if it is there, over the same images."""
-        started = [self.enter(servers.mover(self.directory, images))]
-        if self.imageio:
-            started.append(self.enter(servers.imageio(self.imageio, self.directory, images)))
-        return started
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row: what it shows, the programs it needs, and the function that sets it up."""
-
-    title: str
-    tools: Sequence[str]
-    contests: Callable[[Bench], list[Contest]]
 
 
 def get(bench: Bench) -> list[Contest]:
@@ -201,6 +160,18 @@ def memory(bench: Bench) -> list[Contest]:
     return [Contest("", "MiB", [*contenders, nbdcopy])]
 
 
+def file(bench: Bench) -> list[Contest]:
+    """GET of a whole raw file that Mover opens itself, and of the same one through qemu-nbd."""
+    export = bench.enter(qemu_nbd(bench.directory, bench.data, read_only=True))
+    https = bench.http_servers([Image("disk", bench.data, bench.size_bytes), Image("nbd", export, bench.size_bytes)])
+    through_nbd = Contender(
+        "mover by qemu-nbd", "curl --output /dev/null HTTP",
+        partial(clients.curl_get, https[0].url("nbd"), bench.size_bytes),
+    )  # fmt: skip
+    contenders = [*_downloads(https, bench.size_bytes), through_nbd]
+    return [Contest("", "MB/s", _as_rates(contenders, bench.size_bytes))]
+
+
 def _downloads(https: Sequence[HttpServer], size_bytes: int) -> list[Contender]:
     """One whole GET of the image "disk" from each server, in seconds."""
     return [
@@ -235,4 +206,7 @@ ROWS = {
     "images": Row("eight images at once", ["curl", "nbdcopy", "qemu-nbd"], images),
     "firstbyte": Row("first byte of an export without a worker", ["nbdcopy", "nbdkit"], firstbyte),
     "memory": Row("unshared memory during a GET", ["curl", "nbdcopy", "qemu-nbd"], memory),
+    "file": Row("GET of a raw file", ["curl", "qemu-nbd"], file),
+    "extents": Row("dirty extents of an image in pieces", ["curl", "qemu-img", "qemu-io", "qemu-nbd", "wrk"], extents),
+    "checksum": Row("checksum of the whole", ["curl", "qemu-nbd", "wrk"], checksum),
 }

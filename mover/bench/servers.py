@@ -51,12 +51,33 @@ handlers = stderr
 
 @dataclass(frozen=True)
 class Image:
-    """A disk as HTTP clients see it: export `export` of `server`, under an id of its own."""
+    """A disk as HTTP clients see it, under an id of its own: export `export` of a server, or a raw file.
+
+    `bitmap` is the dirty bitmap that the server offers.
+    """
 
     id: str
-    server: NbdServer
+    server: NbdServer | Path
     size_bytes: int
     export: str = ""
+    bitmap: str | None = None
+
+    @property
+    def url(self) -> str:
+        """What Mover is told."""
+        if isinstance(self.server, Path):
+            return self.server.as_uri()
+        return self.server.uri(self.export) + (f"&bitmap={self.bitmap}" if self.bitmap else "")
+
+    @property
+    def ticket(self) -> dict[str, object]:
+        """What imageio is told."""
+        ticket = {"uuid": self.id, "size": self.size_bytes, "timeout": TICKET_S, "dirty": self.bitmap is not None}
+        if isinstance(self.server, Path):
+            return {**ticket, "url": self.server.as_uri(), "ops": ["read"]}
+        name = f":exportname={self.export}" if self.export else ""
+        ops = ["read"] if self.server.read_only else ["write"]
+        return {**ticket, "url": f"nbd:unix:{self.server.socket}{name}", "ops": ops}
 
 
 @dataclass(frozen=True)
@@ -92,7 +113,7 @@ def mover(directory: Path, images: Sequence[Image]) -> Iterator[HttpServer]:
         (room / "mover.toml").touch()
         command = [sys.executable, "-m", "mover", "serve", f"--config={room / 'mover.toml'}", "--port=0"]
         command += [f"--unix-socket={room / 'http'}", f"--state-dir={room / 'state'}"]
-        command += [f"--image={image.id}={image.server.uri(image.export)}" for image in images]
+        command += [f"--image={image.id}={image.url}" for image in images]
         with running("mover serve", command, room / "log", mover_environment(os.environ)) as server:
             base_url = _await_line(server, r"mover: ready on (http://[\w.:]+)")
             yield HttpServer("mover", base_url, server.pid, room / "http")
@@ -139,15 +160,7 @@ def _await_line(server: Server, pattern: str) -> str:
 
 
 def _install_ticket(control: Path, image: Image) -> None:
-    name = f":exportname={image.export}" if image.export else ""
-    ticket = {
-        "uuid": image.id,
-        "size": image.size_bytes,
-        "url": f"nbd:unix:{image.server.socket}{name}",
-        "timeout": TICKET_S,
-        "ops": ["read"] if image.server.read_only else ["write"],
-    }
-    status, body = request_over(control, "PUT", f"/tickets/{image.id}", json.dumps(ticket).encode())
+    status, body = request_over(control, "PUT", f"/tickets/{image.id}", json.dumps(image.ticket).encode())
     if status != http.client.OK:
         raise ClientError(["PUT", f"/tickets/{image.id}"], f"{status}: {body.decode(errors='replace')}")
 

@@ -15,6 +15,7 @@ PACKAGES = {
     "nbdcopy": "libnbd-bin",
     "nbdkit": "nbdkit",
     "qemu-img": "qemu-utils",
+    "qemu-io": "qemu-utils",
     "qemu-nbd": "qemu-utils",
     "wrk": "wrk",
 }

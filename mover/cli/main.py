@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from config.errors import ConfigError, ConfigUnreadableError
-from mover.cli import config_command, serve_command
+from mover.cli import backup_command, config_command, serve_command
 from mover.cli.parser import Parser
 from mover.cli.status import CannotStartError, Status, UsageError, complain
 
@@ -66,5 +66,6 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     serve_command.add(commands)
     commands.add_parser("bench", help="measure Mover beside nbdcopy and ovirt-imageio", add_help=False)
+    backup_command.add(commands)
     config_command.add(commands)
     return parser

@@ -26,18 +26,15 @@ FLAGS = {
     "serve.transfer_dir": "DIR",
     "serve.front_ends": "N",
     "serve.state_dir": "DIR",
+    "tls.cert_file": "FILE",
+    "tls.key_file": "FILE",
     "log.level": "LEVEL",
     "log.format": "text|json",
 }
+# Settings that are switched on by a flag without a value.
+SWITCHES = ("tls.enabled",)
 # Flags of the agreed command line that do nothing yet, and what to do meanwhile.
-_TICKETS = "name the exports with --image ID=URL"
-_TLS = "put a proxy that speaks TLS before Mover"
-NOT_YET = {
-    "--ticket-socket": _TICKETS,
-    "--tls-enabled": _TLS,
-    "--tls-cert-file": _TLS,
-    "--tls-key-file": _TLS,
-}
+NOT_YET = {"--ticket-socket": "name the exports with --image ID=URL"}
 EPILOG = """\
 Every flag is also a setting: in the TOML file, or in the environment as MOVER_SECTION_KEY, like MOVER_SERVE_PORT.
 A flag overrides the environment, and that the file. `mover config show` lists them all.
@@ -66,6 +63,8 @@ def add(commands: Commands) -> None:
     for key, metavar in FLAGS.items():
         text = documentation(key).replace("%", "%%")
         parser.add_argument(flag_of(key), dest=key, metavar=metavar, help=text)
+    for key in SWITCHES:
+        parser.add_argument(flag_of(key), dest=key, action="store_const", const="true", help=documentation(key))
     _add_not_yet(parser)
     parser.set_defaults(run=run)
 
@@ -73,10 +72,7 @@ def add(commands: Commands) -> None:
 def _add_not_yet(parser: Parser) -> None:
     # Known, so that each gets an answer of its own, and left out of --help, which lists what works.
     for flag in NOT_YET:
-        if flag == "--tls-enabled":
-            parser.add_argument(flag, dest=flag, action="store_const", const="", help=argparse.SUPPRESS)
-        else:
-            parser.add_argument(flag, dest=flag, help=argparse.SUPPRESS)
+        parser.add_argument(flag, dest=flag, help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -85,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     for flag, instead in NOT_YET.items():
         if given[flag] is not None:
             raise UsageError(f"serve: {flag} is not there yet: {instead}")
-    flags = {key: given[key] for key in FLAGS if given[key] is not None}
+    flags = {key: given[key] for key in (*FLAGS, *SWITCHES) if given[key] is not None}
     read = partial(load, flags, os.environ, options.config, options.image)
     settings = read()
     _check_libnbd()

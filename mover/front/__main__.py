@@ -12,48 +12,63 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
-from typing import Any
+from dataclasses import dataclass
 
 import uvloop
 
 from config import log as logs
-from config.settings import LogSettings
+from config.settings import LogSettings, TlsSettings
 from mover.front import sanic_seam
+from mover.front.acceptor import Acceptor
 from mover.front.account import Account
 from mover.front.admission import Admission
-from mover.front.app import App, create_app, retune
+from mover.front.app import create_app, retune
 from mover.front.counts import LAYOUT
+from mover.front.crowd import Crowd
 from mover.front.link import Link
 from mover.front.request_log import RequestLog
 from mover.front.seats import House
 from mover.front.visit import Door
-from mover.serve.messages import VERSION, Begin, Retune, ToFrontEnd
+from mover.library.start import make_library
+from mover.serve.certificates import make_context
+from mover.serve.messages import VERSION, Begin, NewCertificates, Retune, ToFrontEnd
 from workers.lane import memory
 from workers.lane.channel import Channel, ChannelBroken
 from workers.lane.tally import words_of
 
-BACKLOG = 1024
 DRAIN_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Inheritance:
+    """What the supervisor's descriptors were."""
+
+    listeners: list[socket.socket]
+    seats: House
+    crowd: Crowd
+    words: memoryview
+    context: ssl.SSLContext | None
 
 
 class FrontEnd:
     """One front end process."""
 
-    def __init__(
-        self, channel: Channel[ToFrontEnd], begin: Begin, sockets: list[socket.socket], seats: House, words: memoryview
-    ) -> None:
-        self._account = Account(words)
+    def __init__(self, channel: Channel[ToFrontEnd], begin: Begin, given: Inheritance) -> None:
+        self._account = Account(given.words)
         self._name = f"front-{begin.front_end}"
-        self._sockets = sockets
-        self._admission = Admission(begin.limits, seats)
+        self._admission = Admission(begin.limits, given.seats)
         self._draining = asyncio.Event()
-        link = Link(channel, begin.settings, self, begin.ask, self._account)
-        self._link = link
-        self._door = Door(link, self._admission, begin.settings, begin.unix_socket, self._account)
+        self._link = Link(channel, begin.settings, self, begin.ask, self._account)
+        self._door = Door(self._link, self._admission, begin.settings, begin.unix_socket, self._account)
         self._tune_log(begin.log)
-        self._app = create_app(self._door, begin.metrics_on_tcp)
-        self._servers: list[Any] = []
+        self._library = make_library(begin.library, begin.state_dir, self._door) if begin.library.enabled else None
+        self._app = create_app(self._door, begin.metrics_on_tcp, self._library)
+        self._connections = sanic_seam.Connections(self._app)
+        self._acceptor = Acceptor(
+            given.listeners, given.crowd, begin.limits, self._connections.make, given.context, begin.tls.handshake_s
+        )
 
     async def run(self) -> None:
         """Serve until told to drain."""
@@ -61,7 +76,8 @@ class FrontEnd:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._draining.set if number is signal.SIGTERM else _ignore)
         self._link.begin()
-        await self._listen(self._app)
+        await self._connections.start()
+        self._acceptor.open()
         gc.freeze()  # what is here by now stays; to look at its 35,000 objects took each collection 10 ms
         self._link.ready()
         await self._draining.wait()
@@ -75,7 +91,7 @@ class FrontEnd:
 
     def connections(self) -> int:
         """How many clients are connected."""
-        return sum(len(server.connections) for server in self._servers)
+        return len(self._connections)
 
     def waiting(self) -> int:
         """How many requests are in line."""
@@ -85,8 +101,14 @@ class FrontEnd:
         """A reload has changed the settings."""
         self._tune_log(message.log)
         self._admission.retune(message.limits)
+        self._acceptor.limits = message.limits
         self._door.settings = message.settings
         retune(self._app, message.settings)
+
+    def renew(self, message: NewCertificates, fds: list[int]) -> None:
+        """There are other certificates, which the supervisor has tried; connections that are there keep the old."""
+        self._acceptor.context = _context(message.tls, fds)
+        self._acceptor.handshake_s = message.tls.handshake_s
 
     # -- its life --------------------------------------------------------------------------------------------
 
@@ -96,25 +118,14 @@ class FrontEnd:
         later = asyncio.get_running_loop().call_later
         self._account.lines = RequestLog(settings, self._name, later) if wanted else None
 
-    async def _listen(self, app: App) -> None:
-        for sock in self._sockets:
-            # Nothing is accepted before Sanic has finished its start.
-            options = {"start_serving": False}
-            self._servers.append(await app.create_server(sock=sock, backlog=BACKLOG, asyncio_server_kwargs=options))
-        await self._servers[0].startup()
-        await self._servers[0].before_start()
-        for server in self._servers:
-            await server.start_serving()
-        await self._servers[0].after_start()
-
     async def _drain(self) -> None:
         """Accept no more, let what is under way end; the supervisor's patience is the deadline."""
-        for server in self._servers:
-            server.server.close()
-        while any(server.connections for server in self._servers):
-            for server in self._servers:
-                sanic_seam.close_if_idle(server.connections)
+        self._acceptor.close()
+        while self._connections:
+            self._connections.close_idle()
             await asyncio.sleep(DRAIN_POLL_S)
+        if self._library is not None:
+            await self._library.close()
         self._link.close_lanes()
 
 
@@ -122,7 +133,16 @@ def _ignore() -> None:
     """A terminal's Ctrl-C is the supervisor's business."""
 
 
-def _first_message(channel: Channel[ToFrontEnd]) -> tuple[Begin, list[socket.socket], House, memoryview]:
+def _context(settings: TlsSettings, fds: list[int]) -> ssl.SSLContext | None:
+    """The TLS of what `fds` hold, and the descriptors closed; None if there are none."""
+    try:
+        return make_context(fds, settings) if fds else None
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _first_message(channel: Channel[ToFrontEnd]) -> tuple[Begin, Inheritance]:
     os.set_blocking(channel.fileno(), True)
     received = channel.receive()
     os.set_blocking(channel.fileno(), False)
@@ -130,12 +150,15 @@ def _first_message(channel: Channel[ToFrontEnd]) -> tuple[Begin, list[socket.soc
     message, fds = received
     if not isinstance(message, Begin) or message.version != VERSION:
         raise ChannelBroken(f"expected Begin of version {VERSION}, got {message}")
-    *listeners, seats, tally = fds
-    house = House(seats)
+    sockets = message.tcp + (message.unix_socket is not None)
+    listeners = [socket.socket(fileno=fd) for fd in fds[:sockets]]
+    seats, crowd, tally, *certificates = fds[sockets:]
     words = words_of(memory.map_shared(tally, LAYOUT.size_bytes))
-    os.close(seats)
-    os.close(tally)
-    return message, [socket.socket(fileno=fd) for fd in listeners], house, words
+    context = _context(message.tls, certificates)
+    given = Inheritance(listeners, House(seats), Crowd(crowd, message.front_end), words, context)
+    for fd in (seats, crowd, tally):
+        os.close(fd)
+    return message, given
 
 
 def main() -> int:
@@ -143,11 +166,11 @@ def main() -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who reloads the supervisor may reach us, too
     control = socket.socket(fileno=int(sys.argv[sys.argv.index("--control-fd") + 1]))
     channel: Channel[ToFrontEnd] = Channel(control, ToFrontEnd)
-    begin, sockets, seats, words = _first_message(channel)
+    begin, given = _first_message(channel)
     logging.getLogger("sanic").setLevel(logging.WARNING)
 
     async def run() -> None:
-        await FrontEnd(channel, begin, sockets, seats, words).run()
+        await FrontEnd(channel, begin, given).run()
 
     uvloop.run(run())
     logs.flush()

@@ -22,6 +22,8 @@ from mover.front.listing import Listing
 from mover.front.patches import Patches
 from mover.front.sanic_seam import Sent
 from mover.front.visit import Door
+from mover.library import routes as library_routes
+from mover.library.library import Library
 from mover.version import version
 from workers.lane.front_lane import LaneLost
 
@@ -34,20 +36,22 @@ METRICS = "text/plain; version=1.0.0; charset=utf-8"
 METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "OPTIONS")
 
 
-def create_app(door: Door, metrics_on_tcp: bool) -> App:
-    """The application of one front end."""
+def create_app(door: Door, metrics_on_tcp: bool, library: Library | None = None) -> App:
+    """The application of one front end; without a library, /v1 and /v2 are unknown paths."""
     app: App = Sanic("mover", request_class=sanic_seam.request_class(door.account), configure_logging=False)
-    sanic_seam.configure(app, door.settings.keep_alive_s)
+    sanic_seam.configure(app)
     retune(app, door.settings)
     _add_images(app, door)
     _add_service(app, door.link, metrics_on_tcp)
-    _add_errors(app)
+    if library is not None:
+        library_routes.add(app, library)
+    _add_errors(app, has_library=library is not None)
     return app
 
 
 def retune(app: App, settings: FrontSettings) -> None:
     """Tell Sanic of the settings in force: for the seam, which has no other way to them, and for new connections."""
-    sanic_seam.set_patience(app, settings.keep_alive_s)
+    sanic_seam.set_patience(app, settings.head_s, settings.keep_alive_s)
     app.config.PROGRESS_S = settings.progress_s
 
 
@@ -119,7 +123,7 @@ def _has_route(request: Request, method: str) -> bool:
     return True
 
 
-def _add_errors(app: App) -> None:
+def _add_errors(app: App, has_library: bool) -> None:
     async def refused(request: Request, error: RequestError) -> Sent:
         return await send_error(request, error)
 
@@ -136,6 +140,8 @@ def _add_errors(app: App) -> None:
         status = error.status_code
         if isinstance(error, PayloadTooLarge) and not sanic_seam.head_was_read(request):
             status = 431
+        if has_library and library_routes.is_librarys(request.path):
+            return await library_routes.stray(request, status, str(error) or "bad request", _allow(request, error))
         return await send_error(request, RequestError(status, str(error) or "bad request", _allow(request, error)))
 
     async def bug(request: Request, error: Exception) -> Sent:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 
 from workers.lane.front_lane import LaneLost
 from workers.lane.protocol import Completion, Status
+
+# Why an image has gone in the middle of a request.
+GONE = {
+    errno.ENOTCONN: "the NBD server is gone",
+    errno.ENOENT: "the file is gone",
+    errno.ESTALE: "another image, or one of another size, has taken its place",
+}
 
 
 class RequestError(Exception):
@@ -64,6 +72,6 @@ def job_failed(completion: Completion, doing: str, offset: int, length: int) -> 
     """The export refused a job: which bytes, and why."""
     where = f"{doing} of {length} bytes at offset {offset}"
     if completion.status is Status.GONE:
-        return RequestError(502, f"{where}: the NBD server is gone")
+        return RequestError(502, f"{where}: {GONE.get(completion.value, 'the image is gone')}")
     reason = os.strerror(completion.value) if completion.value else completion.status.name
     return RequestError(500, f"{where}: {reason}")

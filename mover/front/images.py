@@ -12,7 +12,7 @@ from mover.front.answers import send_json
 from mover.front.download import Download
 from mover.front.errors import BodyBroken, ClientGone, RequestError, job_failed
 from mover.front.flushing import flush
-from mover.front.outlet import Outlet
+from mover.front.outlet import outlet
 from mover.front.ranges import Span
 from mover.front.sanic_seam import Headers, Sent
 from mover.front.upload import Upload
@@ -83,10 +83,11 @@ class Images:
         request = visit.request
         await sanic_seam.settle_body(request)
         visit.moves(span.offset)
-        outlet = Outlet(request, self._door.settings.progress_s)
-        download = Download(visit.lane, outlet, span, sanic_seam.head(request, status, headers), session)
+        way_out = outlet(request, self._door.settings.progress_s)
+        download = Download(visit.lane, way_out, span, sanic_seam.head(request, status, headers), session)
         try:
             await download.run()
+            await way_out.finish()
         except ClientGone:
             raise
         except Exception as error:  # a bug of ours, too: no answer of another kind may follow bytes of the image
@@ -94,7 +95,7 @@ class Images:
                 raise BodyBroken(repr(error), visit.ticket.version, download.sent) from error
             raise
         finally:
-            outlet.close()
+            way_out.close()
         return await sanic_seam.finished(request, status)
 
     # -- PUT -------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ class Intake(asyncio.BufferedProtocol):
         self._request = request
         self._noted = sanic_seam.noted(request)
         self._transport = sanic_seam.transport(request)
+        self._tls = sanic_seam.tls(request)
         self._before = sanic_seam.handler_protocol(request)
         self._filler = filler
         self._left = length
@@ -97,12 +98,16 @@ class Intake(asyncio.BufferedProtocol):
         self._left -= count
         self._noted.account.received(self._noted, count)
         self.progressed_s = time.monotonic()
-        self._wait_for(BATCH_BYTES if self._eager and self._left >= BATCH_BYTES else 1)
+        self._wait_for(BATCH_BYTES if self._eager and self._to_come() >= BATCH_BYTES else 1)
         sanic_seam.progress(self._request)
         if self._left == 0 or (self._room is not None and self._at == len(self._room)):
             self._room, self._at = None, 0
             self._eager = True
             self._room = self._filler.filled()
+
+    def _to_come(self) -> int:
+        """Bytes of the body that the socket still has or gets, at least: some may be past it, still encrypted."""
+        return self._left - (self._tls.buffered if self._tls is not None else 0)
 
     def relax(self) -> None:
         """The client is slow: be woken by every byte again, until it has filled a room."""

@@ -37,6 +37,7 @@ from mover.serve.messages import (
     FrontEndReady,
     LaneRefused,
     LaneSocket,
+    NewCertificates,
     OpenLane,
     Ping,
     Pong,
@@ -68,6 +69,9 @@ class Host(Protocol):
 
     def retune(self, message: Retune) -> None:
         """Other settings are in force."""
+
+    def renew(self, message: NewCertificates, fds: list[int]) -> None:
+        """There are other certificates."""
 
     def connections(self) -> int:
         """How many clients are connected."""
@@ -164,6 +168,8 @@ class Link:
             case Retune():
                 self._settings = message.settings
                 self._host.retune(message)
+            case NewCertificates():
+                self._host.renew(message, fds)
             case Ping():
                 self._send(Pong())
             case AskActivity():

@@ -11,17 +11,21 @@ import asyncio
 import re
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
 from sanic import Request, Sanic
 from sanic.exceptions import BadRequest, PayloadTooLarge
 from sanic.http.constants import Stage
+from sanic.models.server_types import Signal
 from sanic.response import HTTPResponse
+from sanic.server.async_server import AsyncioServer
+from sanic.server.protocols.http_protocol import HttpProtocol
 
 from mover.front.account import Account, AccountedRequest
 from mover.front.errors import ClientGone
+from mover.front.tls import TlsTransport
 
 Headers = Sequence[tuple[str, str]]
 
@@ -44,6 +48,7 @@ class StrictRequest(AccountedRequest):
     def __init__(self, *, head: bytes = b"", **parts: Any) -> None:
         super().__init__(head=head, **parts)
         self.begin()
+        parts["transport"].get_protocol().head_read()
         if not _STRICT_HEAD.fullmatch(head):
             raise BadRequest("a line of the head holds CR, LF or NUL, or a header's name is empty or holds a blank")
         length = self.headers.get("content-length")
@@ -54,6 +59,76 @@ class StrictRequest(AccountedRequest):
 def request_class(account: Account) -> type[StrictRequest]:
     """The class of requests that this account is for."""
     return type("Request", (StrictRequest,), {"account": account})
+
+
+class Connection(HttpProtocol):
+    """Sanic's protocol of one connection; `ended` is called when it is over.
+
+    A head has a deadline from its first byte to its last. Sanic's own begins anew with every byte.
+    """
+
+    __slots__ = ("_ended", "_head_began_s")
+
+    def __init__(self, *, ended: Callable[[], None], **parts: Any) -> None:
+        super().__init__(**parts)
+        self._ended = ended
+        self._head_began_s = 0.0
+
+    async def receive_more(self) -> None:
+        """Sanic waits for more: for a request, for the rest of a head, or for a body."""
+        if self._http.stage is not Stage.REQUEST:
+            self._head_began_s = 0.0
+        elif not self._head_began_s:
+            self._head_began_s = time.monotonic()
+        await super().receive_more()  # type: ignore[no-untyped-call]
+
+    def head_read(self) -> None:
+        """A head is complete; what stands behind it may be the beginning of another one."""
+        self._head_began_s = 0.0
+
+    def check_timeouts(self) -> None:
+        """Sanic's, which look at the time of the last byte."""
+        began_s = self._head_began_s
+        if began_s and time.monotonic() - began_s > self.request_timeout:
+            self._time = began_s
+        super().check_timeouts()  # type: ignore[no-untyped-call]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over."""
+        super().connection_lost(exc)  # type: ignore[no-untyped-call]
+        self._ended()
+
+
+class Connections:
+    """An app's connections, which somebody else accepts."""
+
+    def __init__(self, app: Sanic[Any, Any]) -> None:
+        self._app = app
+        self._open: set[Any] = set()
+
+    async def start(self) -> None:
+        """What Sanic does before it serves."""
+        server: Any = AsyncioServer(self._app, asyncio.get_running_loop(), None, self._open)
+        await server.startup()
+        await server.before_start()
+        await server.after_start()
+
+    def make(self, ended: Callable[[], None]) -> Connection:
+        """The protocol of a connection that was accepted; `ended` is called when it is over."""
+        loop = asyncio.get_running_loop()
+        return Connection(ended=ended, loop=loop, app=self._app, connections=self._open, signal=Signal())
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._open))
+
+    def close_idle(self) -> None:
+        """Close those that have no request under way; the others are told with their answer."""
+        for connection in self:
+            if not connection.close_if_idle() and connection.http is not None:
+                connection.http.keep_alive = False
 
 
 class Sent(HTTPResponse):
@@ -84,21 +159,31 @@ def noted(request: Request) -> AccountedRequest:
     return cast(AccountedRequest, request)
 
 
+def tls(request: Request) -> TlsTransport | None:
+    """The connection's transport if it speaks TLS."""
+    found = request.transport
+    return found if isinstance(found, TlsTransport) else None
+
+
+async def writable(request: Request) -> None:
+    """Wait until the transport takes more, or the connection is over."""
+    await _http(request).protocol._can_write.wait()
+
+
 def _http(request: Request) -> Any:
     return request.stream
 
 
-def configure(app: Sanic[Any, Any], keep_alive_s: float) -> None:
+def configure(app: Sanic[Any, Any]) -> None:
     """Sanic's own limits: ours replace the one on responses, which would end every long body."""
     app.config.RESPONSE_TIMEOUT = 10**9
-    app.config.REQUEST_TIMEOUT = 60
     app.config.REQUEST_MAX_SIZE = DRAIN_BYTES
-    set_patience(app, keep_alive_s)
     app.config.ACCESS_LOG = False
 
 
-def set_patience(app: Sanic[Any, Any], keep_alive_s: float) -> None:
-    """How long connections that are accepted from now on may be without a request."""
+def set_patience(app: Sanic[Any, Any], head_s: float, keep_alive_s: float) -> None:
+    """How long connections that are accepted from now on may take for a head, and be without a request."""
+    app.config.REQUEST_TIMEOUT = head_s
     app.config.KEEP_ALIVE_TIMEOUT = keep_alive_s
 
 
@@ -109,8 +194,8 @@ def header(request: Request, name: str) -> str | None:
 
 
 def head_was_read(request: Request) -> bool:
-    """False for what Sanic passes off as the request when it could not read a head."""
-    return _http(request).request_bytes is not None
+    """False for what Sanic passes off as the request when it could not read a head, or refused what that says."""
+    return bool(request.head)
 
 
 def head(request: Request, status: int, headers: Headers) -> bytes:
@@ -251,6 +336,7 @@ async def settle_body(request: Request) -> None:
     """Before an answer that does not take the body: drop a small one; a large or late one costs the connection."""
     left = body_left(request)
     if left == 0:
+        _http(request).request_body = None  # it takes Content-Length: 0 for a body that nobody reads, and logs an error
         return
     if left is None or left > DRAIN_BYTES or expects_continue(request):
         close_after(request)
@@ -293,10 +379,3 @@ def handler_protocol(request: Request) -> asyncio.Protocol:
     """Sanic's protocol object, to be put back when a body was taken past it."""
     protocol: asyncio.Protocol = _http(request).protocol
     return protocol
-
-
-def close_if_idle(connections: set[Any]) -> None:
-    """Close the connections that have no request under way; the others are told with their answer."""
-    for connection in list(connections):
-        if not connection.close_if_idle() and connection.http is not None:
-            connection.http.keep_alive = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,7 +11,8 @@ import msgspec
 from mover.front.errors import job_failed
 from mover.front.jobs import tell
 from mover.front.visit import Visit
-from workers.lane.protocol import MOST_FILE_BYTES, Kind, Status
+from workers.lane.front_lane import FrontLane
+from workers.lane.protocol import MOST_FILE_BYTES, Completion, Kind, Status
 
 
 class OpenFile(msgspec.Struct, frozen=True):
@@ -23,7 +25,7 @@ class OpenFile(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def reading(visit: Visit) -> AsyncIterator[OpenFile]:
     """The file that is there now; who replaces it meanwhile does not change what is read."""
-    opened = await visit.lane.run(Kind.OPEN, length=MOST_FILE_BYTES)
+    opened = await _session(visit.lane, Kind.OPEN, MOST_FILE_BYTES)
     if opened.status is not Status.OK:
         raise job_failed(opened, "open", 0, 0)
     try:
@@ -36,7 +38,7 @@ async def reading(visit: Visit) -> AsyncIterator[OpenFile]:
 async def replacing(visit: Visit, length: int) -> AsyncIterator[OpenFile]:
     """A new file of `length` bytes. It takes the old one's place at the end, durably, unless there was an error."""
     transfer = visit.ticket.version
-    begun = await visit.lane.run(Kind.BEGIN, length=length, transfer=transfer)
+    begun = await _session(visit.lane, Kind.BEGIN, length, transfer)
     if begun.status is not Status.OK:
         raise job_failed(begun, "write", 0, length)
     try:
@@ -47,3 +49,18 @@ async def replacing(visit: Visit, length: int) -> AsyncIterator[OpenFile]:
     except BaseException:
         tell(visit.lane, Kind.ROLLBACK, begun.value)
         raise
+
+
+async def _session(lane: FrontLane, kind: Kind, length: int, transfer: int = 0) -> Completion:
+    """A new session, or why there is none. If its client leaves meanwhile, it is ended as soon as it is there."""
+    in_flight = lane.submit(kind, length=length, transfer=transfer)
+    try:
+        return await asyncio.shield(in_flight.done)
+    except asyncio.CancelledError:
+        in_flight.done.add_done_callback(lambda done: _end_unwanted(lane, done))
+        raise
+
+
+def _end_unwanted(lane: FrontLane, done: asyncio.Future[Completion]) -> None:
+    if done.exception() is None and done.result().status is Status.OK:
+        tell(lane, Kind.ROLLBACK, done.result().value)

@@ -92,3 +92,21 @@ class ImageRecord(msgspec.Struct, frozen=True):
     def location(self) -> Location | None:
         """Where to read it."""
         return next((one for one in self.locations if one.status is LocationStatus.ACTIVE), None)
+
+
+class NewImage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a view says of an image that is to be made."""
+
+    id: str
+    visibility: Visibility
+    facts: dict[str, Any] = {}
+    properties: dict[str, str | None] = {}
+    tags: tuple[str, ...] = ()
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to change of an image: columns, and all properties and tags where they are not None."""
+
+    facts: dict[str, Any] = {}
+    properties: dict[str, str | None] | None = None
+    tags: tuple[str, ...] | None = None

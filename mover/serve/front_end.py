@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
@@ -82,6 +83,14 @@ class Seat(Protocol):
         """It is gone."""
 
 
+@dataclass(frozen=True)
+class Inheritance:
+    """What a front end is given: the listening sockets, and the descriptors that Begin names after them."""
+
+    listeners: Listeners
+    fds: Sequence[int]
+
+
 class FrontEnd:
     """A running front end. Raises OSError when it cannot be started."""
 
@@ -90,9 +99,7 @@ class FrontEnd:
         number: int,
         programs: Programs,
         settings: Settings,
-        listeners: Listeners,
-        seats: int,
-        tally: int,
+        given: Inheritance,
         tickets: TicketBook,
         desk: Desk,
         seat: Seat,
@@ -117,14 +124,17 @@ class FrontEnd:
             VERSION,
             number,
             settings.front,
-            True,
-            listeners.unix_path,
-            settings.log,
-            ask,
-            settings.limits,
-            listeners.shows_metrics(settings.serve.metrics),
+            tcp=True,
+            unix_socket=given.listeners.unix_path,
+            log=settings.log,
+            ask=ask,
+            limits=settings.limits,
+            tls=settings.tls,
+            library=settings.library,
+            state_dir=settings.serve.state_dir,
+            metrics_on_tcp=given.listeners.shows_metrics(settings.serve.metrics),
         )
-        self._child.send(begin, [*listeners.fds, seats, tally])
+        self._child.send(begin, [*given.listeners.fds, *given.fds])
         pieces = tickets.join(self)
         self._whole_set = pieces[-1].number
         for piece in pieces:

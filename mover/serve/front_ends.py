@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from config.export import Export
 from config.log import facts
 from config.settings import Settings
-from mover.front import counts
+from mover.front import counts, crowd
+from mover.serve.certificates import Certificates
 from mover.serve.errors import CannotStart
-from mover.serve.front_end import Desk, FrontEnd
+from mover.serve.front_end import Desk, FrontEnd, Inheritance
 from mover.serve.listeners import Listeners
-from mover.serve.messages import DialectName, Retune, Ticket, Tickets
+from mover.serve.messages import DialectName, NewCertificates, Retune, Ticket, Tickets
 from mover.serve.programs import Programs
 from mover.serve.restarts import Backoff
 from mover.serve.states import FrontEndState
@@ -36,14 +37,22 @@ class FrontEnds:
     """
 
     def __init__(
-        self, programs: Programs, settings: Settings, listeners: Listeners, tickets: TicketBook, desk: Desk
+        self,
+        programs: Programs,
+        settings: Settings,
+        listeners: Listeners,
+        certificates: Certificates | None,
+        tickets: TicketBook,
+        desk: Desk,
     ) -> None:
         self._programs = programs
         self._settings = settings
         self._listeners = listeners
+        self._certificates = certificates
         # Whose locks are the seats of mover/front/seats.py; it ends with this process.
         self._seats = os.memfd_create("mover-seats", os.MFD_CLOEXEC)
         self.tallies = {number: KeptTally(counts.LAYOUT) for number in range(1, settings.serve.front_ends + 1)}
+        self._crowd = crowd.make(settings.serve.front_ends)
         self._tickets = tickets
         self._desk = desk
         self._loop = asyncio.get_running_loop()
@@ -68,6 +77,12 @@ class FrontEnds:
         self._settings = settings
         for front_end in list(self._running.values()):
             front_end.send(Retune(settings.front, settings.limits, settings.log))
+
+    def renew(self, certificates: Certificates) -> None:
+        """Have every front end that runs, and all that will, speak TLS with these."""
+        self._certificates = certificates
+        for front_end in list(self._running.values()):
+            front_end.send(NewCertificates(self._settings.tls), certificates.fds)
 
     def install(self, ticket_id: str, export: Export, dialect: DialectName) -> int:
         """Push a ticket to every front end, for `applied` to wait for; the change's number.
@@ -144,6 +159,7 @@ class FrontEnds:
     def front_end_ended(self, front_end: FrontEnd, status: int) -> None:
         """It is gone: nobody waits for its acknowledgements, and another one takes its place."""
         del self._running[front_end.number]
+        crowd.clear(self._crowd, front_end.number)
         self.front_end_moved_on()
         if front_end.mixed_versions is not None:
             advice = "restart Mover after an upgrade, and see that one version of it is installed"
@@ -157,18 +173,14 @@ class FrontEnds:
         self._backoffs[number].started(self._loop.time())
         try:
             self._running[number] = FrontEnd(
-                number,
-                self._programs,
-                self._settings,
-                self._listeners,
-                self._seats,
-                self.tallies[number].fd,
-                self._tickets,
-                self._desk,
-                self,
+                number, self._programs, self._settings, self._inheritance(number), self._tickets, self._desk, self
             )
         except OSError as error:
             self._ended(number, f"could not be started: {error}")
+
+    def _inheritance(self, number: int) -> Inheritance:
+        certificates = self._certificates.fds if self._certificates is not None else ()
+        return Inheritance(self._listeners, [self._seats, self._crowd, self.tallies[number].fd, *certificates])
 
     def _ended(self, number: int, how: str) -> None:
         if self._closing:

@@ -23,8 +23,9 @@ class Listeners:
     Front ends serve `tcp` and `unix`, the supervisor itself `control`.
     """
 
-    def __init__(self, settings: ServeSettings) -> None:
-        """Bind and listen. Raises CannotStart."""
+    def __init__(self, settings: ServeSettings, tls: bool = False) -> None:
+        """Bind and listen; `tls` says what the TCP listener speaks. Raises CannotStart."""
+        self._scheme = "https" if tls else "http"
         self.tcp = bind_tcp(settings.listen, settings.port)
         self.unix: socket.socket | None = None
         self.unix_path = settings.unix_socket or None
@@ -62,7 +63,7 @@ class Listeners:
         """Where clients find the service, as the ready line says it."""
         host, port = self.tcp.getsockname()[:2]
         shown = f"[{host}]" if self.tcp.family == socket.AF_INET6 else host
-        return f"http://{shown}:{port}" + (f" and unix:{self.unix_path}" if self.unix_path else "")
+        return f"{self._scheme}://{shown}:{port}" + (f" and unix:{self.unix_path}" if self.unix_path else "")
 
     def shows_metrics(self, setting: Literal["loopback", "always", "never"]) -> bool:
         """Whether `/metrics` is served over TCP, too."""

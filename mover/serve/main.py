@@ -10,6 +10,7 @@ from collections.abc import Callable
 from config import log
 from config.settings import Settings
 from mover.serve.errors import CannotStart
+from mover.serve.library import prepare_library
 from mover.serve.listeners import Listeners, make_state_dir
 from mover.serve.programs import Programs
 from mover.serve.supervisor import Supervisor
@@ -26,7 +27,8 @@ def serve(settings: Settings, programs: Programs | None = None, reread: Callable
     _raise_descriptor_limit()
     try:
         make_state_dir(settings.serve.state_dir)
-        with Listeners(settings.serve) as listeners:
+        prepare_library(settings.library)
+        with Listeners(settings.serve, settings.tls.enabled) as listeners:
             return asyncio.run(_supervise(settings, listeners, programs or Programs(), reread or (lambda: settings)))
     except CannotStart as error:
         print(f"mover: {error}", file=sys.stderr)

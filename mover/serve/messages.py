@@ -10,9 +10,9 @@ from typing import Literal
 import msgspec
 
 from config.export import Export
-from config.settings import FrontSettings, LimitSettings, LogSettings
+from config.settings import FrontSettings, LibrarySettings, LimitSettings, LogSettings, TlsSettings
 
-VERSION = 4
+VERSION = 6
 
 # Which side's contract a ticket speaks; mover/front/dialect.py says what that changes.
 DialectName = Literal["imageio", "cloudstack"]
@@ -36,8 +36,9 @@ class Ticket(msgspec.Struct, frozen=True):
 
 
 class Begin(msgspec.Struct, tag=True, frozen=True):
-    """First message to a front end; descriptors: the listening sockets, TCP first, then Unix, as the flags say; last
-    the memfd whose locks are the seats of all front ends, and the memfd of its tally (mover/front/counts.py).
+    """First message to a front end; descriptors: the listening sockets, TCP first, then Unix, as the flags say; the
+    memfd whose locks are the seats of all front ends, that of all connections (mover/front/crowd.py), and that of its
+    tally (mover/front/counts.py); then, if the TCP listener speaks TLS, those of `Certificates`.
 
     `ask` says that an id without a ticket may have one for the asking (AskTicket).
     """
@@ -51,6 +52,15 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     ask: bool = False
     limits: LimitSettings = LimitSettings()
     metrics_on_tcp: bool = False
+    tls: TlsSettings = TlsSettings()
+    library: LibrarySettings = LibrarySettings(enabled=False)
+    state_dir: str = ""
+
+
+class NewCertificates(msgspec.Struct, tag=True, frozen=True):
+    """Speak TLS with these on connections that are accepted from now on; descriptors: those of `Certificates`."""
+
+    tls: TlsSettings
 
 
 class Retune(msgspec.Struct, tag=True, frozen=True):
@@ -126,7 +136,19 @@ class Ping(msgspec.Struct, tag=True, frozen=True):
     """Are you there? Answer with Pong."""
 
 
-ToFrontEnd = Ping | Begin | Retune | Tickets | TicketAnswer | LaneSocket | LaneRefused | Answer | AskActivity | Drain
+ToFrontEnd = (
+    Ping
+    | Begin
+    | Retune
+    | NewCertificates
+    | Tickets
+    | TicketAnswer
+    | LaneSocket
+    | LaneRefused
+    | Answer
+    | AskActivity
+    | Drain
+)
 
 
 class FrontEndHello(msgspec.Struct, tag=True, frozen=True):

@@ -15,9 +15,10 @@ from config.errors import ConfigError
 from config.export_url import parse_export
 from config.log import facts
 from config.reload import reloaded
-from config.settings import Settings
+from config.settings import Settings, TlsSettings
 from mover.control.sources import Sources
-from mover.serve.errors import Misbehaved
+from mover.serve.certificates import CertificateError, Certificates
+from mover.serve.errors import CannotStart, Misbehaved
 from mover.serve.front_ends import FrontEnds
 from mover.serve.image_workers import ImageWorkers
 from mover.serve.inquiries import Inquiries
@@ -52,7 +53,8 @@ class Supervisor:
         self._tickets = TicketBook()
         for image in settings.image:
             self._tickets.install(image.id, parse_export(image.url))
-        self._front_ends = FrontEnds(programs, settings, listeners, self._tickets, self)
+        self._certificates = read_certificates(settings.tls)
+        self._front_ends = FrontEnds(programs, settings, listeners, self._certificates, self._tickets, self)
         self._sources = Sources(settings.serve, self._front_ends)
         self._stop: asyncio.Future[None] = self._loop.create_future()
         self._hurry: asyncio.Future[int] = self._loop.create_future()
@@ -132,9 +134,24 @@ class Supervisor:
         logs.setup(after.settings.log, "supervisor")
         self._workers.retune(after.settings)
         self._front_ends.retune(after.settings)
+        self._renew_certificates()
         log.info("configuration reloaded", extra=facts(changed=",".join(after.changed) or "nothing"))
         if after.waiting:
             log.warning("settings changed that need a restart", extra=facts(settings=",".join(after.waiting)))
+
+    def _renew_certificates(self) -> None:
+        """Read them again; those that cannot be used leave the old ones in force."""
+        if self._certificates is None:
+            return
+        try:
+            fresh = Certificates(self._settings.tls)
+        except CertificateError as error:
+            log.error("certificates not renewed, the old ones stay in force", extra=facts(why=error))
+            return
+        self._front_ends.renew(fresh)
+        self._certificates.close()
+        self._certificates = fresh
+        log.info("certificates renewed", extra=facts(cert_file=self._settings.tls.cert_file))
 
     # -- signals and the end ---------------------------------------------------------------------------------
 
@@ -176,3 +193,11 @@ class Supervisor:
                 await self._workers.kill()
         except TimeoutError:
             log.error("a killed child is held by the kernel", extra=facts(deadline_s=REAP_S))
+
+
+def read_certificates(settings: TlsSettings) -> Certificates | None:
+    """What TLS is spoken with, None if it is not. Raises CannotStart."""
+    try:
+        return Certificates(settings) if settings.enabled else None
+    except CertificateError as error:
+        raise CannotStart("speak TLS", str(error), "see --tls-cert-file, --tls-key-file and [tls]") from error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from mover.bench import main, tools
+from mover.bench import asking, clients, exports, main, tools
 from mover.bench.data import GIB, MIB
 from mover.bench.rows import LOGGED_READ, ROWS
 from mover.bench.servers import IMAGEIO_VARIABLE, find_imageio, mover_environment
@@ -80,3 +81,42 @@ def test_a_small_bench_ends_with_a_result_for_each_contender(capsys: pytest.Capt
         (each["row"], each["contender"]) for each in results
     }
     assert all(each["median"] > 0 and len(each["runs"]) == 1 for each in results)
+
+
+@pytest.mark.slow
+@pytest.mark.nbd
+def test_what_is_asked_of_a_whole_image_is_measured_and_so_is_what_others_notice(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, value in ((asking, "FEW", 64), (asking, "MANY", 256), (clients, "WRK_S", 1)):
+        monkeypatch.setattr(module, name, value)
+    assert main.main(["extents", "checksum", "file", "--size", "1MiB", "--runs", "1", "--json"]) == Status.DONE
+    results = json.loads(capsys.readouterr().out)
+    found = {(each["row"], each.get("case"), each["contender"]) for each in results}
+    assert {
+        ("extents", "64 runs, first byte", "mover"),
+        ("extents", "64 runs, whole", "mover"),
+        ("extents", "lines", "mover on 256"),
+        ("extents", "lines, memory", "mover on 256"),
+        ("extents", "4 KiB GETs, 99th percentile", "mover beside extents"),
+        ("checksum", "whole", "mover"),
+        ("checksum", "4 KiB GETs, 99th percentile", "mover beside checksum"),
+        ("file", None, "mover by qemu-nbd"),
+    } <= found
+    assert all(each["median"] > 0 for each in results)
+
+
+@pytest.mark.nbd
+def test_every_other_run_of_the_benchs_image_is_dirty(tmp_path: Path) -> None:
+    asking.make_runs(tmp_path / "runs.qcow2", 8)
+    with exports.qemu_nbd(tmp_path, tmp_path / "runs.qcow2", "qcow2", read_only=True, bitmap="since") as server:
+        context = "qemu:dirty-bitmap:since"
+        listed = subprocess.run(
+            ["qemu-img", "map", "--image-opts", "--output=json",
+             f"driver=nbd,server.type=unix,server.path={server.socket},x-dirty-bitmap={context}"],
+            capture_output=True, check=True,
+        ).stdout  # fmt: skip
+    # What qemu-img shows as data is what is not dirty.
+    assert [(run["start"], run["length"], run["data"]) for run in json.loads(listed)] == [
+        (number * 65536, 65536, number % 2 == 1) for number in range(8)
+    ]

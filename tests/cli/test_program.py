@@ -62,9 +62,6 @@ def test_help_lists_what_works(arguments: list[str], told: list[str]) -> None:
     "arguments",
     [
         ["--ticket-socket", "/run/t.sock"],
-        ["--tls-enabled"],
-        ["--tls-cert-file", "cert.pem"],
-        ["--tls-key-file", "key.pem"],
     ],
 )
 def test_flags_that_are_not_there_yet_say_so(arguments: list[str]) -> None:

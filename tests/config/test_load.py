@@ -122,7 +122,7 @@ def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.Monk
     ("content", "told"),
     [
         ("port = \n", ["is not TOML", "line 1"]),
-        ("[server]\n", ["unknown section or key 'server'", "[serve], [log]"]),
+        ("[server]\n", ["unknown section or key 'server'", "[serve], [tls], [log]"]),
         ("port = 1\n", ["unknown section or key 'port'"]),
         ("serve = 1\n", ["serve = 1", "must be a table, [serve]"]),
         ("[serve]\nprot = 1\n", ["unknown key 'prot'", "[serve]", "known are listen, port"]),

@@ -116,8 +116,8 @@ ROWS = [
     *(
         Row(f"GET {path}", request("GET", path), 404)
         for path in (
-            "/", "/images", "/images/", "/images//", "/images//extents", "/images/data/x", "/images/data/extents/x",
-            "/Images/data", "/image/data", "/info/x", "/healthz/x", "//images/data", "/favicon.ico", "/v1/images/data",
+            "/images", "/images/", "/images//", "/images//extents", "/images/data/x", "/images/data/extents/x",
+            "/Images/data", "/image/data", "/info/x", "/healthz/x", "//images/data", "/favicon.ico",
         )
     ),
     Row("PUT with a body to an unknown path", request("PUT", "/nothing", b"GET / HTTP/1.1\r\n\r\n"), 404),

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import select
 import socket
-import sys
 from collections.abc import Iterator
 from functools import partial
 
@@ -14,7 +13,7 @@ import pytest
 
 from tests.harness.fixtures import Images, StartMover
 from tests.harness.http import connect, head, read_to_end
-from tests.harness.mover import ROOT, Mover
+from tests.harness.mover import Mover
 from tests.harness.patterns import MIB, assert_same_file, block, difference, mapped, pattern
 from tests.harness.transfers import Doing, download, pieces, upload
 from tests.harness.waiting import wait_until
@@ -210,8 +209,8 @@ def test_two_hundred_connections_at_once(images: Images, start_mover: StartMover
 def test_bodies_outlast_every_timeout_of_sanic(images: Images, start_mover: StartMover) -> None:
     """With Sanic's timeouts at a fraction of a second, a GET and a PUT that take longer are whole all the same."""
     source, disk = images.pattern("source", 1, 4 * MIB), images.pattern("disk", 2, 4 * MIB)
-    program = [sys.executable, str(ROOT / "tests/failures/impatient.py")]
-    mover = start_mover({"source": images.qemu_nbd(source), "disk": images.qemu_nbd(disk)}, program=program)
+    short = {"front": {"head_s": 0.5, "keep_alive_s": 0.5}}
+    mover = start_mover({"source": images.qemu_nbd(source), "disk": images.qemu_nbd(disk)}, short)
     with mapped(source) as expected, contextlib.closing(connect(mover.tcp, receive_buffer=64 * 1024)) as reader:
         reader.sendall(head("GET", "/images/source", Connection="close"))
         wait = partial(outlast_timeouts, mover)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -70,7 +70,8 @@ class SanicClient:
         )
         # Its rewriting of methods works once in a process.
         self.app.config.TOUCHUP = False
-        sanic_seam.configure(self.app, PROGRESS_S)
+        sanic_seam.configure(self.app)
+        sanic_seam.set_patience(self.app, PROGRESS_S, PROGRESS_S)
         self.app.config.PROGRESS_S = PROGRESS_S
         self._server: Any = None
         self._clients: list[Client] = []
@@ -82,17 +83,11 @@ class SanicClient:
             return await handler(request)
 
         self.app.add_route(route, "/<path:path>", methods=["GET", "HEAD", "PUT", "POST"], stream=True, name="all")
-        sock = socket.socket()
-        sock.bind(("127.0.0.1", 0))
-        self.address = sock.getsockname()
-        options = {"start_serving": False}
-        self._server = await self.app.create_server(
-            sock=sock, return_asyncio_server=True, asyncio_server_kwargs=options
-        )
-        await self._server.startup()
-        await self._server.before_start()
-        await self._server.start_serving()
-        await self._server.after_start()
+        self._connections = sanic_seam.Connections(self.app)
+        await self._connections.start()
+        make = partial(self._connections.make, lambda: None)
+        self._server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
+        self.address = self._server.sockets[0].getsockname()
 
     async def connect(self) -> Client:
         """One connection."""
@@ -101,21 +96,20 @@ class SanicClient:
         return client
 
     @property
-    def connections(self) -> set[Any]:
-        """Sanic's own set of them."""
-        found: set[Any] = self._server.connections
-        return found
+    def connections(self) -> sanic_seam.Connections:
+        """Those that are open."""
+        return self._connections
 
     async def stop(self) -> None:
         """End everything and wait for it."""
         for client in self._clients:
             client.close()
         if self._server is not None:
-            self._server.server.close()
+            self._server.close()
             async with asyncio.timeout(PATIENCE_S):
                 while self.connections:
-                    for connection in list(self.connections):
-                        connection.abort()
+                    for connection in self.connections:
+                        connection.abort()  # type: ignore[no-untyped-call]
                     await asyncio.sleep(0)
                 await asyncio.sleep(0)
         Sanic.unregister_app(self.app)

@@ -74,6 +74,9 @@ class Client(Outlet):
     def moved(self, count: int) -> None:
         self.counted += count
 
+    async def finish(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

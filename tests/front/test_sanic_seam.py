@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from typing import Any
 
 import pytest
 import sanic
 from sanic import Request
+from sanic.exceptions import SanicException
 from sanic.http import Http
 from sanic.http.constants import Stage
 from sanic.server.protocols.http_protocol import HttpProtocol
@@ -49,7 +51,7 @@ async def test_the_stream_is_sanics_http_with_its_protocol_and_transport(sanic_c
     assert isinstance(http, Http)
     assert isinstance(protocol, HttpProtocol)
     assert protocol.transport is transport
-    assert protocol in sanic_client.connections
+    assert protocol in list(sanic_client.connections)
 
 
 async def test_a_response_of_our_own_leaves_the_stream_idle_and_the_connection_alive(sanic_client: SanicClient) -> None:
@@ -325,9 +327,53 @@ async def test_idle_connections_are_closed_and_busy_ones_told(sanic_client: Sani
     idle, busy = await sanic_client.connect(), await sanic_client.connect()
     busy.send(GET)
     await begun.wait()
-    sanic_seam.close_if_idle(sanic_client.connections)
+    sanic_client.connections.close_idle()
     assert await idle.rest() == b""
     go_on.set()
     head, body = await busy.answer()
     assert b"Connection: close" in head
     assert body == b"ok"
+
+
+@pytest.mark.parametrize(
+    "header", [b"Content-Length: 10\r\nExpect: tea", b"Content-Length: ten", b"Content-Length : 10", b"no colon"]
+)
+async def test_a_request_whose_head_is_refused_is_told_apart_and_its_client_may_still_read(
+    sanic_client: SanicClient, header: bytes
+) -> None:
+    """Its body may be under way: the connection is closed only when the client has had time to read the answer."""
+    found: list[bool] = []
+
+    async def refused(request: Request, error: SanicException) -> Sent:
+        found.append(sanic_seam.head_was_read(request))
+        return await sanic_seam.reply(request, error.status_code, [("Content-Length", "0")])
+
+    async def never(request: Request) -> Sent:
+        raise AssertionError
+
+    sanic_client.app.exception(SanicException)(refused)
+    await sanic_client.start(never)
+    client = await sanic_client.connect()
+    client.send(b"PUT /x HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n\r\n")
+    assert b" 4" in (await client.answer())[0]
+    (connection,) = sanic_client.connections
+    assert connection.transport is not None
+    assert (found, connection.transport.is_closing()) == ([False], False)
+    client.send(b"0123456789")
+    assert await client.rest() == b""
+
+
+async def test_an_announced_body_of_no_bytes_is_no_error(
+    sanic_client: SanicClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Many clients say Content-Length: 0 with a POST; Sanic would log that nobody has read it."""
+
+    async def handler(request: Request) -> Sent:
+        return await sanic_seam.reply(request, 200, [("Content-Length", "0")])
+
+    await sanic_client.start(handler)
+    client = await sanic_client.connect()
+    for _ in range(2):
+        client.send(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        assert b" 200" in (await client.answer())[0]
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

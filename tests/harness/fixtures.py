@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,12 +18,16 @@ RAM = Path("/dev/shm")
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Iterator[Path]:
+def room() -> Iterator[Path]:
     """A directory for images and sockets: in memory where there is one, and with a path short enough for a socket."""
-    if not RAM.is_dir():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(prefix="mover-test-", dir=RAM) as name:
+    with memory_room() as made:
+        yield made
+
+
+@contextmanager
+def memory_room() -> Iterator[Path]:
+    """The same for what outlives a test."""
+    with tempfile.TemporaryDirectory(prefix="mover-test-", dir=RAM if RAM.is_dir() else None) as name:
         yield Path(name)
 
 

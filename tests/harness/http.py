@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,17 @@ from typing import Any
 
 from tests.harness.waiting import PATIENCE_S
 
-Address = tuple[str, int] | Path
+
+@dataclass(frozen=True)
+class Secure:
+    """A TCP address where TLS is spoken, and how."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext
+
+
+Address = tuple[str, int] | Path | Secure
 Body = bytes | memoryview | Iterable[bytes] | Iterable[memoryview] | None
 
 READ_BYTES = 1 << 20
@@ -41,6 +52,9 @@ def connect(address: Address, *, receive_buffer: int | None = None) -> socket.so
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         if family == socket.AF_INET:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if isinstance(address, Secure):
+            sock.connect((address.host, address.port))
+            return address.context.wrap_socket(sock, server_hostname=address.host)
         sock.connect(str(address) if isinstance(address, Path) else address)
     except OSError:
         sock.close()

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 from collections import Counter
@@ -16,13 +17,13 @@ from typing import Any
 
 import psutil
 
-from tests.harness.http import Address, Answer, Body, Client, ask
+from tests.harness.http import Address, Answer, Body, Client, Secure, ask
 from tests.harness.servers import NbdServer
 from tests.harness.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-m", "mover")
-READY = re.compile(r"mover: ready on http://[\d.]+:(\d+)")
+READY = re.compile(r"mover: ready on https?://[\d.]+:(\d+)")
 
 # An environment variable that every process of one Mover has, orphans too.
 MARK = "TEST_ROOM"
@@ -188,6 +189,10 @@ class Mover:
     def client(self, *, unix: bool = False) -> Client:
         """A connection for several requests."""
         return Client(self.address(unix))
+
+    def secure(self, context: ssl.SSLContext) -> Secure:
+        """Its TCP address, which speaks TLS."""
+        return Secure(*self.tcp, context)
 
     def address(self, unix: bool = False) -> Address:
         """Where it listens."""

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from config.export import Export
+from config.settings import WorkerSettings
+from mover.front.errors import job_failed
 from tests.image.process import MIB, Process, working
 from workers.lane import lost_format
 from workers.lane.front_lane import LaneLost, LaneState
-from workers.lane.protocol import Kind, Status
+from workers.lane.protocol import Completion, Kind, Status
 
 pytestmark = pytest.mark.usefixtures("loop")
 
@@ -98,3 +100,21 @@ async def test_a_missing_file_is_refused_with_the_reason(room: Path) -> None:
     with pytest.raises(LaneLost, match="No such file or directory"):
         async with working(raw(room / "missing")):
             raise AssertionError("it is not there")
+
+
+async def gone(process: Process) -> Completion:
+    """The completion of a write that waited until the image was given up."""
+    while True:
+        completion = await process.do(Kind.WRITE, 0, data=b"x" * 4096)
+        if completion.status is Status.GONE:
+            return completion
+        assert completion.status is Status.OK
+        await asyncio.sleep(0.01)
+
+
+async def test_jobs_of_a_file_that_does_not_come_back_hear_that_it_is_a_file(file: Path) -> None:
+    async with working(raw(file), WorkerSettings(reconnect_s=0.2, settle_s=0.2)) as process:
+        file.unlink()
+        completion = await gone(process)
+        assert completion.value == errno.ENOENT
+        assert job_failed(completion, "write", 0, 4096).message.endswith("the file is gone")

@@ -6,6 +6,7 @@ import errno
 
 import pytest
 
+from mover.front.errors import job_failed
 from tests.image.device import limits_of, new_schedule
 from workers.image.plan import Command, Operation
 from workers.image.schedule import Schedule
@@ -163,6 +164,22 @@ def test_what_was_lost_of_a_job_that_has_ended_is_not_sent_again() -> None:
     assert sent(schedule) == []
     schedule.ended(commands[0], 0)
     assert published(schedule) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (errno.ENOTCONN, "the NBD server is gone"),
+        (errno.ENOENT, "the file is gone"),
+        (errno.ESTALE, "another image, or one of another size"),
+    ],
+)
+def test_a_job_whose_image_is_gone_hears_what_has_gone(error: int, words: str) -> None:
+    schedule = schedule_of()
+    write(schedule, 1, 0, 8)
+    schedule.gone(error)
+    ((_, _, completion),) = schedule.finished
+    assert words in job_failed(completion, "write", 0, 8).message
 
 
 def test_a_server_that_is_gone_ends_every_job_and_leaves_its_writes_in_doubt() -> None:

@@ -10,9 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.rules.ledger_model import TRANSFERS, Pair, Step, members, published, says, scribbled, should_say, steps
+from tests.rules.ledger_model import (
+    TRANSFERS,
+    Pair,
+    Step,
+    is_begun,
+    members,
+    published,
+    says,
+    scribbled,
+    should_say,
+    steps,
+)
 from workers.image import ledger as module
-from workers.image.ledger import Ledger, LedgerBroken, LedgerFull, LedgerMisused, completed, in_doubt
+from workers.image.ledger import Ledger, LedgerBroken, LedgerFull, LedgerMisused, begun, completed
 from workers.image.ledger_state import Kind
 
 HALF_CELLS = 40
@@ -60,6 +71,7 @@ def test_a_death_at_any_store_leaves_what_was_recorded_before(early: list[Step],
         deaths.clear()
         pair.take(step)
         assert pair.agree()
+        assert is_begun(memory) == pair.model.open
         assert says(memory) == should_say(deepcopy(pair.model))
         assert all(says(scribbled(death)) == before for death in deaths if step[0] != "reopen")
 
@@ -265,7 +277,7 @@ def test_the_supervisor_reads_and_never_writes() -> None:
     ledger.begin(1, 0, 10)
     ledger.count_completed()
     image = memoryview(bytes(memory))
-    assert in_doubt(image) == [(0, 10)]
+    assert begun(image) == [(0, 10, 1)]
     assert completed(image) == 1
 
 
@@ -322,7 +334,7 @@ def test_a_cell_that_is_no_event_is_an_error(first_cell: bytes) -> None:
     with pytest.raises(LedgerBroken):
         Ledger(memory)
     with pytest.raises(LedgerBroken):
-        in_doubt(memory)
+        begun(memory)
 
 
 @pytest.mark.parametrize(("word", "value"), [(0, 1), (0, 0), (1, 2 << 32), (1, module.HALF_CELLS + 1)])

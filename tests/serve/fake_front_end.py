@@ -47,7 +47,7 @@ def on_message(message: messages.ToFrontEnd, fds: list[int]) -> None:
 
 
 def begin(fds: list[int]) -> None:
-    for fd in fds[:-2]:  # the last ones are the seats' and the tally's
+    for fd in fds[:-3]:  # the last ones are the seats', the crowd's and the tally's
         listener = socket.socket(fileno=fd)
         listener.setblocking(False)
         HAND.watch(fd, partial(accept, listener))

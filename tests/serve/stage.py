@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from config.settings import ServeSettings, Settings, SupervisorSettings, WorkerSettings
+from config.settings import LibrarySettings, ServeSettings, Settings, SupervisorSettings, WorkerSettings
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -63,7 +63,7 @@ class Stage:
             unix_socket=changes.pop("unix_socket", self.unix_path),
             drain_s=changes.pop("drain_s", 10.0),
         )
-        return Settings(serve=serve, **changes)
+        return Settings(serve=serve, **{"library": LibrarySettings(enabled=False), **changes})
 
     def with_serve(self, settings: Settings, **changes: Any) -> Settings:
         return replace(settings, serve=replace(settings.serve, **changes))

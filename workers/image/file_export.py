@@ -88,6 +88,9 @@ class FileExport(LocalExport):
             os.close(self._fd)
             self._fd = -1
 
+    def left_by(self, lane: object) -> None:
+        """Nothing is kept for a lane."""
+
     def _look_at_file(self) -> None:
         """Who replaced the file, or cut it, means the one that is there now."""
         try:

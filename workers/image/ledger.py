@@ -237,11 +237,6 @@ def begun(buffer: memoryview) -> list[tuple[int, int, int]]:
     return [(offset, length, tag) for tag, (offset, length) in _read(buffer).open.items()]
 
 
-def in_doubt(buffer: memoryview) -> list[Range]:
-    """Ranges that a dead worker's commands may still change, sorted and merged. Raises LedgerBroken."""
-    return _read(buffer).doubts()
-
-
 def completed(buffer: memoryview) -> int:
     """Jobs completed on this export by all its workers so far."""
     with buffer[:HEADER_BYTES].cast("Q") as words:

@@ -7,6 +7,7 @@ kernel may still take bytes from a slot, and a slot that is somebody else's by t
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 
 from config.export import Export
 from workers.image.connection import STATES, Event, Owner, State
@@ -18,7 +19,7 @@ from workers.image.threads import Call, Threads
 THREADS = 4
 
 
-class LocalExport:
+class LocalExport(ABC):
     """A file as a connection; `number` is unique in this worker. Subclasses open it and say what a command does."""
 
     def __init__(self, number: int, export: Export, loop: Loop, owner: Owner) -> None:
@@ -95,7 +96,7 @@ class LocalExport:
         self._in_flight.add(command)
         self._threads.submit(command, call)
 
-    def settle(self) -> None:
+    def settle(self) -> None:  # noqa: B027 - the same for every file, and not for subclasses to say
         """What has ended comes by the threads' doorbell."""
 
     def _on_done(self, command: Command, error: int) -> None:
@@ -108,17 +109,18 @@ class LocalExport:
 
     # -- what each kind of file has its own way of -----------------------------------------------------------
 
+    @abstractmethod
     def _open(self) -> Limits:
         """Look at the file. Raises OSError, with nothing left open."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _close(self) -> None:
         """Close what is open; no thread uses it any more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _call(self, command: Command) -> Call:
         """What carries the command out."""
-        raise NotImplementedError
 
+    @abstractmethod
     def left_by(self, lane: object) -> None:
         """This lane is closed: what is kept for it goes."""

@@ -294,15 +294,15 @@ class Schedule(Generic[LaneT]):
                 again += companions
         self.ready = deque(sorted(again, key=lambda command: command.number))
 
-    def gone(self) -> None:
-        """The server did not come back in time: every job fails."""
+    def gone(self, why: int = errno.ENOTCONN) -> None:
+        """The image did not come back in time, or is another one: every job fails, with this errno."""
         if self._flushing:
             self.ledger.flush_failed()
         self._flushes.clear()
         self._flushing.clear()
         self._unplanned.clear()
         for task in list(self._tasks.values()):
-            self._finish(task, Status.GONE)
+            self._finish(task, Status.GONE, value=why)
         self.ready.clear()  # what the end of one job let another begin
 
     def _finish(self, task: Task[LaneT], status: Status, covered: int = 0, value: int = 0) -> None:

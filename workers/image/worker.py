@@ -377,7 +377,7 @@ class Worker:
             log.warning("server lost with unflushed writes", extra=facts(export=self._serve.export.key))
         before, self._limits = self._limits, limits
         if before is not None and before.facts != limits.facts:
-            self._gone("the image is another one now")
+            self._gone("the image is another one now", errno.ESTALE)
             self._limits = limits
         if before is None:
             for lane in list(self._lanes.values()):
@@ -417,6 +417,11 @@ class Worker:
             self._tell(Disconnected(connection.number))
         self._schedule.lost(late)
 
+    @property
+    def _absent(self) -> int:
+        """What jobs fail with when the image is not there: no connection to a server, or no file."""
+        return errno.ENOENT if self._serve.export.transport == "file" else errno.ENOTCONN
+
     def _retry(self, why: str) -> None:
         log.warning("no connection", extra=facts(export=self._serve.export.key, reason=why))
         self._refuse_newcomers(why)
@@ -429,7 +434,7 @@ class Worker:
             self._counts.reconnecting()
             # Not before writes in doubt have settled: their ranges are free for others when their jobs are gone.
             patience = max(self._serve.settings.reconnect_s, self._serve.settings.settle_s)
-            self._gone_timer = self._loop.later(patience, lambda: self._gone(why))
+            self._gone_timer = self._loop.later(patience, lambda: self._gone(why, self._absent))
         pause = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(self._failures, 10))
         self._failures += 1
         self._loop.later(pause, self._connect)
@@ -448,10 +453,10 @@ class Worker:
             pass  # it has left already
         self._drop(lane, why)
 
-    def _gone(self, why: str) -> None:
-        """The server did not come back in time: every job fails, every lane is closed with the reason."""
+    def _gone(self, why: str, error: int) -> None:
+        """The image did not come back in time, or is another one: every job fails, every lane is closed with why."""
         self._gone_timer = None
-        self._schedule.gone()
+        self._schedule.gone(error)
         self._pump()
         self._limits = None
         for lane in list(self._lanes.values()):

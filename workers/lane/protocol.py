@@ -48,11 +48,11 @@ class Flag(IntFlag):
 
 
 class Status(IntEnum):
-    """How a job ended. `value` of the completion is the errno for FAILED, else 0."""
+    """How a job ended. `value` of the completion is the errno for FAILED, one of three for GONE, 0 for the rest."""
 
     OK = 0
     FAILED = 1  # the NBD server answered with an error; nothing else was tried
-    GONE = 2  # the NBD server is not reachable, and its deadline passed
+    GONE = 2  # its deadline passed without a server (ENOTCONN) or a file (ENOENT), or it is another image (ESTALE)
     REFUSED = 3  # the job is not possible on this image: outside it, read-only, no such context
     LOST = 4  # flush: writes that were confirmed are lost with the server that had them; ask LOST
 

@@ -1,0 +1,23 @@
+"""Tables for people: rich's, as wide as the terminal, or as wide as they need to be where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+# Of a pipe or a file: nothing is cut to the width of a screen that is not there.
+WIDTH = 1000
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of text to standard output."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    table = Table(*header, box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

@@ -1,0 +1,177 @@
+"""The library as a front end holds it: the registry in threads, the carrier, and who asks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from config.log import facts
+from config.settings import LibrarySettings
+from mover.library import liveness
+from mover.library.authority import Authority, TokenAuthority
+from mover.library.callers import Caller, may_see
+from mover.library.errors import ApiError, no_image
+from mover.library.records import Change, ImageRecord, Member
+from mover.library.registry import schema
+from mover.library.registry.errors import RegistryError
+from mover.library.seam import Carrier
+
+if TYPE_CHECKING:
+    from mover.library.registry.registry import Registry
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Threads that wait for the database; as many connections as the registry has (registry/engine.py).
+THREADS = 8
+# A change that others overtake is made again to what they made of the image, so often.
+CHANGES = 10
+HOST_FILE = "library-host"
+
+
+class Library:
+    """One front end's library. SQLAlchemy is loaded with the first request that needs it: it takes 0.2 s and 25 MB."""
+
+    def __init__(
+        self, settings: LibrarySettings, state_dir: Path, carrier: Carrier, authority: Authority | None = None
+    ) -> None:
+        self.settings = settings
+        self.carrier = carrier
+        self.authority: Authority = authority or TokenAuthority(
+            Path(settings.token_file), settings.default_tenant, settings.anonymous
+        )
+        self._state_dir = state_dir
+        self._threads = ThreadPoolExecutor(THREADS, "library")
+        self._opening: asyncio.Future[Registry] | None = None
+        self._host = ""
+        # What is done in the background as soon as the registry is open.
+        self.housekeeping: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self._housekeeper: asyncio.Task[None] | None = None
+
+    # -- the registry, in threads ------------------------------------------------------------------------------
+
+    async def ask(self, question: Callable[[Registry], T]) -> T:
+        """What the registry answers, in a thread: `await library.ask(lambda registry: registry.get(image_id))`."""
+        registry = await self._registry()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, question, registry)
+
+    async def _registry(self) -> Registry:
+        """The registry, opened by the first who asks; those who ask meanwhile wait for it."""
+        opening = self._opening
+        if opening is None:
+            opening = self._opening = asyncio.get_running_loop().run_in_executor(self._threads, self._open)
+        try:
+            registry = await asyncio.shield(opening)
+        except Exception:
+            if self._opening is opening:
+                self._opening = None  # the next request tries again
+            raise
+        if self._housekeeper is None and self.housekeeping is not None:
+            self._housekeeper = asyncio.get_running_loop().create_task(self.housekeeping())
+        return registry
+
+    async def close(self) -> None:
+        """End what is done in the background, and close the registry."""
+        if self._housekeeper is not None:
+            self._housekeeper.cancel()
+            await asyncio.wait({self._housekeeper})
+        if self._opening is not None and self._opening.done() and self._opening.exception() is None:
+            self._opening.result().close()
+        self._threads.shutdown(wait=False)
+
+    def _open(self) -> Registry:
+        if not schema.is_current(self.settings.database) and schema.is_sqlite(self.settings.database):
+            try:
+                schema.migrate(self.settings.database)
+            except schema.MigrationFailed as error:
+                log.error("the library's database cannot be made", extra=facts(reason=str(error)))
+                raise RegistryError(str(error)) from error
+        from mover.library.registry.registry import Registry
+
+        self._host = _host(self._state_dir)
+        registry = Registry(self.settings.database)
+        release_dead(registry, self._host)
+        return registry
+
+    @property
+    def holder(self) -> str:
+        """This process, as the registry knows who receives an image. Known once the registry has been asked."""
+        return f"{self._host}/{liveness.own_identity()}"
+
+    async def release_dead(self) -> int:
+        """What dead front ends of this host were receiving may be sent again; how many images."""
+        return await self.ask(lambda registry: release_dead(registry, self._host))
+
+    # -- what both views ask -----------------------------------------------------------------------------------
+
+    async def image(self, caller: Caller, image_id: str) -> ImageRecord:
+        """An image that the caller may see; admins see deleted ones. Raises ApiError 404."""
+        image, _ = await self.image_and_membership(caller, image_id)
+        return image
+
+    async def image_and_membership(self, caller: Caller, image_id: str) -> tuple[ImageRecord, Member | None]:
+        """An image that the caller may see, and the caller's membership in it. Raises ApiError 404."""
+        image, member = await self.ask(lambda registry: _look(registry, image_id, caller.tenant))
+        if image is None or not may_see(caller, image, member):
+            raise no_image(image_id)
+        return image, member
+
+    async def change(self, image: ImageRecord, decide: Callable[[ImageRecord], Change | None]) -> ImageRecord:
+        """Change an image to what `decide` makes of it, again if it changes meanwhile; None changes nothing.
+
+        `decide` may raise. Raises ApiError 404 if the image goes, 409 if it never stands still.
+        """
+        for _ in range(CHANGES):
+            change = decide(image)
+            if change is None:
+                return image
+            changed = await self.ask(partial(_change, image=image, change=change))
+            if changed is not None:
+                return changed
+            again = await self.ask(partial(_get, image_id=image.id))
+            if again is None or again.deleted_at_us is not None:
+                raise no_image(image.id)
+            image = again
+        raise ApiError(409, f"Image {image.id} is being changed by others")
+
+
+def release_dead(registry: Registry, host: str) -> int:
+    """Queue again what front ends of this host were receiving that are no more."""
+    count = 0
+    for holder in registry.holders(host):
+        if not liveness.is_alive(holder.partition("/")[2]):
+            count += registry.release(holder)
+            log.info("uploads of a front end that is gone may be sent again", extra=facts(holder=holder))
+    return count
+
+
+def _get(registry: Registry, image_id: str) -> ImageRecord | None:
+    return registry.get(image_id)
+
+
+def _look(registry: Registry, image_id: str, tenant: str | None) -> tuple[ImageRecord | None, Member | None]:
+    image = registry.get(image_id)
+    member = None if image is None or tenant is None else registry.member(image_id, tenant)
+    return image, member
+
+
+def _change(registry: Registry, image: ImageRecord, change: Change) -> ImageRecord | None:
+    return registry.change(image, change)
+
+
+def _host(state_dir: Path) -> str:
+    """A name of this installation that no other host has: several may share a registry."""
+    file = state_dir / HOST_FILE
+    try:
+        with file.open("x", encoding="ascii") as new:
+            new.write(secrets.token_hex(8))
+    except FileExistsError:
+        pass
+    return file.read_text(encoding="ascii").strip()

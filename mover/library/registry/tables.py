@@ -1,0 +1,145 @@
+"""The registry's tables, as the code uses them. migrations/ makes them; a test compares the two.
+
+Times are microseconds since 1970, UTC: exact, and sorted alike by both databases.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    literal_column,
+    text,
+)
+
+METADATA = MetaData()
+
+# Longest names, in characters: Glance's columns.
+NAME = 255
+# Of a property's value, what its index holds: an entry of PostgreSQL's may have 2.7 KB.
+VALUE_INDEXED = 64
+
+# SQLite counts up only columns that it calls INTEGER.
+_COUNTING = BigInteger().with_variant(Integer, "sqlite")
+
+IMAGES = Table(
+    "images",
+    METADATA,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(NAME)),
+    Column("state", String(16), nullable=False),
+    Column("visibility", String(16), nullable=False),
+    Column("owner", String(NAME)),
+    Column("size_bytes", BigInteger),
+    Column("virtual_size_bytes", BigInteger),
+    Column("disk_format", String(20)),
+    Column("container_format", String(20)),
+    Column("md5", String(32)),
+    Column("hash_algo", String(64)),
+    Column("hash_value", String(128)),
+    Column("min_disk_gb", Integer, nullable=False, default=0),
+    Column("min_ram_mb", Integer, nullable=False, default=0),
+    Column("protected", Boolean, nullable=False, default=False),
+    Column("hidden", Boolean, nullable=False, default=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger, nullable=False),
+    # Of those that are deleted or about to be: all other lists leave them out by it.
+    Column("deleted_at_us", BigInteger),
+    # Grows with each change: who changes an image says which revision they have seen.
+    Column("revision", BigInteger, nullable=False, default=1),
+    # The token of the upload that holds the image in SAVING, and the front end that receives it: HOST/PROCESS.
+    Column("upload", String(32)),
+    Column("holder", String(64)),
+)
+
+PROPERTIES = Table(
+    "image_properties",
+    METADATA,
+    Column("image_id", String(36), ForeignKey("images.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", String(NAME), primary_key=True),
+    Column("value", Text),
+)
+Index("properties_by_value", PROPERTIES.c.name, text(f"substr(value, 1, {VALUE_INDEXED})"))
+
+TAGS = Table(
+    "image_tags",
+    METADATA,
+    Column("image_id", String(36), ForeignKey("images.id", ondelete="CASCADE"), primary_key=True),
+    Column("tag", String(NAME), primary_key=True),
+)
+Index("tags_by_name", TAGS.c.tag)
+
+MEMBERS = Table(
+    "image_members",
+    METADATA,
+    Column("image_id", String(36), ForeignKey("images.id", ondelete="CASCADE"), primary_key=True),
+    Column("member", String(NAME), primary_key=True),
+    Column("can_share", Boolean, nullable=False, default=False),
+    Column("status", String(16), nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger, nullable=False),
+)
+Index("members_by_member", MEMBERS.c.member)
+
+LOCATIONS = Table(
+    "image_locations",
+    METADATA,
+    Column("number", _COUNTING, primary_key=True, autoincrement=True),
+    Column("image_id", String(36), ForeignKey("images.id", ondelete="CASCADE"), nullable=False),
+    Column("store", String(NAME), nullable=False),
+    Column("uri", Text, nullable=False),
+    # JSON.
+    Column("metadata", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+)
+Index("locations_by_image", LOCATIONS.c.image_id)
+Index("locations_by_status", LOCATIONS.c.status)
+
+# What lists are sorted by. Values that are not there sort as the empty text, or as 0, in both databases.
+SORTED_BY = {
+    "name": literal_column("coalesce(images.name, '')", String),
+    "state": IMAGES.c.state,
+    "container_format": literal_column("coalesce(images.container_format, '')", String),
+    "disk_format": literal_column("coalesce(images.disk_format, '')", String),
+    "size_bytes": literal_column("coalesce(images.size_bytes, 0)", BigInteger),
+    "id": IMAGES.c.id,
+    "created_at_us": IMAGES.c.created_at_us,
+    "updated_at_us": IMAGES.c.updated_at_us,
+}
+
+# What a page of a list walks along: in order of one of these, until it has enough. Whatever was deleted is not in them.
+_WALKS = {
+    "name": "coalesce(name, '')",
+    "state": "state",
+    "container_format": "coalesce(container_format, '')",
+    "disk_format": "coalesce(disk_format, '')",
+    "size": "coalesce(size_bytes, 0)",
+    "updated": "updated_at_us",
+    "created": None,
+}
+_ALIVE = text("deleted_at_us IS NULL")
+for _name, _expression in _WALKS.items():
+    Index(
+        f"images_by_{_name}",
+        *([text(_expression)] if _expression else []),
+        IMAGES.c.created_at_us,
+        IMAGES.c.id,
+        sqlite_where=_ALIVE,
+        postgresql_where=_ALIVE,
+        _table=IMAGES,
+    )
+# What finds few images among many.
+Index("images_named", IMAGES.c.name)
+Index("images_owned", IMAGES.c.owner)
+Index("images_with_md5", IMAGES.c.md5)
+Index("images_with_hash", IMAGES.c.hash_value)
+# What is looked for in the background.
+Index("images_held", IMAGES.c.holder)

@@ -1,0 +1,19 @@
+"""A front end's library, put together."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from config.settings import LibrarySettings
+from mover.front.visit import Door
+from mover.library import rounds
+from mover.library.carrier import make_carrier
+from mover.library.library import Library
+
+
+def make_library(settings: LibrarySettings, state_dir: str, door: Door) -> Library:
+    """The library of a front end; nothing is opened before a request needs it."""
+    library = Library(settings, Path(state_dir), make_carrier(settings, state_dir, door))
+    library.housekeeping = partial(rounds.run, library)
+    return library

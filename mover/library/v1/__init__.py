@@ -1,0 +1,1 @@
+"""The Images API v1: metadata in headers, data in bodies."""

@@ -1,0 +1,83 @@
+"""The private qemu-nbd: it carries bytes both ways, says why it cannot, and never outlives its owner."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mover.client import LocalError
+from mover.client.qemu import QemuNbd, create, run
+from tests.harness.mover import ROOT
+from tests.harness.patterns import MIB, pattern
+from tests.harness.waiting import wait_until
+
+pytestmark = pytest.mark.nbd
+
+SIZE = 64 * MIB
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from mover.client.qemu import QemuNbd
+disk = QemuNbd(Path(sys.argv[1]), "qcow2", read_only=False)
+print(disk.connection.size_bytes, flush=True)
+time.sleep(600)
+"""
+
+
+def test_bytes_go_in_and_come_out(room: Path) -> None:
+    """Through many commands in flight, on a connection of one's own; and the file is sound."""
+    path = room / "disk.qcow2"
+    create(path, "qcow2", SIZE)
+    qemu = QemuNbd(path, "qcow2", read_only=False)
+    connection = qemu.connect()
+    data = memoryview(bytearray(pattern(1, 0, 8 * MIB)))
+    ended: list[int] = []
+    for at in range(0, 8 * MIB, MIB):
+        connection.write(2 * at, data[at : at + MIB], lambda at=at: ended.append(at))  # type: ignore[misc]
+    connection.drain()
+    connection.flush()
+    back = memoryview(bytearray(MIB))
+    connection.read(4 * MIB, back, lambda: None)
+    connection.drain()
+    connection.close()
+    extents = qemu.connection.extents()
+    qemu.close()
+    assert sorted(ended) == list(range(0, 8 * MIB, MIB))
+    assert back == data[2 * MIB : 3 * MIB]
+    assert extents[:2] == [(0, MIB, False), (MIB, MIB, True)]
+    assert sum(length for _, length, _ in extents) == SIZE
+    run("qemu-img", "check", "-q", str(path), path=path)
+
+
+def test_what_is_no_image_is_an_error_that_names_it(room: Path) -> None:
+    """With what qemu-nbd said, and no process left."""
+    path = room / "disk.qcow2"
+    path.write_bytes(b"no image" * 1000)
+    before = psutil.Process().children()
+    with pytest.raises(LocalError, match="not in qcow2 format"):
+        QemuNbd(path, "qcow2", read_only=True)
+    assert psutil.Process().children() == before
+
+
+def test_it_ends_with_its_owner(room: Path) -> None:
+    """Killed with -9, a client leaves no qemu-nbd, and the image's lock is free."""
+    path = room / "disk.qcow2"
+    create(path, "qcow2", SIZE)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    owner = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, env=environment)
+    assert owner.stdout is not None
+    with owner.stdout:
+        assert owner.stdout.readline() == f"{SIZE}\n".encode()
+        children = psutil.Process(owner.pid).children()
+        assert [child.name() for child in children] == ["qemu-nbd"]
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+    wait_until("qemu-nbd has ended", lambda: not children[0].is_running())
+    run("qemu-img", "check", "-q", str(path), path=path)
