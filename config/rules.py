@@ -10,10 +10,14 @@ from msgspec.structs import replace
 
 from config.errors import ConfigError, shown
 from config.export_url import SOCKET_PATH_MAX_BYTES
-from config.settings import Settings
+from config.settings import FileStore, Settings
+from config.stores import check_store
 
 LIBRARY_FILE = "library.sqlite"
 TOKEN_FILE = "tokens.json"
+# The store that there is when none is configured, and its directory in the state directory.
+STORE = "file"
+IMAGES = "images"
 DATABASES = ("sqlite:///", "postgresql+psycopg://")
 
 
@@ -29,6 +33,7 @@ def resolve(settings: Settings, environ: Mapping[str, str]) -> Settings:
             state_dir=state_dir,
             unix_socket=_absolute(serve.unix_socket),
             control_socket=_absolute(serve.control_socket),
+            ticket_socket=_absolute(serve.ticket_socket),
             transfer_dir=_absolute(serve.transfer_dir),
         ),
         library=replace(
@@ -36,6 +41,7 @@ def resolve(settings: Settings, environ: Mapping[str, str]) -> Settings:
             database=library.database or f"sqlite:///{os.path.join(state_dir, LIBRARY_FILE)}",
             token_file=_absolute(library.token_file) or os.path.join(state_dir, TOKEN_FILE),
         ),
+        store=settings.store or [FileStore(id=STORE, directories=[os.path.join(state_dir, IMAGES)])],
     )
 
 
@@ -47,10 +53,12 @@ def check(settings: Settings, origins: Mapping[str, str]) -> None:
     _check_paths(settings, origins)
     _check_arena(settings, origins)
     _check_database(settings, origins)
+    for store in settings.store:
+        check_store(store, "[[store]]")
 
 
 def _check_paths(settings: Settings, origins: Mapping[str, str]) -> None:
-    for name in ("unix_socket", "control_socket", "state_dir", "transfer_dir"):
+    for name in ("unix_socket", "control_socket", "ticket_socket", "state_dir", "transfer_dir"):
         key, path = f"serve.{name}", getattr(settings.serve, name)
         if "\0" in path:
             raise ConfigError(_where(origins, key), f"{key} = {shown(path)}", "must not hold a NUL")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import msgspec
 
 from config.export import Export
-from config.settings import LogSettings, WorkerSettings
+from config.settings import FileStore, LogSettings, WorkerSettings
 
-VERSION = 2
+VERSION = 4
 
 
 class Serve(msgspec.Struct, tag=True, frozen=True):
@@ -19,7 +19,8 @@ class Serve(msgspec.Struct, tag=True, frozen=True):
 
     `doubts` are (offset, length, tag): ranges in bytes that a predecessor's command, of the job `tag`, may still write
     until `doubts_until_s` (CLOCK_MONOTONIC): overlapping writes wait. `server_lost`: a non-local connection had
-    already ended when the predecessor died, or did not end as asked, so unflushed writes may be lost.
+    already ended when the predecessor died, or did not end as asked, so unflushed writes may be lost. `store` is the
+    one that an export of a store names.
     """
 
     version: int
@@ -30,6 +31,7 @@ class Serve(msgspec.Struct, tag=True, frozen=True):
     doubts_until_s: float = 0.0
     server_lost: bool = False
     log: LogSettings = LogSettings()
+    store: FileStore | None = None
 
 
 class Retune(msgspec.Struct, tag=True, frozen=True):
@@ -53,11 +55,20 @@ class AskStatistics(msgspec.Struct, tag=True, frozen=True):
     question: int
 
 
+class Forget(msgspec.Struct, tag=True, frozen=True):
+    """Nobody will ask for this transfer's ranges any more, and all its requests have ended.
+
+    Answer with Forgotten when none of its writes is under way: not before all jobs were read that stand in the rings.
+    """
+
+    transfer: int
+
+
 class Leave(msgspec.Struct, tag=True, frozen=True):
     """Finish what is in flight, disconnect and exit."""
 
 
-ToWorker = Serve | Retune | Attach | AskStatistics | Leave
+ToWorker = Serve | Retune | Attach | AskStatistics | Forget | Leave
 
 
 class WorkerHello(msgspec.Struct, tag=True, frozen=True):
@@ -106,4 +117,10 @@ class Statistics(msgspec.Struct, tag=True, frozen=True):
     lanes: list[LaneUse]
 
 
-FromWorker = WorkerHello | Connected | Disconnected | Statistics
+class Forgotten(msgspec.Struct, tag=True, frozen=True):
+    """No write of this transfer is under way, and the ledger has nothing of it."""
+
+    transfer: int
+
+
+FromWorker = WorkerHello | Connected | Disconnected | Statistics | Forgotten

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from config.documentation import documentation
 from config.load import flag_of, load
-from mover.cli.parser import Parser
-from mover.cli.status import CannotStartError, UsageError
+from mover.cli.status import CannotStartError
 
 if TYPE_CHECKING:
     from mover.cli.parser import Commands
@@ -23,6 +22,7 @@ FLAGS = {
     "serve.port": "N",
     "serve.unix_socket": "PATH",
     "serve.control_socket": "PATH",
+    "serve.ticket_socket": "PATH",
     "serve.transfer_dir": "DIR",
     "serve.front_ends": "N",
     "serve.state_dir": "DIR",
@@ -33,8 +33,6 @@ FLAGS = {
 }
 # Settings that are switched on by a flag without a value.
 SWITCHES = ("tls.enabled",)
-# Flags of the agreed command line that do nothing yet, and what to do meanwhile.
-NOT_YET = {"--ticket-socket": "name the exports with --image ID=URL"}
 EPILOG = """\
 Every flag is also a setting: in the TOML file, or in the environment as MOVER_SECTION_KEY, like MOVER_SERVE_PORT.
 A flag overrides the environment, and that the file. `mover config show` lists them all.
@@ -65,22 +63,12 @@ def add(commands: Commands) -> None:
         parser.add_argument(flag_of(key), dest=key, metavar=metavar, help=text)
     for key in SWITCHES:
         parser.add_argument(flag_of(key), dest=key, action="store_const", const="true", help=documentation(key))
-    _add_not_yet(parser)
     parser.set_defaults(run=run)
 
 
-def _add_not_yet(parser: Parser) -> None:
-    # Known, so that each gets an answer of its own, and left out of --help, which lists what works.
-    for flag in NOT_YET:
-        parser.add_argument(flag, dest=flag, help=argparse.SUPPRESS)
-
-
 def run(options: argparse.Namespace) -> int:
-    """Serves until a signal ends it; the exit status. Raises ConfigError, UsageError and CannotStartError."""
+    """Serves until a signal ends it; the exit status. Raises ConfigError and CannotStartError."""
     given = vars(options)
-    for flag, instead in NOT_YET.items():
-        if given[flag] is not None:
-            raise UsageError(f"serve: {flag} is not there yet: {instead}")
     flags = {key: given[key] for key in (*FLAGS, *SWITCHES) if given[key] is not None}
     read = partial(load, flags, os.environ, options.config, options.image)
     settings = read()

@@ -9,8 +9,9 @@ import socket
 import msgspec
 
 from config.log import facts
+from mover.control.registry import Registry, TooMany
 from mover.control.requests import Refused, Register, Request, Unregister, parse
-from mover.control.transfers import Transfers
+from mover.control.store import Kept
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +36,10 @@ class Error(msgspec.Struct, frozen=True):
 
 
 class ControlSocket:
-    """Answers on a listening socket; the transfers are what it is about."""
+    """Answers on a listening socket; a transfer is a ticket of CloudStack's dialect."""
 
-    def __init__(self, transfers: Transfers) -> None:
-        self._transfers = transfers
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
         self._server: asyncio.Server | None = None
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -75,19 +76,27 @@ class ControlSocket:
         except Refused as refused:
             log.warning("control request refused", extra=facts(why=refused.message[:200]))
             return Error(refused.message)
-        return Ok(len(self._transfers))
+        return Ok(self._registry.count("cloudstack"))
 
     async def _do(self, request: Request) -> None:
         try:
             if isinstance(request, Register):
-                await self._transfers.register(request.id, request.export, request.idle_s)
+                await self._registry.install(_kept(request))
             elif isinstance(request, Unregister):
                 async with asyncio.timeout(UNREGISTER_S):
-                    await self._transfers.unregister(request.id)
+                    await self._registry.remove(request.id, "cloudstack")
         except TimeoutError:
             raise Refused(f"requests are still in flight after {UNREGISTER_S:g} s; none is admitted any more") from None
+        except TooMany as error:
+            raise Refused(str(error)) from error
         except OSError as error:
             raise Refused(f"cannot write the state directory: {error.strerror}") from error
+
+
+def _kept(request: Register) -> Kept:
+    """A transfer as a ticket: CloudStack's may read, write and punch holes."""
+    export = request.export
+    return Kept(request.id, export, request.idle_s, "cloudstack", export.key, ("read", "write"), sparse=True)
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:

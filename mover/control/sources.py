@@ -1,56 +1,72 @@
-"""Where tickets come from while the service runs: CloudStack's control socket, a directory of files."""
+"""Where tickets come from: the settings, both control sockets, a directory of files."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import Coroutine, Iterable
 
-from config.settings import ServeSettings
+from config.export_url import parse_export
+from config.settings import Settings
 from mover.control.cloudstack import ControlSocket
-from mover.control.port import TicketPort
-from mover.control.store import TransferStore
+from mover.control.http_socket import HttpSocket
+from mover.control.port import TicketPort, TransferPort
+from mover.control.registry import Registry
+from mover.control.store import TicketStore
+from mover.control.ticket_service import TicketService
 from mover.control.transfer_dir import TransferDir
-from mover.control.transfers import Transfers
+from mover.serve.listeners import Listeners
+from mover.serve.messages import Ticket, TicketUse
 
 
 class Sources:
     """The sources that the settings ask for."""
 
-    def __init__(self, settings: ServeSettings, tickets: TicketPort) -> None:
-        """Put in force what is kept. Raises CannotStart."""
-        self._transfers: Transfers | None = None
-        self._control: ControlSocket | None = None
+    def __init__(self, settings: Settings, tickets: TicketPort, transfers: TransferPort) -> None:
+        """Put in force what the settings say and what is kept. Raises CannotStart."""
+        serve = settings.serve
+        store = TicketStore(serve.state_dir)
+        self._registry = Registry(tickets, transfers, store, settings.control.tickets_most)
+        self._service = TicketService(self._registry)
+        self._tickets_socket = HttpSocket(self._service.answer, lambda peer: True)
+        self._control_socket = ControlSocket(self._registry)
         self._directory: TransferDir | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        if settings.control_socket:
-            self._transfers = Transfers(tickets, TransferStore(os.path.join(settings.state_dir, "transfers")))
-            self._transfers.resume()
-            self._control = ControlSocket(self._transfers)
-        if settings.transfer_dir:
-            self._directory = TransferDir(settings.transfer_dir, tickets)
+        ids = {image.id for image in settings.image}
+        self._registry.keep_numbers("settings", lambda ticket_id: ticket_id in ids)
+        for image in settings.image:
+            export = parse_export(image.url)
+            number = self._registry.number("settings", image.id, export)
+            tickets.install(Ticket(image.id, 0, export, transfer=number))
+        self._registry.resume()
+        if serve.transfer_dir:
+            self._directory = TransferDir(serve.transfer_dir, tickets, self._registry)
 
-    def start(self, control: socket.socket | None) -> None:
-        """The front ends serve: answer on the control socket, and look after what is in force."""
-        if self._transfers is not None:
-            self._run(self._transfers.sweep_for_ever())
+    def start(self, listeners: Listeners) -> None:
+        """The front ends serve: answer on the control sockets, and look after what is in force."""
+        self._run(self._registry.save_for_ever())
         if self._directory is not None:
             self._run(self._directory.poll_for_ever())
-        if self._control is not None and control is not None:
-            self._run(self._control.start(control))
+        if listeners.control is not None:
+            self._run(self._control_socket.start(listeners.control))
+        if listeners.tickets is not None:
+            self._run(self._tickets_socket.start(listeners.tickets))
 
     def close(self) -> None:
         """No change of tickets any more."""
-        if self._control is not None:
-            self._control.close()
+        self._control_socket.close()
+        self._tickets_socket.close()
+        self._service.close()
         for task in self._tasks:
             task.cancel()
+        self._registry.close()
 
-    def used(self, ticket_ids: Iterable[str]) -> None:
+    def end(self) -> None:
+        """Nobody uses anything any more."""
+        self._registry.end()
+
+    def used(self, uses: Iterable[TicketUse]) -> None:
         """Requests use these, or did just now."""
-        if self._transfers is not None:
-            self._transfers.used(ticket_ids)
+        self._registry.used(uses)
 
     def look(self, ticket_id: str) -> None:
         """A client wants this id: install its ticket if there is one to be had. The id may be anything."""

@@ -19,7 +19,8 @@ from config.export import Export
 from config.images import id_fault
 from config.log import facts
 from mover.control.config import BadTransfer, Config, export_of
-from mover.control.port import TicketPort
+from mover.control.port import NumberPort, TicketPort
+from mover.serve.messages import Ticket
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +52,12 @@ class Held:
 class TransferDir:
     """The directory, and the tickets that it gave. Its files are small and local: reading them blocks."""
 
-    def __init__(self, path: str, tickets: TicketPort) -> None:
+    def __init__(self, path: str, tickets: TicketPort, numbers: NumberPort) -> None:
         self._path = path
         self._tickets = tickets
+        self._numbers = numbers
         self._held: dict[str, Held] = {}
+        numbers.keep_numbers("directory", lambda ticket_id: os.path.lexists(os.path.join(path, ticket_id)))
         if not os.path.isdir(path):
             log.warning("the directory of transfers is not there yet", extra=facts(path=path))
 
@@ -89,17 +92,31 @@ class TransferDir:
         held = self._held.pop(ticket_id, None)
         try:
             export, look = self._read(ticket_id)
+            if held is None or held.export != export:
+                self._install(ticket_id, export)
         except (OSError, BadTransfer) as error:
             if not isinstance(error, FileNotFoundError):
                 log.warning("a transfer's file is no use", extra=facts(why=error))
             if held is not None:
-                self._tickets.remove(ticket_id)
+                self._take_away(ticket_id)
             return
-        if held is None or held.export != export:
-            self._tickets.install(ticket_id, export, "cloudstack")
         ticket = self._tickets.ticket(ticket_id)
         assert ticket is not None
         self._held[ticket_id] = Held(ticket.version, export, look)
+
+    def _take_away(self, ticket_id: str) -> None:
+        ticket = self._tickets.ticket(ticket_id)
+        assert ticket is not None
+        self._tickets.remove(ticket_id)
+        self._numbers.gone(ticket)
+
+    def _install(self, ticket_id: str, export: Export) -> None:
+        before = self._tickets.ticket(ticket_id)
+        number = self._numbers.number("directory", ticket_id, export)
+        ticket = Ticket(ticket_id, 0, export, sparse=True, dialect="cloudstack", transfer=number)
+        self._tickets.install(ticket)
+        if before is not None:
+            self._numbers.gone(before)
 
     def _read(self, ticket_id: str) -> tuple[Export, Look | None]:
         """Raises OSError and BadTransfer."""

@@ -63,7 +63,9 @@ class FrontEnd:
         self._link = Link(channel, begin.settings, self, begin.ask, self._account)
         self._door = Door(self._link, self._admission, begin.settings, begin.unix_socket, self._account)
         self._tune_log(begin.log)
-        self._library = make_library(begin.library, begin.state_dir, self._door) if begin.library.enabled else None
+        self._library = (
+            make_library(begin.library, begin.state_dir, begin.stores, self._door) if begin.library.enabled else None
+        )
         self._app = create_app(self._door, begin.metrics_on_tcp, self._library)
         self._connections = sanic_seam.Connections(self._app)
         self._acceptor = Acceptor(

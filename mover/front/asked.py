@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+from hashlib import sha256
+from hmac import compare_digest
 from typing import Annotated
 from urllib.parse import unquote_to_bytes
 
@@ -22,7 +24,7 @@ from mover.front.ranges import (
     parse_range,
     parse_range_to_write,
 )
-from mover.serve.messages import Ticket
+from mover.serve.messages import Ticket, Token
 from workers.lane.protocol import ImageFacts
 
 JSON_BYTES = 64 * 1024
@@ -52,6 +54,16 @@ def decode_id(segment: str) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         raise RequestError(400, "invalid image_id: not UTF-8") from None
+
+
+def check_token(request: Request, token: Token) -> None:
+    """Raise RequestError unless the request brings this bearer token (RFC 6750)."""
+    scheme, _, given = (sanic_seam.header(request, "authorization") or "").partition(" ")
+    digest = sha256(token.salt + given.strip().encode("utf-8", "surrogateescape")).digest()
+    right = compare_digest(digest, token.digest)
+    if not right or scheme.lower() != "bearer":
+        challenge = ("WWW-Authenticate", 'Bearer realm="mover"')
+        raise RequestError(401, "the ticket's bearer token is required: Authorization: Bearer TOKEN", [challenge])
 
 
 def content_length(request: Request) -> int:
@@ -149,11 +161,20 @@ def is_dirty(request: Request) -> bool:
 def bitmap(ticket: Ticket, image: ImageFacts) -> int:
     """The lane's number of the ticket's bitmap. Raises RequestError where there is none."""
     name = ticket.export.bitmap
+    if name is None and ticket.dirty:
+        return _only_bitmap(image)
     if name is None:
         raise RequestError(404, "no dirty extents: the image's URL names no bitmap")
     if name not in image.bitmaps:
         raise RequestError(404, f"no dirty extents: the export has no bitmap {name!r}")
     return image.bitmaps.index(name) + 1
+
+
+def _only_bitmap(image: ImageFacts) -> int:
+    """What imageio means by a dirty ticket: whatever bitmap the export has, if that leaves no choice."""
+    if len(image.bitmaps) != 1:
+        raise RequestError(404, f"no dirty extents: the export has {len(image.bitmaps)} bitmaps, and must have one")
+    return 1
 
 
 def window(request: Request, size: int) -> Span:

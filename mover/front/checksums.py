@@ -8,6 +8,7 @@ from mover.front import asked
 from mover.front.admission import Use
 from mover.front.errors import RequestError, job_failed
 from mover.front.jobs import run_while_wanted
+from mover.front.ranges import Span
 from mover.front.sanic_seam import Sent
 from mover.front.visit import Door, Visit
 from workers.lane import checksum_format
@@ -26,8 +27,10 @@ class Checksums:
         ticket = await self._door.ticket(request, image_id)
         question = _asked(request)
         async with self._door.visit(request, ticket, Use.READ) as visit:
+            visit.check_readable()
             visit.check_block_device("checksum")
             digest = await self._digest(visit, question)
+            visit.has_moved(Span(0, visit.image.size_bytes))
             answer = {
                 "algorithm": question.algorithm,
                 "block_size": question.block_bytes,

@@ -47,6 +47,7 @@ class Download:
         self._outlet = outlet
         self._head = head
         self._session = session
+        self._start = span.offset
         self._end = span.offset + span.length
         self.sent = span.offset
         self._planned = span.offset
@@ -58,6 +59,11 @@ class Download:
         # A small body is read as it is: to ask would cost as much as to read.
         asks = lane.image.has_extents and not session and span.length > 2 * lane.slot_bytes
         self._foresight = Foresight(lane, self._holder, span.offset, self._end, asks)
+
+    @property
+    def moved(self) -> Span:
+        """What the client's socket has taken."""
+        return Span(self._start, self.sent - self._start)
 
     async def run(self) -> None:
         """Send it all. Raises ClientGone, LaneLost or RequestError."""

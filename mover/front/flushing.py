@@ -11,7 +11,7 @@ from workers.lane.protocol import Kind, Status
 
 async def flush(visit: Visit) -> None:
     """Make durable what was confirmed. Raises RequestError, LaneLost, and Answered when it told of losses."""
-    completion = await visit.lane.run(Kind.FLUSH, transfer=visit.ticket.version)
+    completion = await visit.lane.run(Kind.FLUSH, transfer=visit.ticket.transfer)
     if completion.status is Status.LOST:
         await _tell_lost(visit)
     elif completion.status is not Status.OK:
@@ -23,7 +23,7 @@ async def _tell_lost(visit: Visit) -> None:
 
     They are struck off the ledger only after the answer is written: told twice is better than never.
     """
-    lane, transfer = visit.lane, visit.ticket.version
+    lane, transfer = visit.lane, visit.ticket.transfer
     holder = lane.slots.enter()
     try:
         slot = await lane.take_slot(holder)

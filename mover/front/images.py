@@ -9,18 +9,14 @@ from sanic import Request
 from mover.front import asked, sanic_seam, whole_files
 from mover.front.admission import Use
 from mover.front.answers import send_json
-from mover.front.download import Download
-from mover.front.errors import BodyBroken, ClientGone, RequestError, job_failed
+from mover.front.errors import RequestError
 from mover.front.flushing import flush
-from mover.front.outlet import outlet
 from mover.front.ranges import Span
 from mover.front.sanic_seam import Headers, Sent
+from mover.front.sending import Body, send_body
 from mover.front.upload import Upload
 from mover.front.visit import WRITING, Door, Visit
-from workers.lane.protocol import Kind, Status
 
-# A body up to this size is answered with one write; a copy of it is cheaper than a descriptor of its own.
-SMALL_BYTES = 64 * 1024
 FEATURES = ["checksum", "extents", "flush", "zero"]
 
 
@@ -37,6 +33,7 @@ class Images:
         ticket = await self._door.ticket(request, image_id)
         use = Use.ASK if request.method == "HEAD" else Use.READ
         async with self._door.visit(request, ticket, use) as visit:
+            visit.check_readable()
             if not visit.is_whole_file:
                 return await self._send(visit, visit.image.size_bytes)
             async with whole_files.reading(visit) as file:
@@ -46,9 +43,8 @@ class Images:
         span, status, headers = self._answer(visit, size)
         if visit.request.method == "HEAD" or span.length == 0:
             return await sanic_seam.reply(visit.request, status, headers)
-        if span.length <= SMALL_BYTES:
-            return await self._send_small(visit, span, session, status, headers)
-        return await self._send_large(visit, span, session, status, headers)
+        body = Body(span, session, visit.ticket.transfer, visit)
+        return await send_body(visit.request, visit.lane, body, status, headers, visit.patience_s)
 
     def _answer(self, visit: Visit, size: int) -> tuple[Span, int, Headers]:
         """What a GET asks for: the bytes, the status and the headers."""
@@ -62,41 +58,6 @@ class Images:
         headers.append(("Content-Length", str(span.length)))
         headers.append(("Content-Disposition", _disposition(visit.ticket.filename)))
         return span, status, headers
-
-    async def _send_small(self, visit: Visit, span: Span, session: int, status: int, headers: Headers) -> Sent:
-        lane = visit.lane
-        holder = lane.slots.enter()
-        try:
-            slot = await lane.take_slot(holder)
-            completion = await lane.run(Kind.READ, span.offset, span.length, slot=slot, context=session)
-            body = bytes(lane.views[slot][: span.length])
-            lane.give_back(slot)
-        finally:
-            lane.slots.leave(holder)
-        if completion.status is not Status.OK:
-            raise job_failed(completion, "read", span.offset, span.length)
-        visit.moves(span.offset)
-        self._door.account.sent(sanic_seam.noted(visit.request), span.length)
-        return await sanic_seam.reply(visit.request, status, headers, body)
-
-    async def _send_large(self, visit: Visit, span: Span, session: int, status: int, headers: Headers) -> Sent:
-        request = visit.request
-        await sanic_seam.settle_body(request)
-        visit.moves(span.offset)
-        way_out = outlet(request, self._door.settings.progress_s)
-        download = Download(visit.lane, way_out, span, sanic_seam.head(request, status, headers), session)
-        try:
-            await download.run()
-            await way_out.finish()
-        except ClientGone:
-            raise
-        except Exception as error:  # a bug of ours, too: no answer of another kind may follow bytes of the image
-            if download.began:
-                raise BodyBroken(repr(error), visit.ticket.version, download.sent) from error
-            raise
-        finally:
-            way_out.close()
-        return await sanic_seam.finished(request, status)
 
     # -- PUT -------------------------------------------------------------------------------------------------
 
@@ -128,9 +89,9 @@ class Images:
         return await visit.send_written(length, True)
 
     async def _upload(self, visit: Visit, span: Span, session: int = 0) -> None:
-        progress_s = self._door.settings.progress_s
-        visit.moves(span.offset)
-        upload = Upload(visit.lane, visit.request, span, visit.ticket.version, visit.zeroing, progress_s, session)
+        transfer, patience_s = visit.ticket.transfer, visit.patience_s
+        upload = Upload(visit.lane, visit.request, span, transfer, visit.zeroing, patience_s, session)
+        visit.moving = upload
         await upload.run()
 
     # -- OPTIONS ---------------------------------------------------------------------------------------------
@@ -143,6 +104,7 @@ class Images:
             return await send_json(request, 200, {"features": FEATURES, "unix_socket": unix_socket}, headers)
         ticket = await self._door.ticket(request, image_id)
         async with self._door.visit(request, ticket, Use.LOOK) as visit:
+            visit.check_readable()
             answer = {
                 "features": _features(visit),
                 "unix_socket": unix_socket,

@@ -15,6 +15,7 @@ from typing import Protocol
 from sanic import Request
 
 from mover.front import sanic_seam
+from mover.front.errors import RequestError
 
 # A fast client's bytes are waited for until there are so many: half the wake-ups, a sixth off a PUT's time.
 BATCH_BYTES = 256 * 1024
@@ -45,12 +46,18 @@ class Intake(asyncio.BufferedProtocol):
         self._reading = True
         self._batch = 1
         self._eager = False
+        self.fault: RequestError | None = None
         self.progressed_s = time.monotonic()
 
     @property
     def left(self) -> int:
         """Bytes of the body that have not come yet."""
         return self._left
+
+    @property
+    def over(self) -> bool:
+        """All of the body has come."""
+        return not self._left
 
     @property
     def hungry(self) -> bool:

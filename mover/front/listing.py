@@ -63,6 +63,7 @@ class Listing:
         """The image's extents, all of them or those of a part."""
         ticket = await self._door.ticket(request, image_id)
         async with self._door.visit(request, ticket, Use.ASK) as visit:
+            visit.check_readable()
             visit.check_block_device("extents")
             dirty = asked.is_dirty(request)
             span = asked.window(request, visit.image.size_bytes)
@@ -85,7 +86,7 @@ def _context(visit: Visit) -> tuple[int, bool]:
     except RequestError as error:
         if not visit.dialect.all_dirty_without_bitmap:
             raise
-        log.warning("all is dirty", extra=facts(transfer=visit.ticket.version, reason=error.message))
+        log.warning("all is dirty", extra=facts(transfer=visit.ticket.transfer, reason=error.message))
         return 0, True
 
 
@@ -100,7 +101,7 @@ async def _stream(visit: Visit, renderer: extents.Renderer, first: list[Extent],
             if rows := renderer.render(window):
                 await stream.send(frame.join(rows))
     except (LaneLost, RequestError) as error:
-        raise BodyBroken(str(error), visit.ticket.version, renderer.end) from error
+        raise BodyBroken(str(error), visit.ticket.transfer, renderer.end) from error
     if ending := frame.join(renderer.finish()) + frame.closing:
         await stream.send(ending)
     return await stream.end()

@@ -30,7 +30,7 @@ class Patches:
         async with self._door.visit(request, ticket, Use.ASK) as visit:
             visit.check_writable()
             visit.check_block_device("PATCH")
-            patch = await asked.read_patch(request, self._door.settings.progress_s, visit.dialect)
+            patch = await asked.read_patch(request, visit.patience_s, visit.dialect)
             if patch.op == "flush":
                 return await self._flush(visit)
             if patch.op != "zero":
@@ -55,10 +55,11 @@ class Patches:
         asked.check_flush(visit.image, patch.flush)
         if span.length:
             completion = await run_while_wanted(
-                visit.lane, Kind.ZERO, span.offset, span.length, transfer=visit.ticket.version, flags=visit.zeroing
+                visit.lane, Kind.ZERO, span.offset, span.length, transfer=visit.ticket.transfer, flags=visit.zeroing
             )
             if completion.status is not Status.OK:
                 raise job_failed(completion, "zero", span.offset, span.length)
+            visit.has_moved(span)
         if patch.flush:
             await flush(visit)
         return await visit.send_written(span.length, patch.flush)
@@ -71,8 +72,8 @@ class Patches:
             visit.check_block_device("PATCH")
             span = asked.range_to_write(request, length, visit.image.size_bytes)
             asked.check_flush(visit.image, wants_flush)
-            visit.moves(span.offset)
-            upload = Upload(visit.lane, request, span, ticket.version, Flag.NONE, self._door.settings.progress_s)
+            upload = Upload(visit.lane, request, span, ticket.transfer, Flag.NONE, visit.patience_s)
+            visit.moving = upload
             await upload.run()
             if wants_flush:
                 await flush(visit)

@@ -45,6 +45,9 @@ class StrictRequest(AccountedRequest):
     may read them otherwise; then a body is taken for a request (RFC 9112, 2.2, 5 and 6.3).
     """
 
+    # Bytes of the answer are on their way; another answer cannot follow.
+    answers = False
+
     def __init__(self, *, head: bytes = b"", **parts: Any) -> None:
         super().__init__(head=head, **parts)
         self.begin()
@@ -159,6 +162,22 @@ def noted(request: Request) -> AccountedRequest:
     return cast(AccountedRequest, request)
 
 
+def connection(request: Request) -> Any:
+    """The connection as all its requests know it; `lost` when it has ended."""
+    return request.conn_info
+
+
+def client(request: Request) -> str:
+    """Where the request comes from: an address, or that it came over the Unix socket."""
+    peer = transport(request).get_extra_info("peername")
+    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
+
+
+def answers(request: Request) -> bool:
+    """Whether the client may have seen a byte of the answer; that of a large body is not known here."""
+    return cast(StrictRequest, request).answers
+
+
 def tls(request: Request) -> TlsTransport | None:
     """The connection's transport if it speaks TLS."""
     found = request.transport
@@ -220,6 +239,7 @@ async def reply(request: Request, status: int, headers: Headers, body: bytes = b
 
 async def _send(request: Request, data: bytes) -> None:
     """Write at the client's pace. Raises ClientGone when it takes nothing for too long."""
+    cast(StrictRequest, request).answers = True
     protocol = _http(request).protocol
     if not protocol._can_write.is_set():
         try:
@@ -270,6 +290,15 @@ class ChunkedBody:
             await _send(self._request, data)
 
 
+def keep_alive_for(request: Request, seconds: float) -> None:
+    """This connection may be without a request for so long, and no longer."""
+    protocol = _http(request).protocol
+    if protocol.keep_alive_timeout != seconds:
+        protocol.keep_alive_timeout = seconds
+        protocol._callback_check_timeouts.cancel()
+        protocol.check_timeouts()  # it looks twice in the shortest of all times, from now on
+
+
 def close_after(request: Request) -> None:
     """This answer is the connection's last."""
     _http(request).keep_alive = False
@@ -315,6 +344,29 @@ def body_taken(request: Request, left: int) -> None:
     http.request_bytes_left = left
     if not left:
         http.request_body = None
+
+
+def begin_chunks(request: Request) -> bytes:
+    """What stands of a chunked body in Sanic's receive buffer. Sanic leaves the head's last CRLF before it."""
+    buffer = _http(request).recv_buffer
+    data = bytes(buffer[2:])
+    buffer.clear()
+    return data
+
+
+def put_back(request: Request, data: bytes) -> None:
+    """What was read past the body's end is the connection's next request."""
+    _http(request).recv_buffer[:0] = data
+
+
+def chunked_body_taken(request: Request, whole: bool) -> None:
+    """The body was read past Sanic; if not all of it, nobody can tell where it ends."""
+    http = _http(request)
+    http.request_bytes_left = 0
+    if whole:
+        http.request_body = None
+    else:
+        close_after(request)
 
 
 async def read_body(request: Request, most: int) -> bytes | None:

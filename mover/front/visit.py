@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+from msgspec.structs import replace
 from sanic import Request
 
 from config.settings import FrontSettings
@@ -19,7 +20,9 @@ from mover.front.answers import Written, send_json
 from mover.front.dialect import DIALECTS, Dialect
 from mover.front.errors import RequestError, lane_lost
 from mover.front.link import Link
+from mover.front.ranges import Span
 from mover.front.sanic_seam import Sent
+from mover.front.usage import Connection, Moving
 from mover.serve.messages import Ticket
 from workers.lane.front_lane import FrontLane, LaneLost
 from workers.lane.protocol import Flag, ImageFacts
@@ -62,7 +65,11 @@ class Door:
         if ticket is None:
             raise self.unknown(name)
         noted = sanic_seam.noted(request)
-        noted.transfer, noted.dialect = ticket.version, ticket.dialect
+        noted.transfer, noted.dialect = ticket.transfer, ticket.dialect
+        if ticket.token is not None:
+            asked.check_token(request, ticket.token)
+        if ticket.inactivity_s is not None:
+            sanic_seam.keep_alive_for(request, ticket.inactivity_s)
         if DIALECTS[ticket.dialect].close_is_heard and "close" in request.args and asked.flag(request, "close", False):
             sanic_seam.close_after(request)
         return ticket
@@ -87,13 +94,29 @@ class Door:
 class Visit:
     """`async with`: a lane and what is known of its image, for one request; its errors become the client's.
 
-    A class, since a generator would cost a small GET a twentieth of its time.
+    A class, since a generator would cost a small GET a twentieth of its time. `moving` is the body under way, if there
+    is one, `image` what the ticket lets its client see of the image.
     """
 
-    __slots__ = ("_door", "_seat", "_use", "dialect", "image", "lane", "request", "ticket")
+    __slots__ = (
+        "_canceled",
+        "_done",
+        "_door",
+        "_seat",
+        "_task",
+        "_use",
+        "connection",
+        "dialect",
+        "image",
+        "lane",
+        "moving",
+        "request",
+        "ticket",
+    )
 
     lane: FrontLane
     image: ImageFacts
+    _task: asyncio.Task[object]
 
     def __init__(self, door: Door, request: Request, ticket: Ticket, use: Use) -> None:
         self.request = request
@@ -102,17 +125,27 @@ class Visit:
         self._door = door
         self._use = use
         self._seat: Seat | None = None
+        self._canceled = False
+        self._done: Span | None = None
+        self.moving: Moving | None = None
+        self.connection: Connection = sanic_seam.connection(request)
 
     async def __aenter__(self) -> Visit:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
         link = self._door.link
         try:
-            self.lane, self.image = await link.lane(self.ticket)
-        except LaneLost as lost:
-            raise lane_lost(lost) from lost
+            self.lane, image = await link.lane(self.ticket, self)
+        except BaseException as error:
+            self._translate(error)
+            raise
+        self.image = _bounded(image, self.ticket.size_bytes)
         try:
             await self.admit(self._use)
         except BaseException as error:
             self._leave(error)
+            self._translate(error)
             raise
         self._door.account.in_flight += 1
         return self
@@ -134,14 +167,21 @@ class Visit:
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._door.account.in_flight -= 1
         self._leave(error)
+        self._translate(error)
+
+    def _translate(self, error: BaseException | None) -> None:
+        """Raise the client's error in the place of ours, where there is one."""
         if isinstance(error, LaneLost):
             raise lane_lost(error) from error
+        if isinstance(error, asyncio.CancelledError) and self._canceled and not self.connection.lost:
+            self._task.uncancel()
+            raise self._door.unknown(self.ticket.id) from error
 
     def _leave(self, error: BaseException | None) -> None:
         if self._seat is not None:
             self._door.admission.leave(self._seat)
-        self._door.link.leave(self.lane, self.ticket)
-        if isinstance(error, asyncio.CancelledError):
+        self._door.link.leave(self.lane, self.ticket, self)
+        if isinstance(error, asyncio.CancelledError) and (self.connection.lost or not self._canceled):
             self._client_gone()
         if isinstance(error, RequestError):
             error.headers = [*self.headers(), *error.headers]
@@ -152,7 +192,36 @@ class Visit:
             self._door.account.failed("gone")
             self._door.account.ended(noted, 499)
 
+    # -- as its ticket's guest -------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> str:
+        """Where the request comes from."""
+        return sanic_seam.client(self.request)
+
+    @property
+    def moved(self) -> Span | None:
+        """What it has moved so far."""
+        return self._done if self.moving is None else self.moving.moved
+
+    def has_moved(self, span: Span) -> None:
+        """The request has moved this, all at once."""
+        self._done = span
+
+    def cancel(self) -> None:
+        """The ticket was canceled: what has not begun to answer is told so, what has is broken off."""
+        self._canceled = True
+        if sanic_seam.answers(self.request) or (self.moving is not None and self.moving.began):
+            sanic_seam.transport(self.request).abort()
+        else:
+            self._task.cancel()
+
     # -- what the image allows -------------------------------------------------------------------------------
+
+    @property
+    def patience_s(self) -> float:
+        """How long a client may neither take nor send a byte."""
+        return self.ticket.inactivity_s or self._door.settings.progress_s
 
     @property
     def is_whole_file(self) -> bool:
@@ -180,6 +249,11 @@ class Visit:
         """The headers of every answer about this image."""
         return self._door.headers(self.methods)
 
+    def check_readable(self) -> None:
+        """Raise RequestError where the ticket allows nothing."""
+        if not self.ticket.read:
+            raise RequestError(403, "the ticket does not allow reading", closes=True)
+
     def check_writable(self) -> None:
         """Raise RequestError where there is nothing to be written."""
         if not self.ticket.write:
@@ -202,6 +276,9 @@ class Visit:
         """200 after a write."""
         return await self.send_json(Written(count, flushed))
 
-    def moves(self, offset: int) -> None:
-        """A body is about to move, from this offset of the image on."""
-        sanic_seam.noted(self.request).offset = offset
+
+def _bounded(image: ImageFacts, size_bytes: int | None) -> ImageFacts:
+    """An image as a ticket of this size shows it. A client reads and writes within both."""
+    if size_bytes is None or size_bytes >= image.size_bytes:
+        return image
+    return replace(image, size_bytes=size_bytes)

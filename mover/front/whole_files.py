@@ -37,7 +37,7 @@ async def reading(visit: Visit) -> AsyncIterator[OpenFile]:
 @asynccontextmanager
 async def replacing(visit: Visit, length: int) -> AsyncIterator[OpenFile]:
     """A new file of `length` bytes. It takes the old one's place at the end, durably, unless there was an error."""
-    transfer = visit.ticket.version
+    transfer = visit.ticket.transfer
     begun = await _session(visit.lane, Kind.BEGIN, length, transfer)
     if begun.status is not Status.OK:
         raise job_failed(begun, "write", 0, length)

@@ -29,10 +29,12 @@ from mover.serve.messages import (
     FrontEndReady,
     OpenLane,
     Ping,
+    TicketFirstUsed,
     TicketReleased,
     Tickets,
     TicketsApplied,
     TicketsUsed,
+    TicketUse,
     ToFrontEnd,
 )
 from mover.serve.processes import Child
@@ -60,8 +62,11 @@ class Desk(Protocol):
     def close_lanes(self, front_end: FrontEndPort) -> None:
         """It is dead."""
 
-    def tickets_used(self, versions: Sequence[int]) -> None:
-        """Requests there use the tickets of these versions, or did just now."""
+    def tickets_used(self, uses: Sequence[TicketUse]) -> None:
+        """Requests there use these tickets, or did just now."""
+
+    def ticket_first_used(self, version: int, client: str) -> None:
+        """The first request there with this ticket has come."""
 
     def ask_ticket(self, front_end: FrontEndPort, ticket_id: str) -> None:
         """It has no ticket of this id, and a client wants it."""
@@ -78,6 +83,9 @@ class Seat(Protocol):
 
     def front_end_moved_on(self) -> None:
         """It has applied ticket changes, or uses a ticket no more."""
+
+    def front_end_answered(self, front_end: FrontEnd, answer: TicketsUsed) -> None:
+        """It has answered AskUses, or a part of it."""
 
     def front_end_ended(self, front_end: FrontEnd, status: int) -> None:
         """It is gone."""
@@ -133,6 +141,7 @@ class FrontEnd:
             library=settings.library,
             state_dir=settings.serve.state_dir,
             metrics_on_tcp=given.listeners.shows_metrics(settings.serve.metrics),
+            stores=settings.store,
         )
         self._child.send(begin, [*given.listeners.fds, *given.fds])
         pieces = tickets.join(self)
@@ -198,7 +207,9 @@ class FrontEnd:
         elif isinstance(message, TicketReleased):
             self._on_released(message.version)
         elif isinstance(message, TicketsUsed):
-            self._desk.tickets_used(message.versions)
+            self._on_used(message)
+        elif isinstance(message, TicketFirstUsed):
+            self._desk.ticket_first_used(message.version, message.client)
         elif isinstance(message, AskTicket):
             self._desk.ask_ticket(self, message.id)
         elif isinstance(message, OpenLane):
@@ -229,6 +240,11 @@ class FrontEnd:
         if not self._tickets.released(self, version):
             raise Misbehaved(f"it says that it released ticket version {version}, which cannot be")
         self._seat.front_end_moved_on()
+
+    def _on_used(self, message: TicketsUsed) -> None:
+        self._desk.tickets_used(message.uses)
+        if message.question:
+            self._seat.front_end_answered(self, message)
 
     def _ready_if_complete(self) -> None:
         """Ready is what it says of its listeners and what its acknowledgements say of the tickets."""

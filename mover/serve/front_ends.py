@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 
-from config.export import Export
 from config.log import facts
 from config.settings import Settings
 from mover.front import counts, crowd
@@ -15,8 +15,9 @@ from mover.serve.certificates import Certificates
 from mover.serve.errors import CannotStart
 from mover.serve.front_end import Desk, FrontEnd, Inheritance
 from mover.serve.listeners import Listeners
-from mover.serve.messages import DialectName, NewCertificates, Retune, Ticket, Tickets
+from mover.serve.messages import AskUses, NewCertificates, Retune, Ticket, Tickets, TicketsUsed, TicketUse
 from mover.serve.programs import Programs
+from mover.serve.questions import Question
 from mover.serve.restarts import Backoff
 from mover.serve.states import FrontEndState
 from mover.serve.tallies import KeptTally
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 START_ATTEMPTS = 3
 # Front ends keep the deadline themselves; this much later the supervisor ends those left over.
 DRAIN_GRACE_S = 1.0
+# A front end answers from its loop; whoever takes longer is in trouble.
+ANSWER_S = 2.0
 
 
 class FrontEnds:
@@ -62,6 +65,8 @@ class FrontEnds:
         self._running: dict[int, FrontEnd] = {}
         self.restarts = 0
         self._restarts: dict[int, asyncio.TimerHandle] = {}
+        self._numbers = count(1)
+        self._questions: dict[int, Question] = {}
         self._waits: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._none_left = asyncio.Event()
         self._closing = False
@@ -84,18 +89,18 @@ class FrontEnds:
         for front_end in list(self._running.values()):
             front_end.send(NewCertificates(self._settings.tls), certificates.fds)
 
-    def install(self, ticket_id: str, export: Export, dialect: DialectName) -> int:
-        """Push a ticket to every front end, for `applied` to wait for; the change's number.
-
-        CloudStack's transfers may punch holes, imageio's may not.
-        """
-        change = self._tickets.install(ticket_id, export, sparse=dialect == "cloudstack", dialect=dialect)
+    def install(self, ticket: Ticket) -> int:
+        """Push a ticket to every front end, for `applied` to wait for; the change's number."""
+        change = self._tickets.install(ticket)
         self._push(change)
         return change.number
 
-    def remove(self, ticket_id: str) -> int:
-        """Take a ticket out of force, if it is there; the change's number, 0 if it was not."""
-        change = self._tickets.remove(ticket_id)
+    def remove(self, ticket_id: str, cancel: bool = False) -> int:
+        """Take a ticket out of force, if it is there; the change's number, 0 if it was not.
+
+        `cancel` has the requests end that are in flight under this id.
+        """
+        change = self._tickets.remove(ticket_id, cancel)
         if change is None:
             return 0
         self._push(change)
@@ -121,6 +126,31 @@ class FrontEnds:
     def ticket(self, ticket_id: str) -> Ticket | None:
         """The ticket in force under this id."""
         return self._tickets.get(ticket_id)
+
+    def of_version(self, version: int) -> Ticket | None:
+        """The ticket of this version, in force or still in use."""
+        return self._tickets.of_version(version)
+
+    def versions(self, ticket_id: str) -> set[int]:
+        """The versions of this id that requests may use: the one in force, and older ones that are not released."""
+        ticket = self._tickets.get(ticket_id)
+        return {*self._tickets.retired(ticket_id), *([ticket.version] if ticket is not None else [])}
+
+    async def uses(self, versions: Sequence[int]) -> list[TicketUse] | None:
+        """How all front ends use the tickets of these versions now; None if one of them does not say so in time."""
+        asked = [one for one in self._running.values() if one.state is not FrontEndState.STARTED]
+        question = Question(next(self._numbers), asked)
+        self._questions[question.number] = question
+        for front_end in asked:
+            front_end.send(AskUses(question.number, list(versions)))
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await question.done
+        except TimeoutError:
+            return None
+        finally:
+            del self._questions[question.number]
+        return question.uses
 
     async def drain(self, deadline_s: float) -> None:
         """Ask all of them to finish and exit; returns when they have, those left over after the deadline killed."""
@@ -156,9 +186,17 @@ class FrontEnds:
                 done.set_result(None)
         self._waits = [(holds, done) for holds, done in self._waits if not done.done()]
 
+    def front_end_answered(self, front_end: FrontEnd, answer: TicketsUsed) -> None:
+        """It has answered AskUses, or a part of it."""
+        question = self._questions.get(answer.question)
+        if question is not None:
+            question.answered(front_end, answer)
+
     def front_end_ended(self, front_end: FrontEnd, status: int) -> None:
         """It is gone: nobody waits for its acknowledgements, and another one takes its place."""
         del self._running[front_end.number]
+        for question in self._questions.values():
+            question.gone(front_end)
         crowd.clear(self._crowd, front_end.number)
         self.front_end_moved_on()
         if front_end.mixed_versions is not None:

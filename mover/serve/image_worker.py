@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
+from config.export import Export
 from config.log import facts
-from config.settings import Settings
+from config.settings import FileStore, Settings
 from mover.serve.connections import Connections
 from mover.serve.doubts import Doubts
 from mover.serve.errors import Misbehaved
@@ -29,6 +30,8 @@ from workers.messages import (
     AskStatistics,
     Connected,
     Disconnected,
+    Forget,
+    Forgotten,
     FromWorker,
     Leave,
     Retune,
@@ -82,6 +85,7 @@ class ImageWorker:
         self._lane_numbers = count(1)
         self._questions = count(1)
         self._answers: dict[int, asyncio.Future[Statistics | None]] = {}
+        self._forgetting: dict[int, asyncio.Future[None]] = {}  # by transfer
 
     # -- what the house asks of it ---------------------------------------------------------------------------
 
@@ -123,6 +127,29 @@ class ImageWorker:
         finally:
             self._answers.pop(question, None)
 
+    async def forget(self, transfer: int) -> None:
+        """Wait until no write of this transfer is under way, and have the ledger forget it."""
+        if transfer not in self._forgetting:
+            self._forgetting[transfer] = self._loop.create_future()
+            if self._child is not None:
+                self._child.send(Forget(transfer))
+            elif self.state is WorkerState.ABSENT:
+                self._forget_at_rest()
+        waiting = self._forgetting.get(transfer)
+        if waiting is not None:
+            await asyncio.shield(waiting)  # others may wait for the same
+
+    def _forget_at_rest(self) -> None:
+        """There is no worker, so nothing is under way, and the ledger is ours."""
+        for transfer in list(self._forgetting):
+            self._ledger.forget(transfer)
+            self._forgotten(transfer)
+
+    def _forgotten(self, transfer: int) -> None:
+        waiting = self._forgetting.pop(transfer, None)
+        if waiting is not None:
+            waiting.set_result(None)
+
     def leave(self) -> None:
         """Ask the worker to finish and exit; there will be no successor."""
         self._close()
@@ -150,6 +177,8 @@ class ImageWorker:
             return
         self._hello = self._child.within(HELLO_S, f"no hello within {HELLO_S:g} s")
         self._child.send(self._serve(first), [self._ledger.fd, self.tally.fd])
+        for transfer in self._forgetting:
+            self._child.send(Forget(transfer))
         log.info("worker started", extra=facts(export=self.key, pid=self._child.pid))
         for lane in self.lanes:
             self._introduce(lane)
@@ -164,7 +193,13 @@ class ImageWorker:
             self._doubts.until_s,
             self._server_lost,
             self._house.settings.log,
+            self._store(first.export),
         )
+
+    def _store(self, export: Export) -> FileStore | None:
+        """Front ends name a store, and the configuration says where it is."""
+        stores = [store for store in self._house.settings.store if store.id == export.name]
+        return stores[0] if export.transport == "store" and stores else None
 
     def _introduce(self, lane: Lane) -> None:
         assert self._child is not None
@@ -180,6 +215,8 @@ class ImageWorker:
             self._server_lost = False  # a worker connects only after it has brought its ledger up to date
         elif isinstance(message, Disconnected):
             self._connections.let_go(message.connection)
+        elif isinstance(message, Forgotten):
+            self._forgotten(message.transfer)
         else:
             self._answer(message.question, message)
 
@@ -287,3 +324,5 @@ class ImageWorker:
     def _move(self, event: WorkerEvent) -> None:
         old, self.state = self.state, WORKER_STATES[self.state, event]
         log.debug("worker's state", extra=facts(export=self.key, old=old.name, new=self.state.name))
+        if self.state is WorkerState.ABSENT:
+            self._forget_at_rest()

@@ -71,6 +71,12 @@ class ImageWorkers:
         for lane in self.lanes.of_front_end(front_end):
             self.lanes.remove(lane)
 
+    async def forget(self, transfer: int, export_key: str) -> None:
+        """Wait until no job of this transfer is under way, and have the ledger forget it. Its requests have ended."""
+        worker = self._workers.get(export_key)
+        if worker is not None:
+            await worker.forget(transfer)
+
     async def leave(self) -> None:
         """Ask all workers to finish and exit, and wait until they have."""
         self.spare.close()

@@ -26,6 +26,10 @@ class KeptLedger:
         """(offset, length, tag) of writes that were begun and have not ended. Raises LedgerBroken."""
         return ledger.begun(self._buffer)
 
+    def forget(self, transfer: int) -> None:
+        """Nobody will ask for this transfer's ranges any more. No worker may have the ledger. Raises LedgerBroken."""
+        ledger.Ledger(self._buffer).forget(transfer)
+
     def close(self) -> None:
         """Give the memory back."""
         self._buffer.release()

@@ -20,7 +20,7 @@ UNIX_SOCKET_MODE = 0o660
 class Listeners:
     """The bound sockets; as a context manager they are closed, and the Unix sockets' files removed, at the end.
 
-    Front ends serve `tcp` and `unix`, the supervisor itself `control`.
+    Front ends serve `tcp` and `unix`, the supervisor itself `control` and `tickets`.
     """
 
     def __init__(self, settings: ServeSettings, tls: bool = False) -> None:
@@ -30,12 +30,15 @@ class Listeners:
         self.unix: socket.socket | None = None
         self.unix_path = settings.unix_socket or None
         self.control: socket.socket | None = None
+        self.tickets: socket.socket | None = None
         self._files: dict[str, os.stat_result] = {}
         try:
             if self.unix_path is not None:
                 self.unix = self._bind_unix(self.unix_path, "--unix-socket")
             if settings.control_socket:
                 self.control = self._bind_unix(settings.control_socket, "--control-socket")
+            if settings.ticket_socket:
+                self.tickets = self._bind_unix(settings.ticket_socket, "--ticket-socket")
         except CannotStart:
             self._remove()
             raise
@@ -72,7 +75,7 @@ class Listeners:
 
     def close(self) -> None:
         """Close our copies: when the last front end has closed its own, clients are refused."""
-        for sock in (self.tcp, self.unix, self.control):
+        for sock in (self.tcp, self.unix, self.control, self.tickets):
             if sock is not None:
                 sock.close()
 

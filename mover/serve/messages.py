@@ -10,20 +10,29 @@ from typing import Literal
 import msgspec
 
 from config.export import Export
-from config.settings import FrontSettings, LibrarySettings, LimitSettings, LogSettings, TlsSettings
+from config.settings import FileStore, FrontSettings, LibrarySettings, LimitSettings, LogSettings, TlsSettings
 
-VERSION = 6
+VERSION = 7
 
 # Which side's contract a ticket speaks; mover/front/dialect.py says what that changes.
 DialectName = Literal["imageio", "cloudstack"]
+
+
+class Token(msgspec.Struct, frozen=True):
+    """A bearer token that nobody can read back: SHA-256 of the salt and the token."""
+
+    salt: bytes
+    digest: bytes
 
 
 class Ticket(msgspec.Struct, frozen=True):
     """The capability that the control side installed.
 
     `version` is a number that no other ticket of this supervisor ever has: installing an id again makes a
-    new version, and requests in flight go on with the one they began with. It is also the name under which
-    the ledger keeps the ticket's ranges (its transfer).
+    new version, and requests in flight go on with the one they began with. `transfer` is the name under which the
+    ledger keeps the ticket's ranges: no other ticket ever has it, and a ticket keeps it when the service restarts.
+    `size_bytes` bounds what a client may touch of the image. `dirty` tickets report the one bitmap that the export has.
+    A client that is idle for `inactivity_s` is cut off. `measured` tickets have their bytes counted.
     """
 
     id: str
@@ -33,6 +42,13 @@ class Ticket(msgspec.Struct, frozen=True):
     sparse: bool = False
     filename: str | None = None
     dialect: DialectName = "imageio"
+    transfer: int = 0
+    read: bool = True
+    size_bytes: int | None = None
+    dirty: bool = False
+    inactivity_s: float | None = None
+    token: Token | None = None
+    measured: bool = False
 
 
 class Begin(msgspec.Struct, tag=True, frozen=True):
@@ -55,6 +71,7 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     tls: TlsSettings = TlsSettings()
     library: LibrarySettings = LibrarySettings(enabled=False)
     state_dir: str = ""
+    stores: list[FileStore] = []
 
 
 class NewCertificates(msgspec.Struct, tag=True, frozen=True):
@@ -75,12 +92,20 @@ class Tickets(msgspec.Struct, tag=True, frozen=True):
     """A change of the tickets. Changes are numbered; answer with TicketsApplied when it is in force.
 
     A ticket that it removes or replaces admits no request any more; TicketReleased follows for each of them, as soon
-    as its last request has ended.
+    as its last request has ended. With `cancel`, all requests under the removed ids are ended now.
     """
 
     number: int
     installed: list[Ticket] = []
     removed: list[str] = []
+    cancel: bool = False
+
+
+class AskUses(msgspec.Struct, tag=True, frozen=True):
+    """Please send TicketsUsed of this question, with the use of these versions."""
+
+    question: int
+    versions: list[int]
 
 
 class TicketAnswer(msgspec.Struct, tag=True, frozen=True):
@@ -142,6 +167,7 @@ ToFrontEnd = (
     | Retune
     | NewCertificates
     | Tickets
+    | AskUses
     | TicketAnswer
     | LaneSocket
     | LaneRefused
@@ -174,13 +200,37 @@ class TicketReleased(msgspec.Struct, tag=True, frozen=True):
     version: int
 
 
-class TicketsUsed(msgspec.Struct, tag=True, frozen=True):
-    """Requests have used the tickets of these versions since the last such message, or use them now.
+class TicketUse(msgspec.Struct, frozen=True):
+    """How a ticket is used here: its requests and connections now, and how long ago the last request ended.
 
-    Sent at most every second, and not while no ticket is used.
+    `moved` are ranges (offset, length) in bytes that were read or written since the last time they were told; of
+    tickets that are not `measured` there are none.
     """
 
-    versions: list[int]
+    version: int
+    requests: int
+    connections: int
+    idle_s: float = 0.0
+    moved: list[tuple[int, int]] = []
+
+
+class TicketsUsed(msgspec.Struct, tag=True, frozen=True):
+    """The use of tickets that requests use now, or have used since the last such message.
+
+    Sent about every second, and not while no ticket is used; and as the answer to AskUses, then with its number, and
+    with the versions that are known here. `more` says that another message of the same answer follows.
+    """
+
+    uses: list[TicketUse]
+    question: int = 0
+    more: bool = False
+
+
+class TicketFirstUsed(msgspec.Struct, tag=True, frozen=True):
+    """The first request with the ticket of this version has come to this front end, from `client`."""
+
+    version: int
+    client: str
 
 
 class AskTicket(msgspec.Struct, tag=True, frozen=True):
@@ -237,6 +287,7 @@ FromFrontEnd = (
     | TicketsApplied
     | TicketReleased
     | TicketsUsed
+    | TicketFirstUsed
     | AskTicket
     | OpenLane
     | CloseLane

@@ -12,7 +12,6 @@ import msgspec
 
 from config import log as logs
 from config.errors import ConfigError
-from config.export_url import parse_export
 from config.log import facts
 from config.reload import reloaded
 from config.settings import Settings, TlsSettings
@@ -24,7 +23,7 @@ from mover.serve.image_workers import ImageWorkers
 from mover.serve.inquiries import Inquiries
 from mover.serve.lanes import FrontEndPort
 from mover.serve.listeners import Listeners
-from mover.serve.messages import About, OpenLane, TicketAnswer
+from mover.serve.messages import About, OpenLane, TicketAnswer, TicketUse
 from mover.serve.metrics import Metrics
 from mover.serve.programs import Programs
 from mover.serve.readiness import unready
@@ -51,11 +50,9 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         self._workers = ImageWorkers(programs, settings)
         self._tickets = TicketBook()
-        for image in settings.image:
-            self._tickets.install(image.id, parse_export(image.url))
         self._certificates = read_certificates(settings.tls)
         self._front_ends = FrontEnds(programs, settings, listeners, self._certificates, self._tickets, self)
-        self._sources = Sources(settings.serve, self._front_ends)
+        self._sources = Sources(settings, self._front_ends, self._workers)
         self._stop: asyncio.Future[None] = self._loop.create_future()
         self._hurry: asyncio.Future[int] = self._loop.create_future()
         metrics = Metrics(settings, self._front_ends, self._workers, self._tickets)
@@ -78,6 +75,7 @@ class Supervisor:
             return done.pop().result()
         finally:
             await self._kill()
+            self._sources.end()
 
     # -- the desk --------------------------------------------------------------------------------------------
 
@@ -95,9 +93,12 @@ class Supervisor:
         """A front end is dead."""
         self._workers.close_lanes(front_end)
 
-    def tickets_used(self, versions: Sequence[int]) -> None:
-        """Requests use the tickets of these versions, or did just now."""
-        self._sources.used(self._tickets.ids(versions))
+    def tickets_used(self, uses: Sequence[TicketUse]) -> None:
+        """Requests use these tickets, or did just now."""
+        self._sources.used(uses)
+
+    def ticket_first_used(self, version: int, client: str) -> None:
+        """The first request with this ticket has come to a front end."""
 
     def ask_ticket(self, front_end: FrontEndPort, ticket_id: str) -> None:
         """A client of a front end wants an id that has no ticket there."""
@@ -159,7 +160,7 @@ class Supervisor:
         error = ready.exception()
         if error is None:
             self._workers.spare.prepare()
-            self._sources.start(self._listeners.control)
+            self._sources.start(self._listeners)
             print(f"mover: ready on {self._listeners.addresses}", file=sys.stderr, flush=True)
         elif not self._stop.done():
             self._stop.set_exception(error)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace
 
-from config.export import Export
 from mover.front.dialect import DIALECTS
 from mover.serve.messages import DialectName, Ticket, Tickets
 from workers.lane.channel import PACKET_BYTES
@@ -21,7 +20,7 @@ ENVELOPE_BYTES = 256
 class Retired:
     """A ticket that was removed or replaced, and the followers where requests may still use it."""
 
-    id: str
+    ticket: Ticket
     followers: set[Hashable]
 
 
@@ -30,6 +29,7 @@ class TicketBook:
 
     def __init__(self) -> None:
         self._tickets: dict[str, Ticket] = {}
+        self._versions: dict[int, Ticket] = {}  # those in force
         self._last_version = 0
         self._last_number = 0
         self._applied: dict[Hashable, int] = {}
@@ -49,40 +49,47 @@ class TicketBook:
         """The ticket in force under this id."""
         return self._tickets.get(ticket_id)
 
-    def install(
-        self,
-        ticket_id: str,
-        export: Export,
-        *,
-        write: bool = True,
-        sparse: bool = False,
-        filename: str | None = None,
-        dialect: DialectName = "imageio",
-    ) -> Tickets:
-        """Put a ticket in force, in place of an older one of its id; the change to push to every follower."""
-        if export.transport == "file":
-            export = replace(export, whole_file=DIALECTS[dialect].files_are_whole)
+    def install(self, ticket: Ticket) -> Tickets:
+        """Put a ticket in force, in place of an older one of its id; the change to push to every follower.
+
+        Its version is a new one, whatever it says; without a transfer, that is the version, too.
+        """
         self._last_version += 1
-        ticket = Ticket(ticket_id, self._last_version, export, write, sparse, filename, dialect)
-        self._retire(self._tickets.get(ticket_id))
-        self._tickets[ticket_id] = ticket
+        export = ticket.export
+        if export.transport == "file":
+            export = replace(export, whole_file=DIALECTS[ticket.dialect].files_are_whole)
+        transfer = ticket.transfer or self._last_version
+        ticket = replace(ticket, version=self._last_version, export=export, transfer=transfer)
+        self._retire(self._tickets.get(ticket.id))
+        self._tickets[ticket.id] = self._versions[ticket.version] = ticket
         return Tickets(self._next_number(), installed=[ticket])
 
-    def remove(self, ticket_id: str) -> Tickets | None:
-        """Take a ticket out of force; the change to push to every follower, None if there is no such ticket."""
+    def remove(self, ticket_id: str, cancel: bool = False) -> Tickets | None:
+        """Take a ticket out of force; the change to push to every follower, None if there is no such ticket.
+
+        `cancel` has the requests end that are in flight under this id.
+        """
         ticket = self._tickets.pop(ticket_id, None)
         if ticket is None:
             return None
         self._retire(ticket)
-        return Tickets(self._next_number(), removed=[ticket_id])
+        return Tickets(self._next_number(), removed=[ticket_id], cancel=cancel)
 
     def _retire(self, ticket: Ticket | None) -> None:
-        if ticket is not None and self._applied:
-            self._retired[ticket.version] = Retired(ticket.id, set(self._applied))
+        if ticket is None:
+            return
+        del self._versions[ticket.version]
+        if self._applied:
+            self._retired[ticket.version] = Retired(ticket, set(self._applied))
+
+    def of_version(self, version: int) -> Ticket | None:
+        """The ticket of this version, in force or retired; None if nobody uses it any more."""
+        retired = self._retired.get(version)
+        return self._versions.get(version) if retired is None else retired.ticket
 
     def retired(self, ticket_id: str) -> frozenset[int]:
         """The versions of this id that are out of force and that requests may still use."""
-        return frozenset(version for version, retired in self._retired.items() if retired.id == ticket_id)
+        return frozenset(version for version, retired in self._retired.items() if retired.ticket.id == ticket_id)
 
     def released(self, follower: Hashable, version: int) -> bool:
         """A follower says that nobody there uses this retired version any more; False if that cannot be true."""
@@ -100,13 +107,6 @@ class TicketBook:
     def is_released(self, versions: frozenset[int]) -> bool:
         """Whether nobody uses any of these retired versions any more."""
         return versions.isdisjoint(self._retired)
-
-    def ids(self, versions: Iterable[int]) -> set[str]:
-        """The ids that these versions have or had; versions that nobody uses any more have none."""
-        in_force = {ticket.version: ticket.id for ticket in self._tickets.values()}
-        of_retired = {version: retired.id for version, retired in self._retired.items()}
-        known = in_force | of_retired
-        return {known[version] for version in versions if version in known}
 
     def join(self, follower: Hashable) -> list[Tickets]:
         """A new follower: the changes that bring it from nothing to the present. There is always at least one.

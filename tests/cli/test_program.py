@@ -42,6 +42,7 @@ def empty_config(tmp_path: Path) -> Path:
                 "--image ID=URL",
                 "--unix-socket PATH",
                 "--control-socket PATH",
+                "--ticket-socket PATH",
                 "--transfer-dir DIR",
                 "0 takes a free one",
                 "example:",
@@ -55,21 +56,6 @@ def test_help_lists_what_works(arguments: list[str], told: list[str]) -> None:
     result = mover(*arguments)
     assert (result.returncode, result.stderr) == (0, "")
     assert [part for part in told if part not in result.stdout] == []
-    assert "--ticket-socket" not in result.stdout
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--ticket-socket", "/run/t.sock"],
-    ],
-)
-def test_flags_that_are_not_there_yet_say_so(arguments: list[str]) -> None:
-    """A flag of the agreed command line that does nothing yet is an error, and says what to do instead."""
-    result = mover("serve", *arguments)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith(f"mover: serve: {arguments[0]} is not there yet: ")
-    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ def mover(tmp_path: Path) -> Iterator[Mover]:
     run("qemu-io", "-f", "qcow2", "-c", f"write -q -P 1 {64 * KIB} {128 * KIB}", vm)
     demo = qemu_nbd(tmp_path, "demo", tmp_path / "disk.raw")
     changed = qemu_nbd(tmp_path, "vm", vm, image_format="qcow2", bitmap="since")
-    served = Mover(tmp_path, {"demo": demo, "vm": f"{changed.uri()}&bitmap=since"})
+    tables = {"serve": {"ticket_socket": str(tmp_path / "tickets")}}
+    served = Mover(tmp_path, {"demo": demo, "vm": f"{changed.uri()}&bitmap=since"}, tables)
     try:
         demo.start()
         changed.start()
@@ -61,9 +62,9 @@ def test_every_curl_line_prints_what_stands_below_it(mover: Mover, tmp_path: Pat
     found = examples(DOCUMENT.read_text())
     assert len(found) > 15
     for command, prints in found:
-        line = command.replace("127.0.0.1:54322", f"127.0.0.1:{mover.tcp[1]}").replace(
-            "/run/mover.http", str(mover.unix)
-        )
+        line = command.replace("127.0.0.1:54322", f"127.0.0.1:{mover.tcp[1]}")
+        line = line.replace("/run/mover.http", str(mover.unix))
+        line = line.replace("/run/", f"{tmp_path}/")
         done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=20)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         assert done.stdout.strip().replace(str(mover.unix), "/run/mover.http") == prints.strip(), command

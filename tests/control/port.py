@@ -1,26 +1,39 @@
-"""Tickets without front ends: what a source installs and removes is in force at once."""
+"""Tickets without front ends and workers: what a source installs and removes is in force at once, and never used."""
 
 from __future__ import annotations
 
-from config.export import Export
-from mover.serve.messages import DialectName, Ticket
+from collections.abc import Sequence
+
+from mover.serve.messages import Ticket, TicketUse
 from mover.serve.tickets import TicketBook
 
 
 class Port:
-    """A TicketPort that nobody follows."""
+    """A TicketPort that nobody follows, and a TransferPort without workers; `forgotten` are the transfers it was told.
+
+    `used` is what it says of tickets' use; None is no answer.
+    """
 
     def __init__(self) -> None:
         self.book = TicketBook()
+        self.forgotten: list[int] = []
+        self.used: list[TicketUse] | None = []
 
     def ticket(self, ticket_id: str) -> Ticket | None:
         return self.book.get(ticket_id)
 
-    def install(self, ticket_id: str, export: Export, dialect: DialectName) -> int:
-        return self.book.install(ticket_id, export, sparse=True, dialect=dialect).number
+    def of_version(self, version: int) -> Ticket | None:
+        return self.book.of_version(version)
 
-    def remove(self, ticket_id: str) -> int:
-        change = self.book.remove(ticket_id)
+    def versions(self, ticket_id: str) -> set[int]:
+        ticket = self.book.get(ticket_id)
+        return {ticket.version} if ticket else set()
+
+    def install(self, ticket: Ticket) -> int:
+        return self.book.install(ticket).number
+
+    def remove(self, ticket_id: str, cancel: bool = False) -> int:
+        change = self.book.remove(ticket_id, cancel)
         return change.number if change else 0
 
     async def applied(self, number: int) -> None:
@@ -28,3 +41,11 @@ class Port:
 
     async def released(self, ticket_id: str) -> None:
         """It always is."""
+
+    async def uses(self, versions: Sequence[int]) -> list[TicketUse] | None:
+        if self.used is None:
+            return None
+        return [use for use in self.used if use.version in versions]
+
+    async def forget(self, transfer: int, export_key: str) -> None:
+        self.forgotten.append(transfer)

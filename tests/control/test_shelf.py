@@ -11,11 +11,32 @@ import pytest
 
 from config.export import Export
 from mover.front import tickets
+from mover.front.ranges import Span
 from mover.front.tickets import TicketShelf
-from mover.serve.messages import AskTicket, Ticket, TicketReleased, Tickets, TicketsUsed
+from mover.serve.messages import AskTicket, Ticket, TicketFirstUsed, TicketReleased, Tickets, TicketsUsed
 from tests.harness.waiting import PATIENCE_S
 
 EXPORT = Export(transport="unix", socket="/disk.sock")
+
+
+class Wire:
+    """A client's connection."""
+
+    lost = False
+
+
+class Someone:
+    """A request that does nothing."""
+
+    client = "unix"
+
+    def __init__(self, moved: Span | None = None) -> None:
+        self.connection = Wire()
+        self.moved = moved
+        self.canceled = False
+
+    def cancel(self) -> None:
+        self.canceled = True
 
 
 def ticket(version: int, ticket_id: str = "one") -> Ticket:
@@ -52,19 +73,20 @@ def test_a_ticket_in_use_is_released_with_its_last_request() -> None:
 
     async def play(shelf: TicketShelf) -> None:
         old, new = ticket(1), ticket(2)
+        one, two, three, four = (Someone() for _ in range(4))
         shelf.apply(Tickets(1, [old]))
-        shelf.enter(old)
-        shelf.enter(old)
+        shelf.enter(old, one)
+        shelf.enter(old, two)
         shelf.apply(Tickets(2, [new]))
-        shelf.enter(new)
-        shelf.leave(old)
-        shelf.leave(new)
-        shelf.enter(new)
-        assert told == []
-        shelf.leave(old)
+        shelf.enter(new, three)
+        shelf.leave(old, one)
+        shelf.leave(new, three)
+        shelf.enter(new, four)
+        assert TicketReleased(1) not in told
+        shelf.leave(old, two)
 
     told: list[msgspec.Struct] = []
-    assert shelf(play, told) == [TicketReleased(1)]
+    assert [one for one in shelf(play, told) if isinstance(one, TicketReleased)] == [TicketReleased(1)]
 
 
 def test_use_is_told_now_and_then_and_not_without_any(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,20 +95,23 @@ def test_use_is_told_now_and_then_and_not_without_any(monkeypatch: pytest.Monkey
 
     async def play(shelf: TicketShelf) -> None:
         shelf.apply(Tickets(1, [ticket(1), ticket(2, "two")]))
-        shelf.enter(ticket(1))
-        shelf.enter(ticket(2))
-        shelf.leave(ticket(2))
+        one, two = Someone(), Someone()
+        shelf.enter(ticket(1), one)
+        shelf.enter(ticket(2), two)
+        shelf.leave(ticket(2), two)
         async with asyncio.timeout(PATIENCE_S):
-            while len(told) < 3:
+            while len(told) < 5:
                 await asyncio.sleep(0)
-        shelf.leave(ticket(1))
+        shelf.leave(ticket(1), one)
         while shelf._telling is not None:
             await asyncio.sleep(0)
 
     told: list[msgspec.Struct] = []
     shelf(play, told)
-    assert [sorted(one.versions) for one in told if isinstance(one, TicketsUsed)] == [[1, 2], [1], [1], [1]]
-    assert len(told) == 4
+    assert told[:2] == [TicketFirstUsed(1, "unix"), TicketFirstUsed(2, "unix")]
+    uses = [sorted(use.version for use in one.uses) for one in told if isinstance(one, TicketsUsed)]
+    assert uses == [[1, 2], [1], [1], [1]]
+    assert len(told) == 6
 
 
 def test_many_who_want_one_id_are_one_question() -> None:

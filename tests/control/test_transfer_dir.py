@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from config.export import Export
+from mover.control.port import Holder
 from mover.control.transfer_dir import FILE_BYTES, TransferDir
+from mover.serve.messages import Ticket
 from tests.control.port import Port
 from tests.harness.fixtures import Images
 from tests.harness.mover import Mover
@@ -20,13 +24,31 @@ LONG_AGO = (1_000_000_000, 1_000_000_000)
 MIB = 1 << 20
 
 
+class Numbers:
+    """A NumberPort that gives each ticket another number, and remembers which are gone."""
+
+    def __init__(self) -> None:
+        self.gone_transfers: list[int] = []
+        self._numbers = count(100)
+
+    def number(self, holder: Holder, ticket_id: str, export: Export) -> int:
+        return next(self._numbers)
+
+    def keep_numbers(self, holder: Holder, wanted: Callable[[str], bool]) -> None:
+        """There are none yet."""
+
+    def gone(self, ticket: Ticket) -> None:
+        self.gone_transfers.append(ticket.transfer)
+
+
 class Directory:
     """A TransferDir over a temporary directory, and what it has in force."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.port = Port()
-        self.source = TransferDir(str(path), self.port)
+        self.numbers = Numbers()
+        self.source = TransferDir(str(path), self.port, self.numbers)
 
     def write(self, name: str, socket: str, *, old: bool = True) -> None:
         """A transfer's file; an `old` one was written long ago."""
@@ -158,7 +180,7 @@ def test_another_source_s_ticket_is_left_alone(directory: Directory) -> None:
     """Neither replaced by a file of its id, nor removed with it."""
     directory.write("one", "/a")
     directory.socket("one")
-    directory.port.install("one", Export(transport="unix", socket="/other"), "cloudstack")
+    directory.port.install(Ticket("one", 0, Export(transport="unix", socket="/other")))
     (directory.path / "one").unlink()
     directory.source.poll()
     assert directory.socket("one") == "/other"

@@ -26,7 +26,7 @@ KINDS = pytest.mark.parametrize(
 @asynccontextmanager
 async def waiting(use: Callable[[Visit], Session], ends: Ends) -> AsyncIterator[asyncio.Task[None]]:
     """A request that has asked for a session and waits for it."""
-    visit = cast(Visit, SimpleNamespace(lane=ends.front, ticket=SimpleNamespace(version=1)))
+    visit = cast(Visit, SimpleNamespace(lane=ends.front, ticket=SimpleNamespace(transfer=1)))
 
     async def request() -> None:
         async with use(visit):

@@ -11,12 +11,16 @@ import pytest
 from config.export import Export
 from mover.serve.doubts import RANGES_MOST, Doubts
 from mover.serve.lanes import Lane, LaneBook
-from mover.serve.messages import ToFrontEnd
+from mover.serve.messages import Ticket, ToFrontEnd
 from mover.serve.restarts import HEALTHY_S, Backoff, Deaths, pause_s
 from mover.serve.tickets import TicketBook
 from workers.lane.channel import PACKET_BYTES
 
 EXPORT = Export(transport="unix", socket="/disk.sock")
+
+
+def ticket(ticket_id: str) -> Ticket:
+    return Ticket(ticket_id, 0, EXPORT)
 
 
 class Someone:
@@ -67,7 +71,7 @@ def test_after_giving_up_the_count_begins_again() -> None:
 def test_a_version_is_never_used_again() -> None:
     """Installing an id again, also after a removal, makes a new version."""
     book = TicketBook()
-    changes = [book.install("a", EXPORT), book.install("a", EXPORT), book.remove("a"), book.install("a", EXPORT)]
+    changes = [book.install(ticket("a")), book.install(ticket("a")), book.remove("a"), book.install(ticket("a"))]
     assert [ticket.version for change in changes if change for ticket in change.installed] == [1, 2, 3]
 
 
@@ -81,7 +85,7 @@ def test_a_change_settles_when_every_follower_has_applied_it() -> None:
     book = TicketBook()
     for follower in ("x", "y"):
         book.applied(follower, book.join(follower)[-1].number)
-    number = book.install("a", EXPORT).number
+    number = book.install(ticket("a")).number
     assert not book.settled(number)
     book.applied("x", number)
     assert not book.settled(number)
@@ -93,7 +97,7 @@ def test_a_dead_follower_holds_nothing_up() -> None:
     """What it did not apply, its successor gets with the whole set."""
     book = TicketBook()
     book.join("x")
-    number = book.install("a", EXPORT).number
+    number = book.install(ticket("a")).number
     book.leave("x")
     assert book.settled(number)
 
@@ -102,9 +106,9 @@ def test_a_new_follower_gets_the_present_only() -> None:
     """Tickets that were replaced or removed are not in the set; an empty set is one message, too."""
     book = TicketBook()
     assert [change.installed for change in book.join("x")] == [[]]
-    book.install("a", EXPORT)
-    book.install("b", EXPORT)
-    book.install("a", EXPORT)
+    book.install(ticket("a"))
+    book.install(ticket("b"))
+    book.install(ticket("a"))
     book.remove("b")
     assert [[ticket.version for ticket in change.installed] for change in book.join("y")] == [[3]]
 
@@ -113,7 +117,7 @@ def test_part_of_a_set_is_not_the_set() -> None:
     """A follower that has acknowledged all pieces but the last does not have what was changed before it came."""
     book = TicketBook()
     for number in range(3000):
-        book.install(f"{number:0200}", EXPORT)
+        book.install(ticket(f"{number:0200}"))
     pieces = book.join("x")
     assert len(pieces) > 2
     assert all(len(msgspec.msgpack.encode(piece)) <= PACKET_BYTES for piece in pieces)
@@ -136,8 +140,8 @@ def test_a_replaced_ticket_is_retired_until_every_follower_has_released_it() -> 
     book = TicketBook()
     for follower in ("x", "y", "z"):
         book.join(follower)
-    book.install("a", EXPORT)
-    book.install("a", EXPORT)
+    book.install(ticket("a"))
+    book.install(ticket("a"))
     retired = book.retired("a")
     assert retired == {1}
     book.join("late")
@@ -152,7 +156,7 @@ def test_a_replaced_ticket_is_retired_until_every_follower_has_released_it() -> 
 def test_only_what_is_retired_there_can_be_released() -> None:
     """Not a ticket in force, not one twice, not one that the follower never had."""
     book = TicketBook()
-    book.install("a", EXPORT)
+    book.install(ticket("a"))
     book.join("x")
     book.join("y")
     assert not book.released("x", 1)
@@ -166,22 +170,25 @@ def test_only_what_is_retired_there_can_be_released() -> None:
 def test_without_followers_nothing_is_in_use() -> None:
     """Then a removed ticket needs no release."""
     book = TicketBook()
-    book.install("a", EXPORT)
+    book.install(ticket("a"))
     book.remove("a")
     assert book.retired("a") == set()
 
 
-def test_versions_belong_to_ids_as_long_as_somebody_uses_them() -> None:
-    """Of those in force and those retired; a request of an older version counts as a use of the id."""
+def test_a_version_is_known_as_long_as_somebody_uses_it() -> None:
+    """In force or retired; each has the transfer that it was given, or its own number."""
     book = TicketBook()
     book.join("x")
-    book.install("a", EXPORT)
-    book.install("a", EXPORT)
-    book.install("b", EXPORT)
-    assert book.ids([1]) == book.ids([2]) == {"a"}
+    book.install(ticket("a"))
+    book.install(ticket("a"))
+    book.install(ticket("b"))
+    known = {version: book.of_version(version) for version in (1, 2, 3)}
+    assert {version: one.id for version, one in known.items() if one} == {1: "a", 2: "a", 3: "b"}
+    assert {version: one.transfer for version, one in known.items() if one} == {1: 1, 2: 2, 3: 3}
     book.released("x", 1)
-    assert book.ids([1, 99]) == set()
-    assert book.ids([2, 3]) == {"a", "b"}
+    assert book.of_version(1) is book.of_version(99) is None
+    [kept] = book.install(Ticket("c", 0, EXPORT, transfer=77)).installed
+    assert (kept.version, kept.transfer) == (4, 77)
 
 
 # -- lanes -------------------------------------------------------------------------------------------------------

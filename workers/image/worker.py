@@ -16,6 +16,7 @@ import mmap
 import os
 import socket
 import time
+from collections.abc import Iterator
 from itertools import count
 
 from msgspec.structs import replace
@@ -42,6 +43,8 @@ from workers.messages import (
     Attach,
     Connected,
     Disconnected,
+    Forget,
+    Forgotten,
     LaneUse,
     Leave,
     Retune,
@@ -92,6 +95,7 @@ class Worker:
         self._warmed = False
         self._read = self._written = self._peak = self._reconnects = self._replays = 0
         self._writes_noted = 0
+        self._forgetting: set[int] = set()  # transfers whose last writes are under way
 
     def run(self) -> int:
         """Serve until there is nobody left to serve; the exit status."""
@@ -101,6 +105,8 @@ class Worker:
             self._loop.run_once()
             if schedule.finished or schedule.ready:
                 self._pump()
+            if self._forgetting:
+                self._forget()
             if (self._leaving or not self._supervised) and self._done():
                 break
         self._leaving = True
@@ -170,6 +176,12 @@ class Worker:
             self._retune(message)
         elif isinstance(message, AskStatistics):
             self._tell(self._statistics(message.question))
+        elif isinstance(message, Forget):
+            # What its requests have submitted stands in the rings at least: the supervisor asks when they have ended.
+            for lane in list(self._lanes.values()):
+                if lane.offered:
+                    self._submit(lane, lane.published())
+            self._forgetting.add(message.transfer)
         elif isinstance(message, Leave):
             self._leaving = True
 
@@ -177,7 +189,15 @@ class Worker:
         self._serve = replace(self._serve, settings=message.settings, log=message.log)
         logs.setup(message.log, "worker")
 
-    def _tell(self, message: Connected | Disconnected | Statistics, *fds: int) -> None:
+    def _forget(self) -> None:
+        """Let go of transfers of which no write is under way any more."""
+        for transfer in [one for one in self._forgetting if self._schedule.drop_transfer(one)]:
+            self._forgetting.remove(transfer)
+            self._schedule.ledger.forget(transfer)
+            self._tell(Forgotten(transfer))
+        self._pump()
+
+    def _tell(self, message: Connected | Disconnected | Statistics | Forgotten, *fds: int) -> None:
         if self._supervised:
             try:
                 self._channel.send(message, fds)
@@ -223,8 +243,11 @@ class Worker:
             self._drop(lane, str(error))
 
     def _on_jobs(self, lane: WorkerLane) -> None:
+        self._submit(lane, lane.jobs())
+
+    def _submit(self, lane: WorkerLane, jobs: Iterator[Job]) -> None:
         try:
-            for job in lane.jobs():
+            for job in jobs:
                 self._schedule.submit(lane, job, lane.slot(job) if job.slot >= 0 else None, lane.identity)
         except LaneBroken as error:
             self._drop(lane, str(error))
@@ -348,6 +371,10 @@ class Worker:
 
     def _new_connection(self, connect_s: float) -> Connection:
         number, serve = next(self._numbers), self._serve
+        if serve.store is not None:
+            from workers.store.store_export import StoreExport
+
+            return StoreExport(number, serve.export, serve.store, self._loop, self, self._session_numbers)
         if serve.export.transport != "file":
             return NbdConnection(number, serve.export, serve.settings, self._loop, self, connect_s)
         if not serve.export.whole_file:

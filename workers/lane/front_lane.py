@@ -122,8 +122,8 @@ class LaneCounts(Protocol):
 class FrontLane:
     """One lane; `on_closed(lane)` is called once when it is lost or closed.
 
-    `users` are the requests that use it now; `used_s` is when the last one left (the loop's clock). Both are kept by
-    whoever hands lanes to requests.
+    `users` are the requests that use it now; `used_s` is when the last one left (the loop's clock), `idle_most_s` how
+    long it stays without one. All are kept by whoever hands lanes to requests.
     """
 
     def __init__(
@@ -145,6 +145,7 @@ class FrontLane:
         self.replays = 0
         self.users = 0
         self.used_s = 0.0
+        self.idle_most_s = 0.0
         self.lost: LaneLost | None = None
         self._on_closed = on_closed
         self._counts = counts

@@ -28,7 +28,7 @@ MOST_SLOT_BYTES = 4 * 1024 * 1024
 # Room for packed extents, at least a page of them.
 LEAST_SLOT_BYTES = 4096
 
-NEEDS_SLOT = frozenset({Kind.READ, Kind.WRITE, Kind.EXTENTS, Kind.LOST, Kind.CHECKSUM})
+NEEDS_SLOT = frozenset({Kind.READ, Kind.WRITE, Kind.EXTENTS, Kind.LOST, Kind.CHECKSUM, Kind.STORE})
 FILLS_SLOT = frozenset({Kind.READ, Kind.WRITE})
 
 
@@ -108,11 +108,15 @@ class WorkerLane:
         self.channel.send(LaneFailed(reason))
 
     def jobs(self) -> Iterator[Job]:
-        """Jobs published since the last call. Raises LaneBroken on the first one that cannot be."""
+        """Jobs published since the last call, if the doorbell has rung. Raises LaneBroken as `published` does."""
         try:
             os.eventfd_read(self.doorbell)
         except BlockingIOError:
-            return
+            return iter(())
+        return self.published()
+
+    def published(self) -> Iterator[Job]:
+        """Jobs published since the last call, rung for or not. Raises LaneBroken on the first one that cannot be."""
         try:
             for generation, kind, *fields in self._jobs.pop_all():
                 flags, context, number, offset, length, slot, transfer = fields

@@ -1,0 +1,398 @@
+"""The one registry of tickets, whoever installed them: on disk before they are in force, expired when nobody uses them.
+
+Whenever the service dies, what a control client was told of is what the next one has.
+
+    install ──► IN_FORCE ──expire──► EXPIRED ──extend──► IN_FORCE
+                   │                    │
+                   └──────cancel────────┴──► CANCELED ──► forgotten when nothing of it is under way
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from config.export import Export
+from config.log import facts
+from mover.control.port import Holder, TicketPort, TransferPort
+from mover.control.store import Kept, Row, TicketStore, Use
+from mover.serve.messages import DialectName, Ticket, TicketUse
+from workers.image.range_set import RangeSet
+
+log = logging.getLogger(__name__)
+
+# How often use is written down: so much of it a crash may forget.
+SAVE_S = 5.0
+# An expired ticket can be looked at and extended for so long.
+LINGER_S = 86400.0
+# Front ends that do not say whether a ticket is in use are asked again after so long.
+AGAIN_S = 1.0
+# More runs of one ticket than these are joined over the smallest gaps between them.
+RUNS_MOST = 1024
+
+
+class State(Enum):
+    """What a ticket is good for."""
+
+    IN_FORCE = auto()
+    EXPIRED = auto()
+    CANCELED = auto()
+
+
+class Event(Enum):
+    """What changes that."""
+
+    EXPIRE = auto()
+    EXTEND = auto()
+    CANCEL = auto()
+
+
+STATES: dict[tuple[State, Event], State] = {
+    (State.IN_FORCE, Event.EXPIRE): State.EXPIRED,
+    (State.IN_FORCE, Event.EXTEND): State.IN_FORCE,
+    (State.IN_FORCE, Event.CANCEL): State.CANCELED,
+    (State.EXPIRED, Event.EXPIRE): State.EXPIRED,
+    (State.EXPIRED, Event.EXTEND): State.IN_FORCE,
+    (State.EXPIRED, Event.CANCEL): State.CANCELED,
+    (State.CANCELED, Event.EXPIRE): State.CANCELED,
+    (State.CANCELED, Event.EXTEND): State.CANCELED,
+    (State.CANCELED, Event.CANCEL): State.CANCELED,
+}
+
+
+class TooMany(Exception):
+    """There are as many tickets as there may be."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"there are {most} tickets already (control.tickets_most): remove some")
+        self.most = most
+
+
+@dataclass(eq=False)
+class Entry:
+    """A ticket of the registry; times are the loop's."""
+
+    number: int
+    kept: Kept
+    state: State
+    expires_s: float
+    used_s: float
+    moved: RangeSet = field(default_factory=RangeSet)
+    # Bytes of `moved` that are there only because gaps were filled.
+    filled_bytes: int = 0
+
+    @property
+    def moved_bytes(self) -> int:
+        """How many bytes were read or written, each counted once."""
+        return _sum(self.moved) - self.filled_bytes
+
+    def note(self, use: TicketUse) -> None:
+        """These ranges were moved."""
+        for offset, length in use.moved:
+            self.moved.add(offset, length)
+        if len(self.moved) > RUNS_MOST:
+            before = _sum(self.moved)
+            self.moved.thin(RUNS_MOST)
+            self.filled_bytes += _sum(self.moved) - before
+
+    def renew(self, used_s: float) -> None:
+        """It was used then."""
+        self.used_s = max(self.used_s, used_s)
+        self.expires_s = max(self.expires_s, self.used_s + self.kept.timeout_s)
+
+
+@dataclass(frozen=True)
+class Info:
+    """A ticket as it is now; `expires_s` is the loop's time."""
+
+    kept: Kept
+    state: State
+    expires_s: float
+    idle_s: float
+    requests: int
+    connections: int
+    moved_bytes: int
+
+
+class Registry:
+    """All tickets that were installed through a control socket."""
+
+    def __init__(self, tickets: TicketPort, transfers: TransferPort, store: TicketStore, most: int) -> None:
+        self._tickets = tickets
+        self._transfers = transfers
+        self._store = store
+        self._most = most
+        self._loop = asyncio.get_running_loop()
+        self._entries: dict[str, Entry] = {}
+        self._touched: set[Entry] = set()
+        # One change at a time: what is on disk is what is in force.
+        self._turn = asyncio.Lock()
+        self._due: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def resume(self) -> None:
+        """Put in force what was there before the last end of the service; the time between counts."""
+        for row in self._store.load():
+            entry = self._entry(row)
+            if entry.state is State.EXPIRED and row.kept.dialect == "cloudstack":
+                self._store.forget([row.number])
+                continue
+            self._entries[row.kept.id] = entry
+            if entry.state is State.IN_FORCE:
+                self._tickets.install(row.kept.ticket(row.number))
+        if self._entries:
+            in_force = sum(entry.state is State.IN_FORCE for entry in self._entries.values())
+            log.info("tickets resumed", extra=facts(tickets=len(self._entries), in_force=in_force))
+        self._schedule()
+
+    def _entry(self, row: Row) -> Entry:
+        now_s, now = self._loop.time(), time.time()
+        state = State.CANCELED if row.canceled else State.IN_FORCE if row.expires > now else State.EXPIRED
+        entry = Entry(row.number, row.kept, state, now_s + row.expires - now, now_s - max(0.0, now - row.used))
+        entry.moved = RangeSet(row.moved)
+        return entry
+
+    def close(self) -> None:
+        """No change of tickets any more."""
+        if self._due is not None:
+            self._due.cancel()
+        for task in self._tasks:
+            task.cancel()
+
+    def end(self) -> None:
+        """Nobody uses anything any more: the last use is written down."""
+        try:
+            self._store.used(self._uses())
+        except OSError as error:
+            log.error("cannot write the tickets' state", extra=facts(why=error))
+        self._store.close()
+
+    def count(self, dialect: DialectName) -> int:
+        """How many tickets of this dialect are in force."""
+        return sum(one.kept.dialect == dialect and one.state is State.IN_FORCE for one in self._entries.values())
+
+    def ids(self, dialect: DialectName | None = None) -> list[str]:
+        """The ids of all tickets, or of those of one dialect."""
+        return [one.kept.id for one in self._entries.values() if dialect in (None, one.kept.dialect)]
+
+    def get(self, ticket_id: str) -> Kept | None:
+        """The ticket of this id, whatever its state."""
+        entry = self._entries.get(ticket_id)
+        return None if entry is None else entry.kept
+
+    # -- changes ---------------------------------------------------------------------------------------------
+
+    async def install(self, kept: Kept) -> None:
+        """Put a ticket in force everywhere, in place of an older one of its id.
+
+        Requests in flight go on with what they began with. Raises OSError and TooMany.
+        """
+        async with self._turn:
+            before = self._entries.get(kept.id)
+            if before is None and len(self._entries) >= self._most:
+                raise TooMany(self._most)
+            number = await asyncio.to_thread(self._store.save, kept, time.time())
+            now_s = self._loop.time()
+            entry = Entry(number, kept, State.IN_FORCE, now_s + kept.timeout_s, now_s)
+            self._entries[kept.id] = entry
+            change = self._tickets.install(kept.ticket(number))
+            if before is not None:
+                self._touched.discard(before)
+                self._start(self._let_go(kept.id, before))
+        self._schedule()
+        await self._tickets.applied(change)
+
+    async def extend(self, ticket_id: str, timeout_s: int) -> bool:
+        """Have a ticket expire in so many seconds; False if there is none. Raises OSError."""
+        async with self._turn:
+            entry = self._entries.get(ticket_id)
+            if entry is None:
+                return False
+            entry.expires_s = self._loop.time() + timeout_s
+            await asyncio.to_thread(self._store.extend, entry.number, time.time() + timeout_s)
+            change = self._extended(entry, timeout_s)
+        self._schedule()
+        await self._tickets.applied(change)
+        return True
+
+    def _extended(self, entry: Entry, timeout_s: int) -> int:
+        before = entry.state
+        self._move(entry, Event.EXTEND if timeout_s else Event.EXPIRE)
+        if before is entry.state:
+            return 0
+        if entry.state is State.IN_FORCE:
+            return self._tickets.install(entry.kept.ticket(entry.number))
+        return self._tickets.remove(entry.kept.id)
+
+    async def cancel(self, ticket_id: str) -> None:
+        """Take a ticket out of force, end what is in flight, and forget it when nothing of it is under way.
+
+        It may be asked again, by somebody whose patience was at its end. Raises OSError.
+        """
+        async with self._turn:
+            entry = self._entries.get(ticket_id)
+            if entry is not None and entry.state is not State.CANCELED:
+                await asyncio.to_thread(self._store.cancel, entry.number)
+                self._move(entry, Event.CANCEL)
+                await self._tickets.applied(self._tickets.remove(ticket_id, cancel=True))
+        await self._let_go(ticket_id, entry)
+        async with self._turn:
+            if entry is not None and self._entries.get(ticket_id) is entry:
+                await self._forget(entry)
+
+    async def remove(self, ticket_id: str, dialect: DialectName) -> None:
+        """Take a ticket of this dialect out of force, if there, and wait for what is in flight. Raises OSError."""
+        async with self._turn:
+            entry = self._entries.get(ticket_id)
+            if entry is not None and entry.kept.dialect == dialect:
+                change = self._tickets.remove(ticket_id)
+                await self._forget(entry)
+                await self._tickets.applied(change)
+            else:
+                entry = None
+        # It may have been removed before: also then, what was admitted is waited for.
+        await self._let_go(ticket_id, entry)
+
+    async def _let_go(self, ticket_id: str, entry: Entry | None) -> None:
+        """Wait until nothing of a ticket that is out of force is under way; nobody will ask for its ranges any more."""
+        await self._tickets.released(ticket_id)
+        if entry is not None:
+            await self._transfers.forget(entry.number, entry.kept.export.key)
+
+    async def _forget(self, entry: Entry) -> None:
+        """To be called in turn."""
+        del self._entries[entry.kept.id]
+        self._touched.discard(entry)
+        await asyncio.to_thread(self._store.forget, [entry.number])
+
+    def _move(self, entry: Entry, event: Event) -> None:
+        old, entry.state = entry.state, STATES[entry.state, event]
+        log.info("ticket's state", extra=facts(transfer=entry.number, old=old.name, new=entry.state.name))
+
+    # -- tickets that others hold ----------------------------------------------------------------------------
+
+    def number(self, holder: Holder, ticket_id: str, export: Export) -> int:
+        """The transfer of a ticket that is not the registry's. Raises OSError."""
+        return self._store.number(holder, ticket_id, export)
+
+    def keep_numbers(self, holder: Holder, wanted: Callable[[str], bool]) -> None:
+        """Forget the transfers of ids that are not wanted any more. Raises OSError."""
+        self._store.forget([number for ticket_id, number in self._store.ids(holder).items() if not wanted(ticket_id)])
+
+    def gone(self, ticket: Ticket) -> None:
+        """A ticket that is not the registry's was taken out of force: its transfer will not be asked for again."""
+        self._start(self._gone(ticket))
+
+    async def _gone(self, ticket: Ticket) -> None:
+        await asyncio.to_thread(self._store.forget, [ticket.transfer])
+        await self._tickets.released(ticket.id)
+        await self._transfers.forget(ticket.transfer, ticket.export.key)
+
+    # -- use and its end -------------------------------------------------------------------------------------
+
+    def used(self, uses: Iterable[TicketUse]) -> None:
+        """Requests use these, or did just now. A request of an older version is a use of its id, too."""
+        now_s = self._loop.time()
+        for use in uses:
+            ticket = self._tickets.of_version(use.version)
+            entry = None if ticket is None else self._entries.get(ticket.id)
+            if ticket is None or entry is None:
+                continue
+            if entry.state is State.IN_FORCE:
+                entry.renew(now_s - use.idle_s)
+            if ticket.transfer == entry.number:
+                entry.note(use)
+            self._touched.add(entry)
+
+    async def look(self, ticket_ids: Iterable[str]) -> list[Info]:
+        """The tickets of these ids as they are now; those that are not there are left out."""
+        entries = [self._entries[one] for one in ticket_ids if one in self._entries]
+        versions = {version: one for one in entries for version in self._tickets.versions(one.kept.id)}
+        found: dict[Entry, list[TicketUse]] = {entry: [] for entry in entries}
+        for use in await self._tickets.uses(list(versions)) or []:
+            found[versions[use.version]].append(use)
+        return [self._info(entry, uses) for entry, uses in found.items()]
+
+    def _info(self, entry: Entry, uses: list[TicketUse]) -> Info:
+        requests = sum(use.requests for use in uses)
+        idle_s = 0.0 if requests else max(0.0, self._loop.time() - entry.used_s)
+        connections = sum(use.connections for use in uses)
+        return Info(entry.kept, entry.state, entry.expires_s, idle_s, requests, connections, entry.moved_bytes)
+
+    def _schedule(self) -> None:
+        """Look again when the next ticket expires."""
+        if self._due is not None:
+            self._due.cancel()
+        times = [entry.expires_s for entry in self._entries.values() if entry.state is State.IN_FORCE]
+        self._due = self._loop.call_at(min(times), self._on_due) if times else None
+
+    def _on_due(self) -> None:
+        self._due = None
+        self._start(self._expire())
+
+    async def _expire(self) -> None:
+        """End what nobody uses any more. What is in use, or may be, is looked at again."""
+        async with self._turn:
+            entries = [one for one in self._entries.values() if self._is_due(one)]
+            if not entries:
+                self._schedule()
+                return
+            versions = {version: one for one in entries for version in self._tickets.versions(one.kept.id)}
+            uses = await self._tickets.uses(list(versions))
+            busy = set(entries) if uses is None else {versions[use.version] for use in uses if use.requests}
+            for entry in busy:
+                entry.expires_s = max(entry.expires_s, self._loop.time() + AGAIN_S)
+            for entry in entries:
+                if self._is_due(entry):
+                    await self._expired(entry)
+        self._schedule()
+
+    def _is_due(self, entry: Entry) -> bool:
+        return entry.state is State.IN_FORCE and entry.expires_s <= self._loop.time()
+
+    async def _expired(self, entry: Entry) -> None:
+        self._move(entry, Event.EXPIRE)
+        change = self._tickets.remove(entry.kept.id)
+        if entry.kept.dialect == "cloudstack":
+            await self._forget(entry)
+            self._start(self._let_go(entry.kept.id, entry))
+        await self._tickets.applied(change)
+
+    async def save_for_ever(self) -> None:
+        """Write down every few seconds what was used, and forget what has lingered."""
+        while True:
+            await asyncio.sleep(SAVE_S)
+            try:
+                await self._save()
+            except OSError as error:
+                log.error("cannot write the tickets' state", extra=facts(why=error))
+
+    async def _save(self) -> None:
+        async with self._turn:
+            uses = self._uses()
+            if uses:
+                await asyncio.to_thread(self._store.used, uses)
+            before_s = self._loop.time() - LINGER_S
+            for entry in [one for one in self._entries.values() if one.state is not State.IN_FORCE]:
+                if entry.expires_s < before_s:
+                    await self._forget(entry)
+                    self._start(self._let_go(entry.kept.id, entry))
+
+    def _uses(self) -> list[Use]:
+        """What is to be written down."""
+        touched, self._touched = self._touched, set()
+        ago = time.time() - self._loop.time()
+        return [Use(one.number, one.expires_s + ago, one.used_s + ago, list(one.moved)) for one in touched]
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _sum(ranges: RangeSet) -> int:
+    return sum(length for _, length in ranges)

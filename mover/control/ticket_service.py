@@ -1,0 +1,120 @@
+"""imageio's ticket service: which request does what to the registry."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from urllib.parse import unquote_to_bytes
+
+from config.images import id_fault
+from config.log import facts
+from mover.control.http_socket import Answer, Request, refusal
+from mover.control.imageio import BadTicket, answer_of, ticket_of, timeout_of
+from mover.control.registry import Registry, TooMany
+
+log = logging.getLogger(__name__)
+
+# Whoever is more patient is told in the end that requests are still in flight.
+CANCEL_S = 60.0
+DONE = Answer(200)
+GONE = Answer(204)
+
+Method = Callable[[Request, str], Awaitable[Answer]]
+
+
+class TicketService:
+    """The handler of its requests."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._ending: set[asyncio.Task[None]] = set()
+        self._methods: Mapping[str, Method] = {
+            "GET": self._get,
+            "PUT": self._put,
+            "PATCH": self._patch,
+            "DELETE": self._delete,
+        }
+
+    async def answer(self, request: Request) -> Answer:
+        """Do what is asked."""
+        path = request.path.partition("?")[0]
+        method = self._methods.get(request.method)
+        if not path.startswith("/tickets/"):
+            return refusal(404, "not found; tickets are at /tickets/{uuid}")
+        if method is None:
+            allow = ", ".join(self._methods)
+            return Answer(405, {"error": f"{request.method[:20]} is not possible"}, (("Allow", allow),))
+        try:
+            return await method(request, _id(path.removeprefix("/tickets/")))
+        except BadTicket as error:
+            return refusal(400, str(error))
+        except TooMany as error:
+            return refusal(503, str(error))
+        except OSError as error:
+            log.error("cannot write the state directory", extra=facts(why=error))
+            return refusal(500, f"cannot write the state directory: {error.strerror}")
+
+    def close(self) -> None:
+        """Nothing is waited for any more."""
+        for task in self._ending:
+            task.cancel()
+
+    async def _get(self, request: Request, ticket_id: str) -> Answer:
+        if not ticket_id:
+            return Answer(200, [answer_of(info) for info in await self._registry.look(self._registry.ids())])
+        for info in await self._registry.look([ticket_id]):
+            return Answer(200, answer_of(info))
+        return refusal(404, "No such ticket")
+
+    async def _put(self, request: Request, ticket_id: str) -> Answer:
+        await self._registry.install(ticket_of(request.body, _needed(ticket_id)))
+        return DONE
+
+    async def _patch(self, request: Request, ticket_id: str) -> Answer:
+        timeout_s = timeout_of(request.body) if _needed(ticket_id) else 0
+        if not await self._registry.extend(ticket_id, timeout_s):
+            return refusal(404, "No such ticket")
+        return DONE
+
+    async def _delete(self, request: Request, ticket_id: str) -> Answer:
+        ids = [ticket_id] if ticket_id else self._registry.ids("imageio")
+        ending = [self._start(self._registry.cancel(one)) for one in ids]
+        if not ending:
+            return GONE
+        _, busy = await asyncio.wait(ending, timeout=CANCEL_S)
+        for task in set(ending) - busy:
+            task.result()
+        if busy:
+            return refusal(409, f"Timeout cancelling: requests are in flight after {CANCEL_S:g} s; none is admitted")
+        return GONE
+
+    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """It goes on when the client has lost its patience, or has left."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._ending.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("cannot cancel a ticket", extra=facts(why=task.exception()))
+
+
+def _needed(ticket_id: str) -> str:
+    if not ticket_id:
+        raise BadTicket("Ticket id is required")
+    return ticket_id
+
+
+def _id(segment: str) -> str:
+    """The id in the path, decoded once; empty for all tickets. Raises BadTicket."""
+    try:
+        ticket_id = unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError:
+        raise BadTicket("Invalid ticket id: not UTF-8") from None
+    fault = id_fault(ticket_id) if ticket_id else None
+    if fault is not None:
+        raise BadTicket(f"Invalid ticket id: {fault}")
+    return ticket_id
