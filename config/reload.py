@@ -25,6 +25,7 @@ LIVE = frozenset(
         "log.format",
         "log.requests",
         "front.progress_s",
+        "front.least_bytes_s",
         "front.head_s",
         "front.keep_alive_s",
         "front.replay_s",

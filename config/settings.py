@@ -14,6 +14,8 @@ from msgspec import Meta
 Positive = Annotated[int, Meta(ge=1)]
 # At most a day: more is a unit mistaken, and infinity does not survive JSON.
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
+# In the environment and in flags, separated by commas.
+Texts = tuple[Annotated[str, Meta(min_length=1)], ...]
 Seats = Annotated[int, Meta(ge=1, le=4096)]
 
 
@@ -86,6 +88,8 @@ class FrontSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     request_slots: Annotated[int, Meta(ge=1, le=1024)] = 8
     # A client that neither takes nor sends a byte for so long is cut off.
     progress_s: Seconds = 60.0
+    # A client that moves a body slower than so many bytes a second, counted over progress_s, is cut off, too.
+    least_bytes_s: Annotated[int, Meta(ge=1, le=1073741824)] = 1024
     # A request's head must be complete so long after its first byte.
     head_s: Seconds = 10.0
     # A connection without a request is closed after so long.
@@ -129,6 +133,23 @@ class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     client_connections: Annotated[int, Meta(ge=1, le=1000000)] = 1024
     # One request at a time holds an image, whatever it does: how CloudStack's single-file servers behaved.
     exclusive: bool = False
+
+
+class AllowSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[allow]`: what tickets may name, whoever installs them. The settings' own images may be anything.
+
+    A path is judged by where its links lead, when the ticket is installed and whenever it is opened.
+    """
+
+    # Directories of files, or single paths, that tickets may name. A directory in /dev allows the devices that its
+    # links lead to, as a volume group's does. Mover's state directory is never served.
+    files: Texts = ("/var/lib/libvirt/images", "/mnt", "/rhev/data-center")
+    # Directories of NBD servers' Unix sockets.
+    nbd_sockets: Texts = ("/run", "/tmp", "/var/lib/libvirt")
+    # Hosts of NBD servers: names as they stand in the ticket, addresses, networks like 10.0.0.0/8; "*" is any.
+    nbd_hosts: Texts = ("localhost", "127.0.0.0/8", "::1")
+    # Directories of TLS certificates and keys that URLs of tickets (nbds://) may name.
+    tls_files: Texts = ("/etc/pki",)
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -253,6 +274,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: LogSettings = LogSettings()
     front: FrontSettings = FrontSettings()
     limits: LimitSettings = LimitSettings()
+    allow: AllowSettings = AllowSettings()
     worker: WorkerSettings = WorkerSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
     control: ControlSettings = ControlSettings()

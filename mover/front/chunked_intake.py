@@ -50,6 +50,7 @@ class ChunkedIntake(asyncio.BufferedProtocol):
         self._direct = False
         self._reading = True
         self.fault: RequestError | None = None
+        self.taken = 0  # bytes of data
         self.progressed_s = time.monotonic()
 
     @property
@@ -61,6 +62,16 @@ class ChunkedIntake(asyncio.BufferedProtocol):
     def hungry(self) -> bool:
         """There is data to come and no room for it."""
         return self._room is None and self._chunks.part is Part.DATA
+
+    @property
+    def has_room(self) -> bool:
+        """The client may send."""
+        return self._room is not None
+
+    @property
+    def filled(self) -> int:
+        """Bytes in the room that was given last, which is not full."""
+        return self._at
 
     def begin(self) -> None:
         """Take the connection over; nothing is read until there is room for data."""
@@ -81,6 +92,7 @@ class ChunkedIntake(asyncio.BufferedProtocol):
     def give(self, room: memoryview) -> None:
         """Room for the next bytes."""
         self._room, self._at = room, 0
+        self.progressed_s = time.monotonic()  # until now there was nothing that the client could do
         pending, self._pending = self._pending, memoryview(b"")
         self._take_in(pending)
         self._go_on()
@@ -143,6 +155,7 @@ class ChunkedIntake(asyncio.BufferedProtocol):
     def _advance(self, count: int) -> None:
         self._at += count
         self._noted.account.received(self._noted, count)
+        self.taken += count
         if self._room is not None and self._at == len(self._room):
             self._room, self._at = None, 0
             self._room = self._filler.filled()

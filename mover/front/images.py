@@ -44,7 +44,7 @@ class Images:
         if visit.request.method == "HEAD" or span.length == 0:
             return await sanic_seam.reply(visit.request, status, headers)
         body = Body(span, session, visit.ticket.transfer, visit)
-        return await send_body(visit.request, visit.lane, body, status, headers, visit.patience_s)
+        return await send_body(visit.request, visit.lane, body, status, headers, visit.pace())
 
     def _answer(self, visit: Visit, size: int) -> tuple[Span, int, Headers]:
         """What a GET asks for: the bytes, the status and the headers."""
@@ -89,8 +89,8 @@ class Images:
         return await visit.send_written(length, True)
 
     async def _upload(self, visit: Visit, span: Span, session: int = 0) -> None:
-        transfer, patience_s = visit.ticket.transfer, visit.patience_s
-        upload = Upload(visit.lane, visit.request, span, transfer, visit.zeroing, patience_s, session)
+        transfer, pace = visit.ticket.transfer, visit.pace()
+        upload = Upload(visit.lane, visit.request, span, transfer, visit.zeroing, pace, session)
         visit.moving = upload
         await upload.run()
 

@@ -40,7 +40,7 @@ class Intake(asyncio.BufferedProtocol):
         self._tls = sanic_seam.tls(request)
         self._before = sanic_seam.handler_protocol(request)
         self._filler = filler
-        self._left = length
+        self._length = self._left = length
         self._room: memoryview | None = None
         self._at = 0
         self._reading = True
@@ -64,6 +64,21 @@ class Intake(asyncio.BufferedProtocol):
         """There is more to come and no room for it."""
         return self._room is None and self._left > 0
 
+    @property
+    def taken(self) -> int:
+        """Bytes of the body that have come."""
+        return self._length - self._left
+
+    @property
+    def has_room(self) -> bool:
+        """The client may send."""
+        return self._room is not None
+
+    @property
+    def filled(self) -> int:
+        """Bytes in the room that was given last, which is not full."""
+        return self._at
+
     def begin(self) -> None:
         """Take the connection over; nothing is read until `give`."""
         self._pause()
@@ -80,6 +95,7 @@ class Intake(asyncio.BufferedProtocol):
     def give(self, room: memoryview) -> None:
         """Room for the next bytes: first those that Sanic's buffer has, then the socket's."""
         self._room, self._at = room, 0
+        self.progressed_s = time.monotonic()  # until now there was nothing that the client could do
         while self._room is not None:
             buffered = sanic_seam.take_buffered(self._request, min(len(self._room) - self._at, self._left))
             if not buffered:

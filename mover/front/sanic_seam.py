@@ -35,6 +35,9 @@ DRAIN_S = 1.0
 
 _STRICT_HEAD = re.compile(rb"[^\r\n\0]*(?:\r\n[^\r\n\0: \t]+:[^\r\n\0]*)*")
 
+_VERSION = re.compile(r"\bapplication/vnd\.openstack\.images-v([12])(?![0-9])")
+_VERSIONED = re.compile(rb"/v[0-9]|[^/]|/$")
+
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -48,8 +51,8 @@ class StrictRequest(AccountedRequest):
     # Bytes of the answer are on their way; another answer cannot follow.
     answers = False
 
-    def __init__(self, *, head: bytes = b"", **parts: Any) -> None:
-        super().__init__(head=head, **parts)
+    def __init__(self, *, url_bytes: bytes, headers: Any, head: bytes = b"", **parts: Any) -> None:
+        super().__init__(url_bytes=_versioned(url_bytes, headers), headers=headers, head=head, **parts)
         self.begin()
         parts["transport"].get_protocol().head_read()
         if not _STRICT_HEAD.fullmatch(head):
@@ -62,6 +65,15 @@ class StrictRequest(AccountedRequest):
 def request_class(account: Account) -> type[StrictRequest]:
     """The class of requests that this account is for."""
     return type("Request", (StrictRequest,), {"account": account})
+
+
+def _versioned(url: bytes, headers: Any) -> bytes:
+    """Glance's clients may choose the API's version by Accept instead of the path: then the path gets it."""
+    accept: str = headers.get("accept", "")
+    if "vnd.openstack.images-v" not in accept or _VERSIONED.match(url):
+        return url
+    found = _VERSION.search(accept)
+    return b"/v" + found[1].encode() + url if found else url
 
 
 class Connection(HttpProtocol):
@@ -182,6 +194,12 @@ def tls(request: Request) -> TlsTransport | None:
     """The connection's transport if it speaks TLS."""
     found = request.transport
     return found if isinstance(found, TlsTransport) else None
+
+
+def client_subject(request: Request) -> str | None:
+    """The subject of the certificate that the client has shown; None without one, and on the Unix socket."""
+    connection = tls(request)
+    return None if connection is None else connection.subject
 
 
 async def writable(request: Request) -> None:

@@ -10,6 +10,7 @@ from mover.front import sanic_seam
 from mover.front.download import Download
 from mover.front.errors import BodyBroken, ClientGone, job_failed
 from mover.front.outlet import outlet
+from mover.front.pace import Pace
 from mover.front.ranges import Span
 from mover.front.sanic_seam import Headers, Sent
 from mover.front.usage import Moving
@@ -38,13 +39,11 @@ class Body(NamedTuple):
     watcher: Watcher | None = None
 
 
-async def send_body(
-    request: Request, lane: FrontLane, body: Body, status: int, headers: Headers, progress_s: float
-) -> Sent:
+async def send_body(request: Request, lane: FrontLane, body: Body, status: int, headers: Headers, pace: Pace) -> Sent:
     """Answer with bytes, at least one. Raises what a read fails with, ClientGone, or BodyBroken after the head."""
     if body.span.length <= SMALL_BYTES:
         return await _send_small(request, lane, body, status, headers)
-    return await _send_large(request, lane, body, status, headers, progress_s)
+    return await _send_large(request, lane, body, status, headers, pace)
 
 
 async def _send_small(request: Request, lane: FrontLane, body: Body, status: int, headers: Headers) -> Sent:
@@ -67,12 +66,10 @@ async def _send_small(request: Request, lane: FrontLane, body: Body, status: int
     return await sanic_seam.reply(request, status, headers, data)
 
 
-async def _send_large(
-    request: Request, lane: FrontLane, body: Body, status: int, headers: Headers, progress_s: float
-) -> Sent:
+async def _send_large(request: Request, lane: FrontLane, body: Body, status: int, headers: Headers, pace: Pace) -> Sent:
     await sanic_seam.settle_body(request)
     sanic_seam.noted(request).offset = body.span.offset
-    way_out = outlet(request, progress_s)
+    way_out = outlet(request, pace)
     download = Download(lane, way_out, body.span, sanic_seam.head(request, status, headers), body.session)
     if body.watcher is not None:
         body.watcher.moving = download

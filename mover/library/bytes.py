@@ -64,7 +64,7 @@ class StoreCarrier:
         """Take the request's body into a store, and publish it when it is whole. Raises CarrierError, ClientGone."""
         store = await self._store_for(incoming)
         async with self._lane(_of_image(store, incoming.image.id), Use.WRITE) as lane:
-            into = Into(store.id, self._catalogue, self._settings, self._door.settings.progress_s)
+            into = Into(store.id, self._catalogue, self._settings, self._door.pace())
             return await receive(lane, request, incoming, into)
 
     async def _store_for(self, incoming: Incoming) -> FileStore:
@@ -105,7 +105,7 @@ class StoreCarrier:
             async with self._lane(Export("file", path=path, frozen=True), Use.READ) as lane:
                 _check_size(lane, size_bytes)
                 body = Body(Range(span.offset, span.length))
-                sent = await send_body(request, lane, body, status, headers, self._door.settings.progress_s)
+                sent = await send_body(request, lane, body, status, headers, self._door.pace())
         except StoreGone as gone:
             await self._check_there(location)
             raise gone from gone.__cause__

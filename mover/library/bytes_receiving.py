@@ -17,6 +17,7 @@ from sanic import Request
 from config.log import facts
 from config.settings import LibrarySettings
 from mover.front.errors import ClientGone
+from mover.front.pace import Pace
 from mover.front.ranges import Span
 from mover.front.upload import Upload
 from mover.library.bytes_asking import ask, roll_back
@@ -35,9 +36,9 @@ class Receiving(Upload):
     """A body on its way into a session; `size` is the whole image's, None if nobody has said."""
 
     def __init__(
-        self, lane: FrontLane, request: Request, span: Span, session: int, size: int | None, progress_s: float
+        self, lane: FrontLane, request: Request, span: Span, session: int, size: int | None, pace: Pace
     ) -> None:
-        super().__init__(lane, request, span, 0, Flag.NONE, progress_s, session)
+        super().__init__(lane, request, span, 0, Flag.NONE, pace, session)
         self._size = size
 
     def too_long(self) -> Exception:
@@ -58,7 +59,7 @@ class Into(NamedTuple):
     store: str
     catalogue: str
     settings: LibrarySettings
-    progress_s: float
+    pace: Pace
 
 
 async def receive(lane: FrontLane, request: Request, incoming: Incoming, into: Into) -> Received | Kept:
@@ -74,7 +75,7 @@ async def receive(lane: FrontLane, request: Request, incoming: Incoming, into: I
         end = incoming.offset
         if incoming.length != 0:
             span = Span(incoming.offset, most - incoming.offset if incoming.length is None else incoming.length)
-            end = await Receiving(lane, request, span, session, size, into.progress_s).run()
+            end = await Receiving(lane, request, span, session, size, into.pace).run()
         log.info(
             "transferred",
             extra=facts(store=into.store, op="write", offset=incoming.offset, length=end - incoming.offset),
