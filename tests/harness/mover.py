@@ -23,7 +23,7 @@ from tests.harness.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-m", "mover")
-READY = re.compile(r"mover: ready on https?://[\d.]+:(\d+)")
+READY = re.compile(r"mover: ready on https?://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)")
 
 # An environment variable that every process of one Mover has, orphans too.
 MARK = "TEST_ROOM"
