@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -64,9 +64,12 @@ class House:
 
 
 class ImageWorker:
-    """The worker of the export `key`; it exists as an object from the export's first lane to the supervisor's end."""
+    """The worker of the export `key`; it exists as an object from the export's first lane to the supervisor's end.
 
-    def __init__(self, key: str, house: House) -> None:
+    With `at_rest` it is told when its process has left in peace, and may be closed then.
+    """
+
+    def __init__(self, key: str, house: House, at_rest: Callable[[ImageWorker], None] | None = None) -> None:
         self.key = key
         self.state = WorkerState.ABSENT
         self.restarts = 0
@@ -74,6 +77,7 @@ class ImageWorker:
         self.ended = asyncio.Event()  # set whenever no process of this export runs
         self.ended.set()
         self._house = house
+        self._at_rest = at_rest
         self._loop = asyncio.get_running_loop()
         self._child: Child[FromWorker] | None = None
         self._connections = Connections()
@@ -167,6 +171,10 @@ class ImageWorker:
         self._close()
         if self._child is not None:
             self._child.kill()
+
+    def close(self) -> None:
+        """Give its ledger back; it is at rest, and nobody asks anything of it any more."""
+        self._ledger.close()
 
     # -- its lives -------------------------------------------------------------------------------------------
 
@@ -278,6 +286,8 @@ class ImageWorker:
             self._fault = f"the image's worker left a broken ledger: {error}"
         if status == 0 and not self.lanes:
             self._move(WorkerEvent.REST)
+            if self._at_rest is not None:
+                self._at_rest(self)
         else:
             self._decide()
 
