@@ -24,6 +24,8 @@ from mover.serve.processes import Child
 from mover.serve.restarts import Deaths
 from mover.serve.spare import Spare
 from mover.serve.states import WORKER_STATES, WorkerEvent, WorkerState
+from mover.serve.tallies import KeptTally
+from workers.image import counts
 from workers.messages import (
     VERSION,
     AskStatistics,
@@ -71,6 +73,7 @@ class ImageWorker:
         self.key = key
         self.state = WorkerState.ABSENT
         self.restarts = 0
+        self.given_up = 0
         self.ended = asyncio.Event()  # set whenever no process of this export runs
         self.ended.set()
         self._house = house
@@ -79,6 +82,7 @@ class ImageWorker:
         self._child: Child[FromWorker] | None = None
         self._connections = Connections()
         self._ledger = KeptLedger()
+        self.tally = KeptTally(counts.LAYOUT)
         self._deaths = Deaths(house.settings.supervisor.deaths, house.settings.supervisor.backoff_s)
         self._doubts = Doubts()
         self._server_lost = False
@@ -186,7 +190,7 @@ class ImageWorker:
             self._loop.call_soon(self._on_end, None)
             return
         self._hello = self._child.within(HELLO_S, f"no hello within {HELLO_S:g} s")
-        self._child.send(self._serve(first), [self._ledger.fd])
+        self._child.send(self._serve(first), [self._ledger.fd, self.tally.fd])
         for transfer in self._forgetting:
             self._child.send(Forget(transfer))
         log.info("worker started", extra=facts(export=self.key, pid=self._child.pid))
@@ -321,6 +325,7 @@ class ImageWorker:
 
     def _give_up(self, reason: str) -> None:
         pause_s = self._house.settings.supervisor.backoff_s
+        self.given_up += 1
         log.error("worker given up", extra=facts(export=self.key, reason=reason))
         self._not_before_s = self._loop.time() + pause_s
         self._move(WorkerEvent.REST)

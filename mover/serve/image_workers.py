@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 from config.allow import places_of
@@ -39,6 +39,20 @@ class ImageWorkers:
         self.lanes.limit_bytes = settings.supervisor.arena_limit_bytes
         for worker in self._workers.values():
             worker.retune()
+
+    @property
+    def restarts(self) -> int:
+        """How often a worker's successor was started."""
+        return sum(worker.restarts for worker in self)
+
+    @property
+    def given_up(self) -> int:
+        """How often a worker was given up."""
+        return sum(worker.given_up for worker in self)
+
+    def tallies(self) -> list[Sequence[int]]:
+        """What the workers have counted."""
+        return [worker.tally.words() for worker in self]
 
     def open_lane(self, front_end: FrontEndPort, message: OpenLane) -> None:
         """Attach a new lane to its export's worker, or refuse it; its number must be free."""
