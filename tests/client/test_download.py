@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mover.client import Client, ClientError, LocalError, Progress, VerificationError, download, targets
+from mover.client import Client, ClientError, LocalError, Progress, VerificationError, download, part
 from tests.client.conftest import (
     DISK_BYTES,
     ODD_SIZES,
@@ -136,7 +136,7 @@ def test_one_file_one_job(served: Served, room: Path, monkeypatch: pytest.Monkey
                 download(other, room / "copy")
             refused.append(error.value)
 
-    monkeypatch.setattr(targets, "LOCK_S", 0.1)
+    monkeypatch.setattr(part, "LOCK_S", 0.1)
     with client(served.mover) as disk:
         download(disk, room / "copy", progress=begin_another)
     assert refused
