@@ -23,6 +23,7 @@ from sanic.response import HTTPResponse
 from sanic.server.async_server import AsyncioServer
 from sanic.server.protocols.http_protocol import HttpProtocol
 
+from mover.front.account import Account, AccountedRequest
 from mover.front.errors import ClientGone
 from mover.front.tls import TlsTransport
 
@@ -40,7 +41,7 @@ _VERSIONED = re.compile(rb"/v[0-9]|[^/]|/$")
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
-class StrictRequest(Request):
+class StrictRequest(AccountedRequest):
     """A request whose head leaves no doubt where it ends and how long its body is.
 
     Sanic is more lenient: a bare LF, a blank before a colon or a length in Thai digits pass, and a proxy before us
@@ -52,12 +53,18 @@ class StrictRequest(Request):
 
     def __init__(self, *, url_bytes: bytes, headers: Any, head: bytes = b"", **parts: Any) -> None:
         super().__init__(url_bytes=_versioned(url_bytes, headers), headers=headers, head=head, **parts)
+        self.begin()
         parts["transport"].get_protocol().head_read()
         if not _STRICT_HEAD.fullmatch(head):
             raise BadRequest("a line of the head holds CR, LF or NUL, or a header's name is empty or holds a blank")
         length = self.headers.get("content-length")
         if length is not None and not (length.isascii() and length.strip(" \t").isdigit()):
             raise BadRequest("Content-Length is no number")
+
+
+def request_class(account: Account) -> type[StrictRequest]:
+    """The class of requests that this account is for."""
+    return type("Request", (StrictRequest,), {"account": account})
 
 
 def _versioned(url: bytes, headers: Any) -> bytes:
@@ -148,7 +155,10 @@ class Sent(HTTPResponse):
     async def send(self, data: Any = None, end_stream: bool | None = None) -> None:
         """Leave the stream as Sanic's own response would."""
         http: Any = self.stream
-        if http is not None and http.stage is Stage.HANDLER:
+        if http is None:
+            return
+        http.request.account.ended(http.request, self.status)
+        if http.stage is Stage.HANDLER:
             http.response_func = None
             http.stage = Stage.IDLE
 
@@ -157,6 +167,11 @@ def transport(request: Request) -> asyncio.Transport:
     """The connection's transport."""
     found: Any = request.transport
     return cast(asyncio.Transport, found)
+
+
+def noted(request: Request) -> AccountedRequest:
+    """The request with what is noted of it."""
+    return cast(AccountedRequest, request)
 
 
 def connection(request: Request) -> Any:
@@ -225,6 +240,7 @@ def head(request: Request, status: int, headers: Headers) -> bytes:
     http = _http(request)
     lines = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}"]
     lines += [f"{name}: {value}" for name, value in headers]
+    lines.append(f"X-Request-Id: {noted(request).request_id}")
     lines.append("Connection: keep-alive" if http.keep_alive else "Connection: close")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 
