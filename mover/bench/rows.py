@@ -15,6 +15,7 @@ from mover.bench.backups import backup
 from mover.bench.contest import Contender, Contest
 from mover.bench.data import MIB, SparseLayout, write_random
 from mover.bench.exports import NbdServer, nbdkit, qemu_nbd
+from mover.bench.library_lists import lists
 from mover.bench.row import Bench, Row
 from mover.bench.servers import HttpServer, Image
 
@@ -210,5 +211,6 @@ ROWS = {
     "file": Row("GET of a raw file", ["curl", "qemu-nbd"], file),
     "extents": Row("dirty extents of an image in pieces", ["curl", "qemu-img", "qemu-io", "qemu-nbd", "wrk"], extents),
     "checksum": Row("checksum of the whole", ["curl", "qemu-nbd", "wrk"], checksum),
+    "library": Row("a page of a list of library images", [], lists),
     "backup": Row("a full and an incremental backup", ["qemu-img", "qemu-io", "qemu-nbd"], backup),
 }
