@@ -20,7 +20,6 @@ import uvloop
 
 from config import log as logs
 from config.settings import LogSettings, TlsSettings
-from mover.front import sanic_seam
 from mover.front.acceptor import Acceptor
 from mover.front.account import Account
 from mover.front.admission import Admission
@@ -29,6 +28,7 @@ from mover.front.counts import LAYOUT
 from mover.front.crowd import Crowd
 from mover.front.link import Link
 from mover.front.request_log import RequestLog
+from mover.front.sanic_connections import Connections
 from mover.front.seats import House
 from mover.front.visit import Door
 from mover.library.start import make_library
@@ -67,7 +67,7 @@ class FrontEnd:
             make_library(begin.library, begin.state_dir, begin.stores, self._door) if begin.library.enabled else None
         )
         self._app = create_app(self._door, begin.metrics_on_tcp, self._library)
-        self._connections = sanic_seam.Connections(self._app)
+        self._connections = Connections(self._app)
         self._acceptor = Acceptor(
             given.listeners, given.crowd, begin.limits, self._connections.make, given.context, begin.tls.handshake_s
         )
