@@ -1,4 +1,4 @@
-"""The row `library`: images' data into and out of the library, beside glance_store's own file driver.
+"""The row `library`, its data: into and out of the library, beside glance_store's own file driver.
 
 glance_store has no HTTP in it: it reads a file, hashes and writes it, in one process. Its seconds are those of its
 `add` alone, without the start of Python. Each upload is one curl's, its start included.
@@ -98,7 +98,7 @@ class Library:
         return seconds
 
 
-def library(bench: Bench) -> list[Contest]:
+def transfers(bench: Bench) -> list[Contest]:
     """Uploads of random data and of 80 % zeros, what the latter takes of the disk, and a download."""
     http = bench.enter(servers.mover(bench.directory, [Image("disk", bench.data, bench.size_bytes)]))
     held, zeros = Library(http, bench), bench.directory / "zeros"
