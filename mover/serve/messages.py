@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from config.export import Export
-from config.settings import FileStore, FrontSettings, LibrarySettings, LimitSettings, LogSettings, TlsSettings
+from config.settings import FrontSettings, LibrarySettings, LimitSettings, LogSettings, Store, TlsSettings
 
 VERSION = 7
 
@@ -74,7 +74,7 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     tls: TlsSettings = TlsSettings()
     library: LibrarySettings = LibrarySettings(enabled=False)
     state_dir: str = ""
-    stores: list[FileStore] = []
+    stores: list[Store] = []
 
 
 class NewCertificates(msgspec.Struct, tag=True, frozen=True):
