@@ -345,11 +345,12 @@ class Link:
         return Activity(
             question=question,
             connections=self._host.connections(),
-            in_flight=self._account.in_flight,
+            in_flight=len(self._account.active),
             waiting=self._host.waiting(),
             lanes=len(lanes),
             slots=sum(len(lane.slots) for lane in lanes),
             slots_used=sum(lane.slots.used for lane in lanes),
+            uses=self._account.uses(),
         )
 
     def _collect(self, answer: Answer) -> None:

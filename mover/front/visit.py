@@ -154,7 +154,7 @@ class Visit:
             self._leave(error)
             self._translate(error)
             raise
-        self._door.account.in_flight += 1
+        self._door.account.entered(sanic_seam.noted(self.request))
         return self
 
     async def admit(self, use: Use) -> None:
@@ -172,7 +172,7 @@ class Visit:
                 raise self._door.unknown(self.ticket.id)
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._door.account.in_flight -= 1
+        self._door.account.left(sanic_seam.noted(self.request))
         self._leave(error)
         self._translate(error)
 

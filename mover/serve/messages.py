@@ -12,7 +12,7 @@ import msgspec
 from config.export import Export
 from config.settings import FileStore, FrontSettings, LibrarySettings, LimitSettings, LogSettings, TlsSettings
 
-VERSION = 7
+VERSION = 8
 
 # Which side's contract a ticket speaks; mover/front/dialect.py says what that changes.
 DialectName = Literal["imageio", "cloudstack"]
@@ -263,6 +263,16 @@ class Ask(msgspec.Struct, tag=True, frozen=True):
     about: About
 
 
+class TransferUse(msgspec.Struct, frozen=True):
+    """What one transfer's requests have come to at one front end: those in flight, those that ended, bytes."""
+
+    transfer: int
+    in_flight: int
+    requests: int
+    bytes_in: int
+    bytes_out: int
+
+
 class Activity(msgspec.Struct, tag=True, frozen=True):
     """The answer to AskActivity: what is under way here now.
 
@@ -277,6 +287,7 @@ class Activity(msgspec.Struct, tag=True, frozen=True):
     lanes: int
     slots: int
     slots_used: int
+    uses: list[TransferUse] = []
 
 
 class Pong(msgspec.Struct, tag=True, frozen=True):
