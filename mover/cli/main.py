@@ -15,6 +15,7 @@ from mover.cli import (
     config_command,
     house_command,
     image_command,
+    library_command,
     serve_command,
     token_command,
     transfer_command,
@@ -79,6 +80,7 @@ def _parser() -> Parser:
     backup_command.add(commands)
     config_command.add(commands)
     house_command.add(commands)
+    library_command.add(commands)
     token_command.add(commands)
     commands.add_parser("bench", help="measure Mover beside nbdcopy and ovirt-imageio", add_help=False)
     completion_command.add(commands, parser)
