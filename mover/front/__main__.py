@@ -26,6 +26,7 @@ from mover.front.admission import Admission
 from mover.front.app import create_app, retune
 from mover.front.crowd import Crowd
 from mover.front.link import Link
+from mover.front.meter import Meters
 from mover.front.seats import House
 from mover.front.visit import Door
 from mover.library.start import make_library
@@ -54,7 +55,8 @@ class FrontEnd:
         self._admission = Admission(begin.limits, given.seats)
         self._draining = asyncio.Event()
         self._link = Link(channel, begin.settings, self._draining.set, self._retune, self._renew, begin.ask)
-        self._door = Door(self._link, self._admission, begin.settings, begin.unix_socket)
+        self._meters = Meters(begin.qos, given.seats.rates(), self._link.tickets)
+        self._door = Door(self._link, self._admission, self._meters, begin.settings, begin.unix_socket)
         self._library = (
             make_library(begin.library, begin.state_dir, begin.stores, self._door) if begin.library.enabled else None
         )
@@ -81,6 +83,7 @@ class FrontEnd:
         """A reload has changed the settings."""
         logs.setup(message.log, self._name)
         self._admission.retune(message.limits)
+        self._meters.retune(message.qos)
         self._acceptor.limits = message.limits
         self._door.settings = message.settings
         retune(self._app, message.settings)

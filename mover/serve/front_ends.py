@@ -11,6 +11,7 @@ from itertools import count
 from config.log import facts
 from config.settings import Settings
 from mover.front import crowd
+from mover.front.rates import RATES_BYTES
 from mover.serve.certificates import Certificates
 from mover.serve.errors import CannotStart
 from mover.serve.front_end import Desk, FrontEnd, Inheritance
@@ -51,8 +52,9 @@ class FrontEnds:
         self._settings = settings
         self._listeners = listeners
         self._certificates = certificates
-        # Whose locks are the seats of mover/front/seats.py; it ends with this process.
+        # Whose locks are the seats of mover/front/seats.py, and whose bytes its rates; it ends with this process.
         self._seats = os.memfd_create("mover-seats", os.MFD_CLOEXEC)
+        os.ftruncate(self._seats, RATES_BYTES)
         self._crowd = crowd.make(settings.serve.front_ends)
         self._tickets = tickets
         self._desk = desk
@@ -78,7 +80,7 @@ class FrontEnds:
         """Put other settings in force, in every front end that runs and all that will."""
         self._settings = settings
         for front_end in list(self._running.values()):
-            front_end.send(Retune(settings.front, settings.limits, settings.log))
+            front_end.send(Retune(settings.front, settings.limits, settings.log, settings.qos))
 
     def renew(self, certificates: Certificates) -> None:
         """Have every front end that runs, and all that will, speak TLS with these."""
