@@ -30,7 +30,7 @@ IDLE_NS = SECOND_NS
 # Words of 8 bytes: virtual time and the host's bucket; for each image (key, finish tag, when it asked); for each bucket
 # (key, when it opens).
 _VIRTUAL, _HOST, _FLOWS_AT = 0, 1, 2
-_FLOWS = 64
+_FLOWS = 128
 _BUCKETS_AT = _FLOWS_AT + 3 * _FLOWS
 _BUCKETS = 4096
 # Of one key, from its place on: were all of them used, two keys would share a bucket.
@@ -96,16 +96,19 @@ class Rates:
     def _take_turn(self, now: int, count: int, image: int) -> int:
         """Have the image's turn, if it is; else how long to wait."""
         words, flow = self._words, self._flow(image, now)
+        if now - words[flow + 2] >= FRESH_NS:
+            # It has not waited: what it did not want before is not owed to it.
+            words[flow + 1] = max(words[flow + 1], words[_VIRTUAL])
         words[flow + 2] = now
         if words[_HOST] > now:
             return words[_HOST] - now
-        start = max(words[flow + 1], words[_VIRTUAL])
+        start = words[flow + 1]
         for other in self._flows():
-            if other != flow and now - words[other + 2] < FRESH_NS and max(words[other + 1], words[_VIRTUAL]) < start:
+            if other != flow and now - words[other + 2] < FRESH_NS and words[other + 1] < start:
                 return TURN_NS
         words[_VIRTUAL] = start
         words[flow + 1] = start + count
-        words[flow + 2] = 0
+        words[flow + 2] = now - FRESH_NS
         return 0
 
     @staticmethod
@@ -113,14 +116,16 @@ class Rates:
         return iter(range(_FLOWS_AT, _BUCKETS_AT, 3))
 
     def _flow(self, image: int, now: int) -> int:
-        """Where the image's tag is. One that is new begins with the present; more images than fit share the last."""
-        words, free = self._words, _BUCKETS_AT - 3
+        """Where the image's tag is. One that is new begins with the present; where there is no room, two share one."""
+        words, free = self._words, 0
         for flow in self._flows():
             if words[flow] == image:
                 return flow
-            if words[flow + 2] < now - IDLE_NS and words[flow + 1] <= words[_VIRTUAL]:
-                free = min(free, flow)
-        words[free], words[free + 1], words[free + 2] = image, words[_VIRTUAL], 0
+            if not free and words[flow + 2] < now - IDLE_NS:
+                free = flow
+        if not free:
+            return _FLOWS_AT + image % _FLOWS * 3
+        words[free], words[free + 1], words[free + 2] = image, words[_VIRTUAL], now - FRESH_NS
         return free
 
     def _bucket(self, key: int, now: int) -> int:
