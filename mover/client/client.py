@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 DEFAULT_ALGORITHM = "blake2b"
 DEFAULT_BLOCK_BYTES = 4 * 1024 * 1024
+# A URL with a mistake should not take a minute to be told.
+FIRST_CONTACT_S = 3.0
 
 
 class Checksum(msgspec.Struct, frozen=True):
@@ -56,6 +58,11 @@ class Client:
         self._patience_s = patience_s
         self._sleep = sleep
         self._options: Options | None = None
+
+    @property
+    def sleep(self) -> Sleep:
+        """What it waits by."""
+        return self._sleep
 
     def again(self, sleep: Sleep | None = None) -> Client:
         """A client for the same image, with a connection of its own; `sleep` is what it waits by, between tries."""
@@ -148,8 +155,9 @@ class Client:
     # -- one try each: what jobs are made of -----------------------------------------------------------------
 
     def patience(self) -> Patience:
-        """A new one, as this client was told to have."""
-        return Patience(self._patience_s, self._sleep)
+        """A new one, as this client was told to have; shorter as long as the server has never been there."""
+        seconds = self._patience_s if self._link.reached else min(self._patience_s, FIRST_CONTACT_S)
+        return Patience(seconds, self._sleep)
 
     @contextlib.contextmanager
     def reading(self, offset: int, length: int, ahead: Sequence[Range] = ()) -> Iterator[Reply]:
@@ -169,15 +177,13 @@ class Client:
             self._link.finished(reply)
 
     @contextlib.contextmanager
-    def writing(self, offset: int, length: int, *, flush: bool = False) -> Iterator[Connection]:
-        """One PUT of a range, whose `length` bytes the caller sends by what is yielded."""
+    def writing(self, offset: int, length: int, *, flush: bool = False, whole: bool = False) -> Iterator[Connection]:
+        """One PUT of a range, whose `length` bytes the caller sends by what is yielded. `whole`: they are all."""
         with self._link.errors("write", offset, length):
             connection = self._link.connection()
-            headers: dict[str, str | int] = {
-                "Content-Range": f"bytes {offset}-{offset + length - 1}/*",
-                "Content-Type": "application/octet-stream",
-                "Content-Length": length,
-            }
+            headers: dict[str, str | int] = {"Content-Type": "application/octet-stream", "Content-Length": length}
+            if not whole:
+                headers["Content-Range"] = f"bytes {offset}-{offset + length - 1}/*"
             target = f"{self._link.address.target}?flush={'y' if flush else 'n'}"
             try:
                 connection.send_pieces(connection.head("PUT", target, headers))

@@ -179,9 +179,15 @@ class Download:
             rest = view[at : min(piece.length, at + most)]
             sent = self._took_head(self._outlet.send(self._head, rest) if self._head else self._outlet.send(rest))
             at += sent
-            self._has_sent(sent)
+            self._moved(sent)
             if sent < len(rest) and not await self._writable(piece):
                 return
+
+    def _moved(self, count: int) -> None:
+        self.sent += count
+        self._outlet.moved(count)
+        if self._meter is not None:
+            self._meter.moved(count)
 
     def _took_head(self, sent: int) -> int:
         """How much of `sent` was body: the head goes first."""
@@ -189,11 +195,6 @@ class Download:
         head = min(sent, len(self._head))
         self._head = self._head[head:]
         return sent - head
-
-    def _has_sent(self, count: int) -> None:
-        self.sent += count
-        if self._meter is not None:
-            self._meter.moved(count)
 
     async def _writable(self, piece: Piece) -> bool:
         """Wait for the client; False if others needed the slots meanwhile and this request gave them up."""
@@ -250,7 +251,7 @@ class Download:
                 return
             sent = self._outlet.send_zeros(min(left, most))
             left, turn = left - sent, turn + sent
-            self._has_sent(sent)
+            self._moved(sent)
             if not sent and not await self._writable(piece):
                 self._surrendered = False
                 return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -24,6 +24,8 @@ from mover.serve.processes import Child
 from mover.serve.restarts import Deaths
 from mover.serve.spare import Spare
 from mover.serve.states import WORKER_STATES, WorkerEvent, WorkerState
+from mover.serve.tallies import KeptTally
+from workers.image import counts
 from workers.messages import (
     VERSION,
     AskStatistics,
@@ -62,19 +64,25 @@ class House:
 
 
 class ImageWorker:
-    """The worker of the export `key`; it exists as an object from the export's first lane to the supervisor's end."""
+    """The worker of the export `key`; it exists as an object from the export's first lane to the supervisor's end.
 
-    def __init__(self, key: str, house: House) -> None:
+    With `at_rest` it is told when its process has left in peace, and may be closed then.
+    """
+
+    def __init__(self, key: str, house: House, at_rest: Callable[[ImageWorker], None] | None = None) -> None:
         self.key = key
         self.state = WorkerState.ABSENT
         self.restarts = 0
+        self.given_up = 0
         self.ended = asyncio.Event()  # set whenever no process of this export runs
         self.ended.set()
         self._house = house
+        self._at_rest = at_rest
         self._loop = asyncio.get_running_loop()
         self._child: Child[FromWorker] | None = None
         self._connections = Connections()
         self._ledger = KeptLedger()
+        self.tally = KeptTally(counts.LAYOUT)
         self._deaths = Deaths(house.settings.supervisor.deaths, house.settings.supervisor.backoff_s)
         self._doubts = Doubts()
         self._server_lost = False
@@ -164,6 +172,10 @@ class ImageWorker:
         if self._child is not None:
             self._child.kill()
 
+    def close(self) -> None:
+        """Give its ledger back; it is at rest, and nobody asks anything of it any more."""
+        self._ledger.close()
+
     # -- its lives -------------------------------------------------------------------------------------------
 
     def _start(self, first: Lane) -> None:
@@ -178,7 +190,7 @@ class ImageWorker:
             self._loop.call_soon(self._on_end, None)
             return
         self._hello = self._child.within(HELLO_S, f"no hello within {HELLO_S:g} s")
-        self._child.send(self._serve(first), [self._ledger.fd])
+        self._child.send(self._serve(first), [self._ledger.fd, self.tally.fd])
         for transfer in self._forgetting:
             self._child.send(Forget(transfer))
         log.info("worker started", extra=facts(export=self.key, pid=self._child.pid))
@@ -274,6 +286,8 @@ class ImageWorker:
             self._fault = f"the image's worker left a broken ledger: {error}"
         if status == 0 and not self.lanes:
             self._move(WorkerEvent.REST)
+            if self._at_rest is not None:
+                self._at_rest(self)
         else:
             self._decide()
 
@@ -311,6 +325,7 @@ class ImageWorker:
 
     def _give_up(self, reason: str) -> None:
         pause_s = self._house.settings.supervisor.backoff_s
+        self.given_up += 1
         log.error("worker given up", extra=facts(export=self.key, reason=reason))
         self._not_before_s = self._loop.time() + pause_s
         self._move(WorkerEvent.REST)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 from config.allow import places_of
+from config.export import Export
 from config.export_url import parse_export
 from config.settings import Settings
+from config.stores import path_of, uri_of
 from mover.serve.image_worker import House, ImageWorker
 from mover.serve.lanes import FrontEndPort, Lane, LaneBook
 from mover.serve.messages import LaneRefused, OpenLane
@@ -29,7 +31,7 @@ class ImageWorkers:
         self._workers: dict[str, ImageWorker] = {}
 
     def __iter__(self) -> Iterator[ImageWorker]:
-        return iter(self._workers.values())
+        return iter(list(self._workers.values()))
 
     def retune(self, settings: Settings) -> None:
         """Put other settings in force, in every worker that runs and all that will."""
@@ -38,6 +40,20 @@ class ImageWorkers:
         for worker in self._workers.values():
             worker.retune()
 
+    @property
+    def restarts(self) -> int:
+        """How often a worker's successor was started."""
+        return sum(worker.restarts for worker in self)
+
+    @property
+    def given_up(self) -> int:
+        """How often a worker was given up."""
+        return sum(worker.given_up for worker in self)
+
+    def tallies(self) -> list[Sequence[int]]:
+        """What the workers have counted."""
+        return [worker.tally.words() for worker in self]
+
     def open_lane(self, front_end: FrontEndPort, message: OpenLane) -> None:
         """Attach a new lane to its export's worker, or refuse it; its number must be free."""
         if not self.lanes.has_room(message.arena_bytes):
@@ -45,9 +61,19 @@ class ImageWorkers:
             reason = f"all images together have {limit} bytes of shared memory (supervisor.arena_limit_bytes) in use"
             front_end.send(LaneRefused(message.lane, reason, ARENA_RETRY_S))
             return
+        if not self._is_of_store(message.export):
+            front_end.send(LaneRefused(message.lane, "it is no image of any store"))
+            return
         lane = Lane(front_end, message.lane, message.export, message.arena_bytes)
         self.lanes.add(lane)
-        self._worker(message.export.key).want(lane)
+        self._worker(message.export).want(lane)
+
+    def _is_of_store(self, export: Export) -> bool:
+        """A front end that somebody has taken over must not have any file opened by calling it a library's."""
+        stores = self._house.settings.store
+        if export.transport == "store":
+            return any(store.id == export.name for store in stores)
+        return not export.frozen or any(path_of(store, uri_of(export.path)) for store in stores)
 
     def close_lane(self, front_end: FrontEndPort, number: int) -> None:
         """Forget a lane; nothing happens if it was refused meanwhile."""
@@ -83,7 +109,15 @@ class ImageWorkers:
     async def _all_ended(self) -> None:
         await asyncio.gather(*(worker.ended.wait() for worker in self._workers.values()))
 
-    def _worker(self, key: str) -> ImageWorker:
+    def _worker(self, export: Export) -> ImageWorker:
+        key = export.key
         if key not in self._workers:
-            self._workers[key] = ImageWorker(key, self._house)
+            at_rest = self._drop if export.of_library else None
+            self._workers[key] = ImageWorker(key, self._house, at_rest)
         return self._workers[key]
+
+    def _drop(self, worker: ImageWorker) -> None:
+        """A library image's worker has left: nothing of it is worth keeping, and there are very many."""
+        if self._workers.get(worker.key) is worker:
+            del self._workers[worker.key]
+            worker.close()

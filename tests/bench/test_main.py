@@ -83,6 +83,14 @@ def test_a_small_bench_ends_with_a_result_for_each_contender(capsys: pytest.Capt
     assert all(each["median"] > 0 and len(each["runs"]) == 1 for each in results)
 
 
+@pytest.mark.nbd
+def test_tls_is_measured_with_one_connection_and_with_eight(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["tls", "--size", "4MiB", "--runs", "1", "--json"]) == Status.DONE
+    results = [each for each in json.loads(capsys.readouterr().out) if each["contender"] == "mover"]
+    assert [each["case"] for each in results] == ["GET, 1 connection", "GET, 8 connections", "PUT, 1 connection"]
+    assert all(each["median"] > 0 for each in results)
+
+
 @pytest.mark.slow
 @pytest.mark.nbd
 def test_what_is_asked_of_a_whole_image_is_measured_and_so_is_what_others_notice(
@@ -120,3 +128,14 @@ def test_every_other_run_of_the_benchs_image_is_dirty(tmp_path: Path) -> None:
     assert [(run["start"], run["length"], run["data"]) for run in json.loads(listed)] == [
         (number * 65536, 65536, number % 2 == 1) for number in range(8)
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.nbd
+def test_both_clients_meet_the_same_server(capsys: pytest.CaptureFixture[str]) -> None:
+    """Mover's and imageio's, at every task."""
+    assert main.main(["client", "--size", "16MiB", "--runs", "1", "--json"]) == Status.DONE
+    results = json.loads(capsys.readouterr().out)
+    cases = ["download to raw", "download to qcow2", "upload from raw", "download of an empty 1 TiB"]
+    contenders = ["mover", *(["imageio's client"] if find_imageio() else [])]
+    assert [(each["case"], each["contender"]) for each in results] == [(c, n) for c in cases for n in contenders]
