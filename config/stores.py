@@ -84,11 +84,6 @@ def uri_of_object(store: S3Store, name: str) -> str:
     return f"s3://{store.bucket}/{name}"
 
 
-def is_of(store: Store, uri: str) -> bool:
-    """Whether the location is one of this store's images."""
-    return (path_of(store, uri) if isinstance(store, FileStore) else object_of(store, uri)) is not None
-
-
 def check_store(store: Store, where: str) -> None:
     """Raises ConfigError for what each setting allows, and both together do not."""
     if isinstance(store, FileStore):

@@ -64,8 +64,10 @@ class StoreCarrier:
     async def receive(self, request: Request, incoming: Incoming) -> Received | Kept:
         """Take the request's body into a store, and publish it when it is whole. Raises CarrierError, ClientGone."""
         store = await self._store_for(incoming)
-        async with self._lane(_of_image(store, incoming.image.id), Use.WRITE) as lane:
-            into = Into(store.id, self._catalogue, self._settings, self._door.pace(), keeps_parts(store))
+        export = _of_image(store, incoming.image.id)
+        async with self._lane(export, Use.WRITE) as lane:
+            pace = self._door.pace(export.key)
+            into = Into(store.id, self._catalogue, self._settings, pace, keeps_parts(store))
             return await receive(lane, request, incoming, into)
 
     async def _store_for(self, incoming: Incoming) -> StoreSettings:
@@ -106,7 +108,7 @@ class StoreCarrier:
             async with self._lane(export, Use.READ) as lane:
                 _check_size(lane, size_bytes)
                 body = Body(Range(span.offset, span.length))
-                sent = await send_body(request, lane, body, status, headers, self._door.pace())
+                sent = await send_body(request, lane, body, status, headers, self._door.pace(export.key))
         except StoreGone as gone:
             await self._check_there(location)
             raise gone from gone.__cause__

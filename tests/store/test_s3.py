@@ -21,7 +21,20 @@ from tests.store.s3_servers import BUCKET, KEY, SECRET, Passing, S3Server, Troub
 from tests.store.shop import IMAGE, assert_refused, shop
 from workers.lane.front_lane import LaneLost
 from workers.lane.protocol import Kind, Status
-from workers.lane.store_format import Confirm, Done, Find, Found, Publish, Published, Receive, Refused, Remove, Sweep, Swept, Why
+from workers.lane.store_format import (
+    Confirm,
+    Done,
+    Find,
+    Found,
+    Publish,
+    Published,
+    Receive,
+    Refused,
+    Remove,
+    Sweep,
+    Swept,
+    Why,
+)
 
 MIB = 1024 * 1024
 BEGIN = Receive(IMAGE, "sha512")
