@@ -19,6 +19,7 @@ from tests.image.process import SETTINGS, Process
 from tests.store.library import Library, in_chunks
 from tests.store.s3_servers import BUCKET, KEY, SECRET, Passing, S3Server, Trouble, moto, trouble_before
 from tests.store.shop import IMAGE, assert_refused, shop
+from tests.store.swift import swift
 from workers.lane.front_lane import LaneLost
 from workers.lane.protocol import Kind, Status
 from workers.lane.store_format import (
@@ -44,17 +45,29 @@ def noise(length: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(length)
 
 
+# What must hold on a real server, too: Swift with its S3 API.
+ON_BOTH = pytest.mark.parametrize("s3", ["moto", pytest.param("swift", marks=pytest.mark.slow)], indirect=True)
+ON_SWIFT = pytest.mark.parametrize("s3", [pytest.param("swift", marks=pytest.mark.slow)], indirect=True)
+
+
 @pytest.fixture(scope="module")
 def one_moto() -> Iterator[S3Server]:
     with memory_room() as room, moto(room) as server:
         yield server
 
 
+@pytest.fixture(scope="module")
+def one_swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with swift(tmp_path_factory.mktemp("swift")) as server:
+        yield server
+
+
 @pytest.fixture
-def s3(one_moto: S3Server) -> S3Server:
+def s3(request: pytest.FixtureRequest) -> S3Server:
     """The server, with an empty bucket."""
-    one_moto.clear()
-    return one_moto
+    server: S3Server = request.getfixturevalue(f"one_{getattr(request, 'param', 'moto')}")
+    server.clear()
+    return server
 
 
 @pytest.fixture
@@ -97,6 +110,7 @@ async def _read(process: Process, size: int) -> bytes:
     return b"".join(await asyncio.gather(*map(one, range(0, size, MIB))))
 
 
+@ON_BOTH
 async def test_what_is_put_is_one_object_with_its_digests_and_is_read_back_in_ranges(s3: S3Server) -> None:
     store = s3.store(prefix="a/b/", part_bytes=5 * MIB)
     for length in (0, 5 * MIB, 23 * MIB + 17):
@@ -118,6 +132,7 @@ async def test_what_is_put_is_one_object_with_its_digests_and_is_read_back_in_ra
         assert s3.names() == []
 
 
+@ON_BOTH
 async def test_what_is_refused_or_rolled_back_leaves_neither_object_nor_parts(s3: S3Server) -> None:
     async with shop(s3.store(part_bytes=5 * MIB)) as image:
         data = noise(17 * MIB)
@@ -143,6 +158,7 @@ async def test_a_disk_s_size_is_known_from_its_header(s3: S3Server, tmp_path: Pa
             assert 64 * MIB <= answer.virtual_size <= 65 * MIB
 
 
+@ON_BOTH
 async def test_an_upload_whose_worker_was_killed_is_swept_and_one_under_way_is_not(s3: S3Server) -> None:
     store = s3.store(part_bytes=5 * MIB)
     async with shop(store) as living, shop(store, "") as whole:
@@ -232,6 +248,14 @@ async def test_credentials_that_are_wrong_are_said_to_be_and_never_shown(s3: S3S
         process.close()
 
 
+@ON_SWIFT
+async def test_a_secret_that_is_wrong_is_refused_by_a_server_that_checks_signatures(s3: S3Server) -> None:
+    async with shop(s3.store(credentials_file=str(s3.credentials("wrong")))) as image:
+        refused = assert_refused(await image.ask(BEGIN), Why.DENIED)
+        assert "refuses Mover's credentials (SignatureDoesNotMatch)" in refused.message
+    assert s3.names() == []
+
+
 async def test_a_bucket_or_credentials_that_are_not_there_are_named(s3: S3Server, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.write_text("[default]\naws_access_key_id = A\n")
@@ -256,6 +280,7 @@ def settings_of(s3: S3Server, **settings: object) -> dict[str, object]:
     return {"store": [store | {"credentials_file": str(s3.credentials()), "part_bytes": 5 * MIB} | settings]}
 
 
+@ON_BOTH
 def test_images_in_s3_through_the_whole_house(s3: S3Server, start_mover: StartMover) -> None:
     library = Library(start_mover({}, settings_of(s3), front_ends=2))
     for data in (b"", noise(1), noise(13 * MIB + 5)):
