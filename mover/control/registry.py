@@ -20,6 +20,7 @@ from config.export import Export
 from config.log import facts
 from mover.control.port import Holder, TicketPort, TransferPort
 from mover.control.store import Kept, Row, TicketStore, Use
+from mover.front.dialect import exported
 from mover.serve.messages import DialectName, Ticket, TicketUse
 from workers.image.range_set import RangeSet
 
@@ -184,6 +185,10 @@ class Registry:
         entry = self._entries.get(ticket_id)
         return None if entry is None else entry.kept
 
+    def transfers(self) -> set[int]:
+        """The transfers of all tickets, whoever holds them."""
+        return self._store.numbers()
+
     # -- changes ---------------------------------------------------------------------------------------------
 
     async def install(self, kept: Kept) -> None:
@@ -239,7 +244,7 @@ class Registry:
                 await asyncio.to_thread(self._store.cancel, entry.number)
                 self._move(entry, Event.CANCEL)
                 await self._tickets.applied(self._tickets.remove(ticket_id, cancel=True))
-        await self._let_go(ticket_id, entry)
+        await self._let_go(ticket_id, entry, at_once=True)
         async with self._turn:
             if entry is not None and self._entries.get(ticket_id) is entry:
                 await self._forget(entry)
@@ -257,11 +262,11 @@ class Registry:
         # It may have been removed before: also then, what was admitted is waited for.
         await self._let_go(ticket_id, entry)
 
-    async def _let_go(self, ticket_id: str, entry: Entry | None) -> None:
+    async def _let_go(self, ticket_id: str, entry: Entry | None, at_once: bool = False) -> None:
         """Wait until nothing of a ticket that is out of force is under way; nobody will ask for its ranges any more."""
         await self._tickets.released(ticket_id)
         if entry is not None:
-            await self._transfers.forget(entry.number, entry.kept.export.key)
+            await self._transfers.forget(entry.number, _key(entry.kept), at_once)
 
     async def _forget(self, entry: Entry) -> None:
         """To be called in turn."""
@@ -392,6 +397,11 @@ class Registry:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _key(kept: Kept) -> str:
+    """The key of the export as front ends are told of it."""
+    return exported(kept.export, kept.dialect).key
 
 
 def _sum(ranges: RangeSet) -> int:

@@ -64,6 +64,10 @@ class Sources:
         """Nobody uses anything any more."""
         self._registry.end()
 
+    def transfers(self) -> set[int]:
+        """Those that somebody may still ask for."""
+        return self._registry.transfers()
+
     def used(self, uses: Iterable[TicketUse]) -> None:
         """Requests use these, or did just now."""
         self._registry.used(uses)

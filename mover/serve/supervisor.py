@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from mover.serve.errors import CannotStart, Misbehaved
 from mover.serve.front_ends import FrontEnds
 from mover.serve.image_workers import ImageWorkers
 from mover.serve.lanes import FrontEndPort
+from mover.serve.ledgers import Ledgers
 from mover.serve.listeners import Listeners
 from mover.serve.messages import OpenLane, TicketAnswer, TicketUse
 from mover.serve.programs import Programs
@@ -43,11 +45,13 @@ class Supervisor:
         self._reread = reread
         self._listeners = listeners
         self._loop = asyncio.get_running_loop()
-        self._workers = ImageWorkers(programs, settings)
+        ledgers = Ledgers(os.path.join(settings.serve.state_dir, "ledgers"), lambda: self._sources.transfers())
+        self._workers = ImageWorkers(programs, settings, ledgers)
         self._tickets = TicketBook()
         self._certificates = read_certificates(settings.tls)
         self._front_ends = FrontEnds(programs, settings, listeners, self._certificates, self._tickets, self)
         self._sources = Sources(settings, self._front_ends, self._workers)
+        ledgers.sweep()
         self._stop: asyncio.Future[None] = self._loop.create_future()
         self._hurry: asyncio.Future[int] = self._loop.create_future()
         self._questions: list[tuple[FrontEndPort, int]] = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace
 
-from mover.front.dialect import DIALECTS
+from mover.front.dialect import exported
 from mover.serve.messages import Ticket, Tickets
 from workers.lane.channel import PACKET_BYTES
 
@@ -48,9 +48,7 @@ class TicketBook:
         Its version is a new one, whatever it says; without a transfer, that is the version, too.
         """
         self._last_version += 1
-        export = ticket.export
-        if export.transport == "file":
-            export = replace(export, whole_file=DIALECTS[ticket.dialect].files_are_whole)
+        export = exported(ticket.export, ticket.dialect)
         transfer = ticket.transfer or self._last_version
         ticket = replace(ticket, version=self._last_version, export=export, transfer=transfer)
         self._retire(self._tickets.get(ticket.id))

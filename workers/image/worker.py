@@ -117,7 +117,7 @@ class Worker:
         if not self._leaving and (self._supervised or self._lanes):
             return False
         if self._schedule.ledger.unflushed() and not self._flushed_to_leave and self._can_flush():
-            # The ledger may not outlive us, so nothing is left for it to remember.
+            # Nobody may come back for what the ledger remembers, so nothing is left for it.
             self._flushed_to_leave = True
             self._schedule.submit(None, Job(0, Kind.FLUSH), None)
             self._pump()
@@ -142,8 +142,9 @@ class Worker:
         logs.setup(serve.log, "worker")
         # A job that is submitted again must not meet a session of its predecessor's number.
         self._session_numbers = count(serve.generation << 31)
-        ledger = Ledger(memory.map_shared(fds[0], LEDGER_BYTES))
-        os.close(fds[0])
+        ledger = Ledger(memory.map_file(fds[0], LEDGER_BYTES))
+        # Kept open for its lock: no worker of a later service begins before this one has ended.
+        self._ledger_fd = fds[0]
         self._schedule = Schedule(ledger, is_zero)
         self._schedule.hash_threads = min(HASH_THREADS_MOST, len(os.sched_getaffinity(0)))
         self._succession = Succession(self._schedule, local=serve.export.transport != "tcp")
