@@ -10,7 +10,7 @@ from functools import cache
 
 import msgspec
 
-from config.settings import Image, Settings
+from config.settings import FileStore, Image, Settings
 from config.values import SECTIONS, allowed, as_toml, setting_types
 
 
@@ -51,6 +51,8 @@ def commented_toml(settings: Settings, origins: Mapping[str, str]) -> Iterator[s
             yield f"{name} = {as_toml(getattr(values, name))}"
         yield ""
     yield from _images(settings)
+    yield ""
+    yield from _stores(settings)
 
 
 def _images(settings: Settings) -> Iterator[str]:
@@ -64,6 +66,16 @@ def _images(settings: Settings) -> Iterator[str]:
             if number == 0:
                 yield from (f"# {line}" for line in lines)
             yield f"{name} = {as_toml(getattr(image, name))}"
+
+
+def _stores(settings: Settings) -> Iterator[str]:
+    yield f"# {_first_line(FileStore)}"
+    for number, store in enumerate(settings.store):
+        yield from ["[[store]]", 'type = "file"']
+        for name, lines in comments(FileStore).items():
+            if number == 0:
+                yield from (f"# {line}" for line in lines)
+            yield f"{name} = {as_toml(getattr(store, name))}"
 
 
 def _first_line(struct: type[msgspec.Struct]) -> str:

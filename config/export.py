@@ -11,15 +11,17 @@ import msgspec
 class Export(msgspec.Struct, frozen=True):
     """An NBD export, or a file. Two exports with the same `key` are the same disk and share one worker.
 
-    `transport` is "unix" (then `socket` is the server's path), "tcp" (then `host` and `port`) or "file" (then `path`);
-    `name` is the export's name at the server. A file is a raw disk whose bytes stand where they stand, unless
-    `whole_file`: then it is something (qcow2, anything) that is read as it is and replaced as a whole, as CloudStack's
-    transfers mean their files. `bitmap` names the dirty bitmap that `context=dirty` reports, if any.
+    `transport` is "unix" (then `socket` is the server's path), "tcp" (then `host` and `port`), "file" (then `path`) or
+    "store" (then `name` is a store of library images, and `path` the image that comes in, empty for all that concerns
+    the store itself); `name` is the export's name at the server. A file is a raw disk whose bytes stand where they
+    stand, unless `whole_file`: then it is something (qcow2, anything) that is read as it is and replaced as a whole, as
+    CloudStack's transfers mean their files. A `frozen` file is a library image's: it is read only, and never changes;
+    who has it open reads on when its name goes. `bitmap` names the dirty bitmap that `context=dirty` reports, if any.
     `tls` asks for NBD over TLS; `tls_certificates` is a directory as libnbd wants it, `tls_psk_file` and
     `tls_username` are for pre-shared keys.
     """
 
-    transport: Literal["unix", "tcp", "file"]
+    transport: Literal["unix", "tcp", "file", "store"]
     socket: str = ""
     host: str = ""
     port: int = 10809
@@ -31,6 +33,7 @@ class Export(msgspec.Struct, frozen=True):
     tls_username: str | None = None
     path: str = ""
     whole_file: bool = False
+    frozen: bool = False
 
     @property
     def key(self) -> str:
@@ -40,7 +43,9 @@ class Export(msgspec.Struct, frozen=True):
         `/a/b` with name `c`, and so one worker of two disks.
         """
         if self.transport == "file":
-            return f"file://{quote(self.path)}{'?whole' if self.whole_file else ''}"
+            return f"file://{quote(self.path)}{'?whole' if self.whole_file else '?frozen' if self.frozen else ''}"
+        if self.transport == "store":
+            return f"store:///{quote(self.name, safe='')}/{quote(self.path, safe='')}"
         scheme = "nbds" if self.tls else "nbd"
         name = quote(self.name, safe="")
         if self.transport == "unix":

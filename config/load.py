@@ -12,7 +12,8 @@ import msgspec
 from config.errors import ConfigError, ConfigUnreadableError, shown
 from config.images import image_of_flag, images_of_table, merged
 from config.rules import check, resolve
-from config.settings import Image, Settings
+from config.settings import FileStore, Image, Settings
+from config.stores import stores_of_table
 from config.values import SECTIONS, read_value, setting_types
 
 DEFAULT_FILE = Path("/etc/mover/mover.toml")
@@ -54,9 +55,10 @@ def load_with_origins(
     """As `load`, and where each value comes from."""
     file, where = _read(config_path), str(config_path or DEFAULT_FILE)
     file_images = images_of_table(file.pop("image", []), where)
+    stores = stores_of_table(file.pop("store", []), where)
     given = [*_from_file(file, where), *_from_environment(environ), *_from_flags(flags)]
     all_images = merged(file_images, map(image_of_flag, images), "--image")
-    settings = resolve(_settings(given, all_images), environ)
+    settings = resolve(_settings(given, all_images, stores), environ)
     origins = {f"{one.section}.{one.name}": one.where for one in given}
     check(settings, origins)
     return Loaded(settings, origins)
@@ -67,12 +69,12 @@ def flag_of(key: str) -> str:
     return "--" + key.removeprefix("serve.").replace(".", "-").replace("_", "-")
 
 
-def _settings(given: Sequence[Given], images: list[Image]) -> Settings:
+def _settings(given: Sequence[Given], images: list[Image], stores: list[FileStore]) -> Settings:
     values: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
     for one in given:
         value = read_value(one.section, one.name, one.value, where=one.where, is_text=one.is_text)
         values[one.section][one.name] = value
-    return msgspec.convert({**values, "image": images}, Settings)
+    return msgspec.convert({**values, "image": images, "store": stores}, Settings)
 
 
 def _read(config_path: Path | None) -> dict[str, object]:
@@ -131,7 +133,7 @@ def _check_known(section: str, name: str, where: str) -> None:
 
 
 def _known_sections() -> str:
-    return f"known are {', '.join(f'[{section}]' for section in SECTIONS)}, and [[image]] in a file"
+    return f"known are {', '.join(f'[{section}]' for section in SECTIONS)}, [[image]] and [[store]] in a file"
 
 
 __all__ = [

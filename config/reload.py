@@ -24,6 +24,7 @@ LIVE = frozenset(
         "log.level",
         "log.format",
         "front.progress_s",
+        "front.least_bytes_s",
         "front.head_s",
         "front.keep_alive_s",
         "front.replay_s",
@@ -49,7 +50,8 @@ LIVE = frozenset(
 class Reloaded(NamedTuple):
     """What comes of a reload: the settings in force from now on, and the keys of those that have changed.
 
-    `changed` are in force, `waiting` differ in the new configuration and need a restart; `image` stands for all images.
+    `changed` are in force, `waiting` differ in the new configuration and need a restart; `image` and `store` stand for
+    all of theirs.
     """
 
     settings: Settings
@@ -62,7 +64,7 @@ def reloaded(old: Settings, new: Settings) -> Reloaded:
     different = [key for key in _keys() if _value(old, key) != _value(new, key)]
     changed = [key for key in different if key in LIVE]
     waiting = [key for key in different if key not in LIVE]
-    waiting += ["image"] if old.image != new.image else []
+    waiting += [name for name in ("image", "store") if getattr(old, name) != getattr(new, name)]
     settings = old
     for section in SECTIONS:
         names = [key.partition(".")[2] for key in changed if key.startswith(f"{section}.")]

@@ -10,10 +10,14 @@ from msgspec.structs import replace
 
 from config.errors import ConfigError, shown
 from config.export_url import SOCKET_PATH_MAX_BYTES
-from config.settings import Settings
+from config.settings import FileStore, Settings
+from config.stores import check_store
 
 LIBRARY_FILE = "library.sqlite"
 TOKEN_FILE = "tokens.json"
+# The store that there is when none is configured, and its directory in the state directory.
+STORE = "file"
+IMAGES = "images"
 DATABASES = ("sqlite:///", "postgresql+psycopg://")
 
 
@@ -37,6 +41,7 @@ def resolve(settings: Settings, environ: Mapping[str, str]) -> Settings:
             database=library.database or f"sqlite:///{os.path.join(state_dir, LIBRARY_FILE)}",
             token_file=_absolute(library.token_file) or os.path.join(state_dir, TOKEN_FILE),
         ),
+        store=settings.store or [FileStore(id=STORE, directories=[os.path.join(state_dir, IMAGES)])],
     )
 
 
@@ -46,8 +51,11 @@ def check(settings: Settings, origins: Mapping[str, str]) -> None:
     `origins` tells who gave each setting that is not the default.
     """
     _check_paths(settings, origins)
+    _check_tls(settings, origins)
     _check_arena(settings, origins)
     _check_database(settings, origins)
+    for store in settings.store:
+        check_store(store, "[[store]]")
 
 
 def _check_paths(settings: Settings, origins: Mapping[str, str]) -> None:

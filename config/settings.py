@@ -81,6 +81,8 @@ class FrontSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     request_slots: Annotated[int, Meta(ge=1, le=1024)] = 8
     # A client that neither takes nor sends a byte for so long is cut off.
     progress_s: Seconds = 60.0
+    # A client that moves a body slower than so many bytes a second, counted over progress_s, is cut off, too.
+    least_bytes_s: Annotated[int, Meta(ge=1, le=1073741824)] = 1024
     # A request's head must be complete so long after its first byte.
     head_s: Seconds = 10.0
     # A connection without a request is closed after so long.
@@ -200,6 +202,12 @@ class LibrarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # A deleted image's bytes stay, its state pending_delete, until it has been deleted for so long; 0 removes them at
     # once.
     scrub_s: Annotated[float, Meta(ge=0, le=31536000)] = 0.0
+    # The second checksum of each image beside its MD5, Glance's os_hash_algo.
+    hash_algo: Literal["sha512", "sha256", "blake2b"] = "sha512"
+    # How long an interrupted upload is kept for its client to go on with; 0 keeps none.
+    keep_s: Annotated[float, Meta(ge=0, le=31536000)] = 86400.0
+    # Whether images may name other files (a backing file, or one with their data) that whoever uses them then opens.
+    backing_files: bool = False
 
 
 class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -209,6 +217,29 @@ class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     # The export: nbd+unix:///NAME?socket=/PATH, nbd://HOST:PORT/NAME, nbd:unix:/PATH:exportname=NAME, ...
     url: str
+
+
+class FileStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="file"):
+    """One entry of `[[store]]` with `type = "file"`: directories of library images, a file each, named by its id."""
+
+    # The name under which clients know the store, and the registry remembers it: letters, digits, "_", "-" and ".".
+    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")]
+    # Each "PATH", or "PATH:PRIORITY" with a whole number: an image goes to the highest priority that has room for it,
+    # and among equals to the directory with the most free space.
+    directories: Annotated[list[str], Meta(min_length=1)]
+    # Mode of the files in octal, "0" leaves it to the umask. A directory gets the execute bits that readers need.
+    file_mode: Annotated[str, Meta(pattern=r"^[0-7]{1,4}\Z")] = "0640"
+    # A JSON file, {"id": …, "mountpoint": …} or a list of such: the one whose mountpoint an image lies under stands in
+    # its location; none if empty.
+    metadata_file: str = ""
+    # Zeros become holes.
+    thin: bool = True
+    # The unit in which zeros are looked for; at the edges of data it is 4 KiB.
+    chunk_bytes: Annotated[int, Meta(ge=4096, le=4194304, multiple_of=4096)] = 65536
+    # For clients that list the stores.
+    description: str = ""
+    # No image is added, none removed.
+    read_only: bool = False
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -224,3 +255,5 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     control: ControlSettings = ControlSettings()
     library: LibrarySettings = LibrarySettings()
     image: list[Image] = []
+    # The first one is the default.
+    store: list[FileStore] = []

@@ -69,4 +69,6 @@ def as_toml(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(as_toml, value))}]"
     raise TypeError(f"no TOML for {value!r}")

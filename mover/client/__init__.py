@@ -5,6 +5,7 @@ It imports neither Sanic nor Mover's settings nor its workers: an appliance need
 
 from mover.client.address import Tls
 from mover.client.client import Checksum, Client
+from mover.client.download import download
 from mover.client.errors import (
     BrokenError,
     ChangedError,
@@ -19,6 +20,10 @@ from mover.client.errors import (
 )
 from mover.client.extents import Extent
 from mover.client.link import Options
+from mover.client.measure import Measure, measure
+from mover.client.progress import OnProgress, Progress, Report
+from mover.client.upload import upload
+from mover.client.verification import file_checksum, verify
 
 __all__ = [
     "BrokenError",
@@ -29,11 +34,20 @@ __all__ = [
     "Extent",
     "LocalError",
     "LostWritesError",
+    "Measure",
+    "OnProgress",
     "Options",
+    "Progress",
     "ProtocolError",
     "RangeError",
     "RefusedError",
+    "Report",
     "Tls",
     "UnreachableError",
     "VerificationError",
+    "download",
+    "file_checksum",
+    "measure",
+    "upload",
+    "verify",
 ]

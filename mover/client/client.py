@@ -15,6 +15,7 @@ from mover.client.errors import ClientError
 from mover.client.extents import Extent, ExtentsWrong
 from mover.client.link import AUTO, TEXT_BYTES, Link, Options, UnixSocket
 from mover.client.patience import PATIENCE_S, Patience, Sleep
+from mover.client.ranges import Range
 from mover.client.wire import Buffer, Connection, NotHttp, Reply, WireBroken
 
 T = TypeVar("T")
@@ -56,11 +57,12 @@ class Client:
         self._sleep = sleep
         self._options: Options | None = None
 
-    def again(self) -> Client:
-        """A client for the same image, with a connection of its own."""
+    def again(self, sleep: Sleep | None = None) -> Client:
+        """A client for the same image, with a connection of its own; `sleep` is what it waits by, between tries."""
         client = Client.__new__(Client)
         client.__dict__.update(self.__dict__)
         client._link = self._link.again()
+        client._sleep = sleep or self._sleep
         return client
 
     def __enter__(self) -> Client:
@@ -107,6 +109,10 @@ class Client:
             return iter([Extent(0, size, zero=False)] if size else [])
         return self._again_and_again(lambda: self._list_extents(context))
 
+    def all_extents(self, context: str = "zero") -> list[Extent]:
+        """All extents at once; listed anew where the connection breaks in the middle."""
+        return self._again_and_again(lambda: list(self.extents(context)))
+
     def checksum(self, algorithm: str = DEFAULT_ALGORITHM, block_size: int = DEFAULT_BLOCK_BYTES) -> Checksum:
         """The server's checksum of the whole image. It takes as long as reading all of the data."""
         target = f"{self._link.address.target}/checksum?algorithm={algorithm}&block_size={block_size}"
@@ -146,12 +152,13 @@ class Client:
         return Patience(self._patience_s, self._sleep)
 
     @contextlib.contextmanager
-    def reading(self, offset: int, length: int) -> Iterator[Reply]:
-        """One GET of a range: fill buffers, `length` bytes in all, from what is yielded."""
+    def reading(self, offset: int, length: int, ahead: Sequence[Range] = ()) -> Iterator[Reply]:
+        """One GET of a range: fill buffers, `length` bytes in all, from what is yielded.
+
+        `ahead` are the ranges that will be asked for next, in order: their requests may be sent already.
+        """
         with self._link.errors("read", offset, length):
-            connection = self._link.connection()
-            connection.send("GET", self._link.address.target, {"Range": f"bytes={offset}-{offset + length - 1}"})
-            reply = connection.reply()
+            reply = self._link.get(offset, length, ahead)
             if reply.status not in (200, 206):
                 raise self._link.refusal(reply, "read", offset, length)
             if reply.status == 200 and offset:

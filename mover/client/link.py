@@ -6,7 +6,8 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,7 @@ from mover.client.errors import (
     RefusedError,
     UnreachableError,
 )
+from mover.client.ranges import Range
 from mover.client.same_host import same_server
 from mover.client.wire import Connection, NotHttp, Reply, WireBroken
 
@@ -74,6 +76,9 @@ class Link:
         self._found: str | None = None
         self._connection: Connection | None = None
         self._aborted = False
+        # Ranges whose GET is sent and not yet answered. Only to a server that keeps its connections.
+        self._asked: deque[Range] = deque()
+        self._lasts = False
         if tls.insecure and address.secure:
             logger.warning("certificates are not checked: whoever answers is believed")
 
@@ -82,6 +87,7 @@ class Link:
         link = Link.__new__(Link)
         link.__dict__.update(self.__dict__)
         link._connection = None
+        link._asked = deque()
         return link
 
     @property
@@ -95,6 +101,7 @@ class Link:
             self._connection.close()
             self._connection.release()
             self._connection = None
+        self._asked.clear()
 
     def abort(self) -> None:
         """From another thread: what is under way ends with BrokenError, and nothing new begins."""
@@ -108,11 +115,30 @@ class Link:
         """The connection, made if there is none. Raises WireBroken, OSError, LocalError."""
         if self._aborted:
             raise WireBroken("the job was given up")
+        if self._asked:
+            self.close()  # what is to come is not the answer to what comes next
         if self._connection is None:
             sock = self._connect()
             sock.settimeout(SILENCE_S)
             self._connection = Connection(sock, self.address.netloc, self._headers)
         return self._connection
+
+    def get(self, offset: int, length: int, ahead: Sequence[Range] = ()) -> Reply:
+        """The answer to a GET of a range; those of `ahead`, which come next, are asked for before it is read."""
+        if self._asked and self._asked[0] == (offset, length) and self._connection is not None:
+            connection = self._connection
+        else:
+            connection = self.connection()
+            self._ask(connection, offset, length)
+        if self._lasts:
+            for one in ahead[len(self._asked) - 1 :]:
+                self._ask(connection, *one)
+        self._asked.popleft()
+        return connection.reply()
+
+    def _ask(self, connection: Connection, offset: int, length: int) -> None:
+        connection.send("GET", self.address.target, {"Range": f"bytes={offset}-{offset + length - 1}"})
+        self._asked.append((offset, length))
 
     def request(
         self, operation: str, method: str, target: str, body: bytes | None = None, offset: int = 0, length: int = 0,
@@ -134,6 +160,7 @@ class Link:
 
     def finished(self, reply: Reply) -> None:
         """The answer has been read as far as it is wanted: the connection is kept if another request may follow."""
+        self._lasts = not reply.ends_connection
         if reply.ends_connection or not reply.ended:
             self.close()
 
@@ -210,7 +237,7 @@ class Link:
         if tcp.getpeername()[0] != tcp.getsockname()[0]:
             self._unix_socket = None
             return None
-        reply = self._asked(tcp)
+        reply = self._options_of(tcp)
         if reply is None or not reply.unix_socket:
             return None
         try:
@@ -224,7 +251,7 @@ class Link:
         self._unix_socket = None
         return None
 
-    def _asked(self, tcp: socket.socket) -> Options | None:
+    def _options_of(self, tcp: socket.socket) -> Options | None:
         """OPTIONS on a new connection. What is wrong with the image is told by the request that comes next."""
         connection = Connection(tcp, self.address.netloc, self._headers)
         connection.send("OPTIONS", self.address.target)

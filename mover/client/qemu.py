@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,9 +54,12 @@ class QemuNbd:
     file is closed as it should be.
     """
 
-    def __init__(self, path: Path, image_format: str, *, read_only: bool, options: Sequence[str] = ()) -> None:
-        """Start it, and wait until it serves. Raises LocalError."""
+    def __init__(
+        self, path: Path, image_format: str, *, read_only: bool, options: Sequence[str] = (), keep: Sequence[int] = ()
+    ) -> None:
+        """Start it, and wait until it serves; it keeps the descriptors `keep` open. Raises LocalError."""
         self._path = path
+        self._keep = keep
         # /tmp, not the image's directory: the path of a socket is short.
         self._directory = tempfile.TemporaryDirectory(prefix="mover-")
         self._socket = Path(self._directory.name, "nbd")
@@ -81,7 +84,7 @@ class QemuNbd:
                 first.connect(str(self._socket))
                 self._process = subprocess.Popen(
                     ["/bin/sh", "-c", ACTIVATED, "sh", *command],
-                    stdin=listener.fileno(), stdout=log, stderr=log, env=os.environ | ALLOCATOR,
+                    pass_fds=self._keep, stdin=listener.fileno(), stdout=log, stderr=log, env=os.environ | ALLOCATOR,
                     start_new_session=True,  # the terminal's Ctrl-C is ours, and the file is closed after it
                 )  # fmt: skip
                 held = first.detach()
@@ -107,17 +110,21 @@ class QemuNbd:
     def connect(self) -> NbdConnection:
         """Another connection, for another thread. Raises LocalError."""
         from mover.client.nbd import NbdConnection, connected
+
+        with self.errors("connecting to qemu-nbd of"):
+            return NbdConnection(connected(self._socket))
+
+    @contextlib.contextmanager
+    def errors(self, operation: str) -> Iterator[None]:
+        """What goes wrong on a connection within, as an error of the file, with the last thing that qemu-nbd said."""
         from workers.nbd_handle import NbdError
 
         try:
-            return NbdConnection(connected(self._socket))
+            yield
         except NbdError as error:
-            raise self.failed("connecting to qemu-nbd of", error) from error
-
-    def failed(self, operation: str, error: Exception) -> LocalError:
-        """An error of one of the connections as one of the file; with the last thing that qemu-nbd said."""
-        said = _last_line(self._log.read_text(errors="replace"))
-        return LocalError(self._path, operation, f"{error}{': ' if said else ''}{said}", "free what it needs")
+            said = _last_line(self._log.read_text(errors="replace"))
+            why = f"{error.what}{': ' if said else ''}{said}"
+            raise LocalError(self._path, operation, why, "free what it needs, or use another place") from error
 
     def close(self) -> None:
         """Close the image file; connections given out must be closed before."""

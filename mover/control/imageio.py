@@ -21,6 +21,7 @@ from mover.serve.messages import Token
 DEFAULT_INACTIVITY_S = 60
 SIZE_MOST = 2**63 - 1
 FILENAME_MOST = 1024
+SUBJECT_MOST = 4096
 SALT_BYTES = 16
 # A shorter token could be guessed. The longest one fits a request's head.
 TOKEN_LEAST, TOKEN_MOST = 16, 1024
@@ -51,11 +52,12 @@ def ticket_of(body: bytes, ticket_id: str) -> Kept:
         size_bytes=_number(values, "size", 0, SIZE_MOST),
         # As imageio makes it for clients that give none; half an id is no capability.
         transfer_id=_optional(values, "transfer_id", str, f"(ticket/{uuid[:18]})"),
-        filename=_filename(values),
+        filename=_text(values, "filename", FILENAME_MOST),
         sparse=_optional(values, "sparse", bool, False),
         dirty=_optional(values, "dirty", bool, False),
         inactivity_s=_number(values, "inactivity_timeout", 1, DAY_S) if "inactivity_timeout" in values else None,
         token=_token(values),
+        subject=_text(values, "subject", SUBJECT_MOST),
     )
 
 
@@ -79,6 +81,7 @@ def answer_of(info: Info) -> dict[str, object]:
         "transfer_id": kept.transfer_id,
         "filename": kept.filename,
         "transferred": info.moved_bytes if kept.measured else None,
+        "subject": kept.subject,
     }
     return {
         "active": info.requests > 0,
@@ -157,13 +160,13 @@ def _ops(values: Values) -> tuple[Op, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _filename(values: Values) -> str | None:
-    if "filename" not in values:
+def _text(values: Values, key: str, most: int) -> str | None:
+    if key not in values:
         return None
-    filename = _typed(values, "filename", str)
-    if len(filename) > FILENAME_MOST:
-        raise _invalid("filename", filename, f"must have at most {FILENAME_MOST} characters")
-    return filename
+    text = _typed(values, key, str)
+    if len(text) > most:
+        raise _invalid(key, text, f"must have at most {most} characters")
+    return text
 
 
 def _token(values: Values) -> Token | None:

@@ -67,6 +67,7 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     dirty: bool = False
     inactivity_s: int | None = None
     token: Token | None = None
+    subject: str | None = None
 
     @property
     def measured(self) -> bool:
@@ -90,6 +91,7 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             inactivity_s=self.inactivity_s,
             token=self.token,
             measured=self.measured,
+            subject=self.subject,
         )
 
 

@@ -55,7 +55,9 @@ class FrontEnd:
         self._draining = asyncio.Event()
         self._link = Link(channel, begin.settings, self._draining.set, self._retune, self._renew, begin.ask)
         self._door = Door(self._link, self._admission, begin.settings, begin.unix_socket)
-        self._library = make_library(begin.library, begin.state_dir, self._door) if begin.library.enabled else None
+        self._library = (
+            make_library(begin.library, begin.state_dir, begin.stores, self._door) if begin.library.enabled else None
+        )
         self._app = create_app(self._door, self._library)
         self._connections = sanic_seam.Connections(self._app)
         self._acceptor = Acceptor(

@@ -16,6 +16,7 @@ import ssl
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from config.log import facts
 from config.settings import LimitSettings
@@ -91,7 +92,7 @@ class Acceptor:
             if self._leaves_it(sock):
                 return
             try:
-                client, _ = sock.accept()
+                client, address = sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return  # another front end was faster, or the client has gone again
             except OSError as error:
@@ -101,7 +102,7 @@ class Acceptor:
                 self._look_away(sock, RECOVER_S)
                 return
             self._left[sock] = 0
-            self._admit(client)
+            self._admit(client, address)
 
     def _leaves_it(self, sock: socket.socket) -> bool:
         """Whether another front end should take the connection that waits: it has fewer, and has had little time."""
@@ -122,11 +123,11 @@ class Acceptor:
             self._left[sock] = 0  # another front end has taken what waited
         self._loop.add_reader(sock.fileno(), self._on_waiting, sock)
 
-    def _admit(self, client: socket.socket) -> None:
+    def _admit(self, client: socket.socket, address: Any) -> None:
         client.setblocking(False)
         if client.family != socket.AF_UNIX:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        bucket = self._bucket(client)
+        bucket = self._bucket(client, address)
         verdict = self._crowd.enter(bucket, self.limits.connections, self.limits.client_connections)
         if verdict is not Verdict.WELCOME:
             self._refusals.refuse(client, verdict, self._context(client) is not None)
@@ -136,11 +137,14 @@ class Acceptor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _bucket(self, client: socket.socket) -> int | None:
-        """Where the client is counted; clients of the Unix socket have no address."""
+    def _bucket(self, client: socket.socket, address: Any) -> int | None:
+        """Where the client is counted; clients of the Unix socket have no address.
+
+        `address` is what accept() said: a client that has gone again has no peer's name any more.
+        """
         if client.family == socket.AF_UNIX:
             return None
-        return self._crowd.bucket(client.family, client.getpeername()[0])
+        return self._crowd.bucket(client.family, address[0])
 
     def _leave(self, bucket: int | None) -> None:
         self.connections -= 1

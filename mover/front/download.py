@@ -9,6 +9,8 @@ What is known of a window is dropped when anything was written to the image thro
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import deque
 
 from mover.front.errors import job_failed
@@ -52,13 +54,16 @@ class Download:
         self.sent = span.offset
         self._planned = span.offset
         self._pieces: deque[Piece] = deque()
-        self._holder = lane.slots.enter()
+        self.holder = lane.slots.enter()
+        # While the client is waited for: since when, and the piece that it has not taken.
+        self.waits_since_s = math.inf
+        self._held_up: Piece | None = None
         self._surrendered = False
         self.began = False
         assert lane.image is not None
         # A small body is read as it is: to ask would cost as much as to read.
         asks = lane.image.has_extents and not session and span.length > 2 * lane.slot_bytes
-        self._foresight = Foresight(lane, self._holder, span.offset, self._end, asks)
+        self._foresight = Foresight(lane, self.holder, span.offset, self._end, asks)
 
     @property
     def moved(self) -> Span:
@@ -78,7 +83,7 @@ class Download:
         finally:
             self._rewind()
             self._foresight.forget_question()
-            self._lane.slots.leave(self._holder)
+            self._lane.slots.leave(self.holder)
 
     async def _send_head(self) -> None:
         head, self._head = self._head, b""
@@ -95,10 +100,10 @@ class Download:
         if run.zeros:
             self._plan_zeros(run)
             return
-        slot = self._lane.slots.take_nowait(self._holder)
+        slot = self._lane.slots.take_nowait(self.holder)
         if slot is None:
             await self._foresight.settle()  # its question may hold the only slot that we may have
-            slot = await self._lane.take_slot(self._holder)
+            slot = await self._lane.take_slot(self.holder)
         self._plan_read(run, slot)
 
     def _plan_ahead(self) -> None:
@@ -111,7 +116,7 @@ class Download:
             if run.zeros:
                 self._plan_zeros(run)
                 continue
-            slot = self._lane.slots.take_nowait(self._holder)
+            slot = self._lane.slots.take_nowait(self.holder)
             if slot is None:
                 return
             self._plan_read(run, slot)
@@ -170,20 +175,24 @@ class Download:
 
     async def _writable(self, piece: Piece) -> bool:
         """Wait for the client; False if others needed the slots meanwhile and this request gave them up."""
-
-        def surrender() -> None:
-            self._surrendered = True
-            if piece.in_flight is not None:
-                self._lane.abandon(piece.in_flight)
-            self._rewind()
-            self._foresight.forget(self.sent)
-
-        self._lane.stalled(surrender)
+        self._held_up, self.waits_since_s = piece, time.monotonic()
+        self._lane.watch(self)
         try:
             await self._outlet.writable()
         finally:
-            self._lane.moving(surrender)
+            self.waits_since_s = math.inf
+            self._lane.unwatch(self)
         return not self._surrendered
+
+    def surrender(self) -> None:
+        """Others need the slots, and the client does not read: what is in them is read again later."""
+        if self._surrendered:
+            return
+        self._surrendered = True
+        if self._held_up is not None and self._held_up.in_flight is not None:
+            self._lane.abandon(self._held_up.in_flight)
+        self._rewind()
+        self._foresight.forget(self.sent)
 
     async def _send_zeros(self, piece: Piece) -> None:
         await self._send_head()

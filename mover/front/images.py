@@ -9,18 +9,14 @@ from sanic import Request
 from mover.front import asked, sanic_seam, whole_files
 from mover.front.admission import Use
 from mover.front.answers import send_json
-from mover.front.download import Download
-from mover.front.errors import BodyBroken, ClientGone, RequestError, job_failed
+from mover.front.errors import RequestError
 from mover.front.flushing import flush
-from mover.front.outlet import outlet
 from mover.front.ranges import Span
 from mover.front.sanic_seam import Headers, Sent
+from mover.front.sending import SMALL_BYTES, Body, send_body
 from mover.front.upload import Upload
 from mover.front.visit import WRITING, Door, Visit
-from workers.lane.protocol import Kind, Status
 
-# A body up to this size is answered with one write; a copy of it is cheaper than a descriptor of its own.
-SMALL_BYTES = 64 * 1024
 FEATURES = ["checksum", "extents", "flush", "zero"]
 
 
@@ -47,9 +43,11 @@ class Images:
         span, status, headers = self._answer(visit, size)
         if visit.request.method == "HEAD" or span.length == 0:
             return await sanic_seam.reply(visit.request, status, headers)
-        if span.length <= SMALL_BYTES:
-            return await self._send_small(visit, span, session, status, headers)
-        return await self._send_large(visit, span, session, status, headers)
+        body = Body(span, session, visit.ticket.transfer, visit)
+        sent = await send_body(visit.request, visit.lane, body, status, headers, visit.pace())
+        if span.length > SMALL_BYTES:
+            visit.log_transfer("read", span.offset, span.length)
+        return sent
 
     def _answer(self, visit: Visit, size: int) -> tuple[Span, int, Headers]:
         """What a GET asks for: the bytes, the status and the headers."""
@@ -63,41 +61,6 @@ class Images:
         headers.append(("Content-Length", str(span.length)))
         headers.append(("Content-Disposition", _disposition(visit.ticket.filename)))
         return span, status, headers
-
-    async def _send_small(self, visit: Visit, span: Span, session: int, status: int, headers: Headers) -> Sent:
-        lane = visit.lane
-        holder = lane.slots.enter()
-        try:
-            slot = await lane.take_slot(holder)
-            completion = await lane.run(Kind.READ, span.offset, span.length, slot=slot, context=session)
-            body = bytes(lane.views[slot][: span.length])
-            lane.give_back(slot)
-        finally:
-            lane.slots.leave(holder)
-        if completion.status is not Status.OK:
-            raise job_failed(completion, "read", span.offset, span.length)
-        visit.has_moved(span)
-        return await sanic_seam.reply(visit.request, status, headers, body)
-
-    async def _send_large(self, visit: Visit, span: Span, session: int, status: int, headers: Headers) -> Sent:
-        request = visit.request
-        await sanic_seam.settle_body(request)
-        way_out = outlet(request, visit.patience_s)
-        download = Download(visit.lane, way_out, span, sanic_seam.head(request, status, headers), session)
-        visit.moving = download
-        try:
-            await download.run()
-            await way_out.finish()
-        except ClientGone:
-            raise
-        except Exception as error:  # a bug of ours, too: no answer of another kind may follow bytes of the image
-            if download.began:
-                raise BodyBroken(repr(error), visit.ticket.transfer, download.sent) from error
-            raise
-        finally:
-            way_out.close()
-        visit.log_transfer("read", span.offset, span.length)
-        return await sanic_seam.finished(request, status)
 
     # -- PUT -------------------------------------------------------------------------------------------------
 
@@ -131,8 +94,8 @@ class Images:
         return await visit.send_written(length, True)
 
     async def _upload(self, visit: Visit, span: Span, session: int = 0) -> None:
-        transfer, patience_s = visit.ticket.transfer, visit.patience_s
-        upload = Upload(visit.lane, visit.request, span, transfer, visit.zeroing, patience_s, session)
+        transfer, pace = visit.ticket.transfer, visit.pace()
+        upload = Upload(visit.lane, visit.request, span, transfer, visit.zeroing, pace, session)
         visit.moving = upload
         await upload.run()
 

@@ -15,6 +15,7 @@ from typing import Protocol
 from sanic import Request
 
 from mover.front import sanic_seam
+from mover.front.errors import RequestError
 
 # A fast client's bytes are waited for until there are so many: half the wake-ups, a sixth off a PUT's time.
 BATCH_BYTES = 256 * 1024
@@ -38,12 +39,13 @@ class Intake(asyncio.BufferedProtocol):
         self._tls = sanic_seam.tls(request)
         self._before = sanic_seam.handler_protocol(request)
         self._filler = filler
-        self._left = length
+        self._length = self._left = length
         self._room: memoryview | None = None
         self._at = 0
         self._reading = True
         self._batch = 1
         self._eager = False
+        self.fault: RequestError | None = None
         self.progressed_s = time.monotonic()
 
     @property
@@ -52,9 +54,29 @@ class Intake(asyncio.BufferedProtocol):
         return self._left
 
     @property
+    def over(self) -> bool:
+        """All of the body has come."""
+        return not self._left
+
+    @property
     def hungry(self) -> bool:
         """There is more to come and no room for it."""
         return self._room is None and self._left > 0
+
+    @property
+    def taken(self) -> int:
+        """Bytes of the body that have come."""
+        return self._length - self._left
+
+    @property
+    def has_room(self) -> bool:
+        """The client may send."""
+        return self._room is not None
+
+    @property
+    def filled(self) -> int:
+        """Bytes in the room that was given last, which is not full."""
+        return self._at
 
     def begin(self) -> None:
         """Take the connection over; nothing is read until `give`."""
@@ -72,6 +94,7 @@ class Intake(asyncio.BufferedProtocol):
     def give(self, room: memoryview) -> None:
         """Room for the next bytes: first those that Sanic's buffer has, then the socket's."""
         self._room, self._at = room, 0
+        self.progressed_s = time.monotonic()  # until now there was nothing that the client could do
         while self._room is not None:
             buffered = sanic_seam.take_buffered(self._request, min(len(self._room) - self._at, self._left))
             if not buffered:

@@ -53,6 +53,8 @@ log = logging.getLogger(__name__)
 # A request that a lost lane failed holds it in a circle of exception, traceback and frame. That is a whole arena:
 # it must not wait for the collector's own time, which may be never.
 COLLECT_AFTER_S = 1.0
+# A library image is used once in a while, and there are many: their lanes do not wait for the next use.
+LIBRARY_IDLE_S = 2.0
 
 
 class Link:
@@ -198,21 +200,24 @@ class Link:
         """
         self._tickets.enter(ticket, guest)
         try:
-            return await self._lane(ticket)
+            return await self._lane(self.key(ticket), ticket.export)
         except BaseException:
             self._tickets.leave(ticket, guest)
             raise
 
     def leave(self, lane: FrontLane, ticket: Ticket, guest: Guest) -> None:
         """A request is done with both."""
-        self._leave_lane(lane)
+        self.leave_lane(lane)
         self._tickets.leave(ticket, guest)
 
-    async def _lane(self, ticket: Ticket) -> tuple[FrontLane, ImageFacts]:
-        key = self.key(ticket)
+    async def lane_to(self, export: Export) -> tuple[FrontLane, ImageFacts]:
+        """An open lane to the worker of an export that no ticket names; in use until `leave_lane`. Raises LaneLost."""
+        return await self._lane(export.key, export)
+
+    async def _lane(self, key: str, export: Export) -> tuple[FrontLane, ImageFacts]:
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._open(key, ticket.export)
+            lane = self._open(key, export)
         lane.users += 1
         if lane.image is not None and lane.lost is None:
             return lane, lane.image
@@ -220,14 +225,14 @@ class Link:
             async with asyncio.timeout(self._settings.open_s):
                 return lane, await lane.opened()
         except TimeoutError:
-            self._leave_lane(lane)
+            self.leave_lane(lane)
             raise LaneLost(f"the image's worker did not answer within {self._settings.open_s:g} s", 1.0) from None
         except BaseException:
-            self._leave_lane(lane)
+            self.leave_lane(lane)
             raise
 
-    def _leave_lane(self, lane: FrontLane) -> None:
-        """Without any request a lane is closed after a while."""
+    def leave_lane(self, lane: FrontLane) -> None:
+        """A request is done with it; without any, it is closed after a while."""
         lane.users -= 1
         lane.used_s = self._loop.time()
 
@@ -244,7 +249,9 @@ class Link:
             lambda closed: self._closed(key, closed),
         )
         self._lanes[key] = self._by_number[lane.number] = lane
-        self._look_later(settings.lane_idle_s, lane)
+        of_library = export.frozen or export.transport == "store"
+        lane.idle_most_s = LIBRARY_IDLE_S if of_library else settings.lane_idle_s
+        self._look_later(lane.idle_most_s, lane)
         self._send(OpenLane(lane.number, export, settings.slots * settings.slot_bytes))
         return lane
 
@@ -263,7 +270,7 @@ class Link:
         """Close a lane that nobody has used for long; look again later at one that is used."""
         if lane.lost is not None:
             return
-        left = self._settings.lane_idle_s - (0 if lane.users else self._loop.time() - lane.used_s)
+        left = lane.idle_most_s - (0 if lane.users else self._loop.time() - lane.used_s)
         if left > 0:
             self._look_later(left, lane)
         else:

@@ -17,6 +17,7 @@ from sanic import Request
 
 from mover.front import sanic_seam
 from mover.front.errors import ClientGone
+from mover.front.pace import Pace
 from mover.front.tls import TlsTransport
 
 ZEROS = memoryview(bytes(256 * 1024))
@@ -26,26 +27,26 @@ LOOK_S = 0.001
 LOOK_LATER_S = 0.02
 
 
-def outlet(request: Request, progress_s: float) -> Outlet:
+def outlet(request: Request, pace: Pace) -> Outlet:
     """The way out for a request's body. Raises ClientGone."""
     tls = sanic_seam.tls(request)
-    return PlainOutlet(request, progress_s) if tls is None else TlsOutlet(request, progress_s, tls)
+    return PlainOutlet(request, pace) if tls is None else TlsOutlet(request, pace, tls)
 
 
 class Outlet(ABC):
     """One response body on its way out; `close` it before anybody else writes to the connection."""
 
-    def __init__(self, request: Request, progress_s: float) -> None:
+    def __init__(self, request: Request, pace: Pace) -> None:
         self._request = request
         self._transport = sanic_seam.transport(request)
-        self._progress_s = progress_s
+        self._pace = pace
         self._loop = asyncio.get_running_loop()
         if self._transport.is_closing():
             raise ClientGone
 
     async def begin(self) -> None:
         """Wait until everything that the transport had to write is out."""
-        deadline = self._loop.time() + self._progress_s
+        deadline = self._loop.time() + self._pace.patience_s
         pause_s = LOOK_S
         while self._transport.get_write_buffer_size():
             if self._loop.time() > deadline:
@@ -57,9 +58,20 @@ class Outlet(ABC):
     def send(self, *views: bytes | memoryview) -> int:
         """Write what the client takes now; the number of bytes. Raises ClientGone."""
 
-    @abstractmethod
     async def writable(self) -> None:
-        """Wait until the client has read something. Raises ClientGone when it does not within the deadline."""
+        """Wait until the client has read something. Raises ClientGone when it does not, or is too slow."""
+        began_s = self._loop.time()
+        try:
+            async with asyncio.timeout(self._pace.left_s):
+                await self._room()
+        except TimeoutError:
+            raise ClientGone from None
+        self._pace.waited(self._loop.time() - began_s)
+        sanic_seam.progress(self._request)
+
+    @abstractmethod
+    async def _room(self) -> None:
+        """Wait until `send` can write something, or raises."""
 
     @abstractmethod
     async def finish(self) -> None:
@@ -89,8 +101,8 @@ class Outlet(ABC):
 class PlainOutlet(Outlet):
     """The way to a plain socket."""
 
-    def __init__(self, request: Request, progress_s: float) -> None:
-        super().__init__(request, progress_s)
+    def __init__(self, request: Request, pace: Pace) -> None:
+        super().__init__(request, pace)
         descriptor = self._transport.get_extra_info("socket")
         if descriptor is None:
             raise ClientGone
@@ -99,24 +111,21 @@ class PlainOutlet(Outlet):
     def send(self, *views: bytes | memoryview) -> int:
         """Write what the socket takes now."""
         try:
-            return self._socket.sendmsg(views)
+            sent = self._socket.sendmsg(views)
         except BlockingIOError:
             return 0
         except OSError as error:
             raise ClientGone from error
+        self._pace.moved(sent)
+        return sent
 
-    async def writable(self) -> None:
-        """Wait until the socket takes more."""
+    async def _room(self) -> None:
         future = self._loop.create_future()
         self._loop.add_writer(self._socket.fileno(), _wake, future)
         try:
-            async with asyncio.timeout(self._progress_s):
-                await future
-        except TimeoutError:
-            raise ClientGone from None
+            await future
         finally:
             self._loop.remove_writer(self._socket.fileno())
-        sanic_seam.progress(self._request)
 
     async def finish(self) -> None:
         """The socket sends what it has taken, closed or not."""
@@ -129,8 +138,8 @@ class PlainOutlet(Outlet):
 class TlsOutlet(Outlet):
     """The way to a TLS connection."""
 
-    def __init__(self, request: Request, progress_s: float, tls: TlsTransport) -> None:
-        super().__init__(request, progress_s)
+    def __init__(self, request: Request, pace: Pace, tls: TlsTransport) -> None:
+        super().__init__(request, pace)
         self._tls = tls
 
     def send(self, *views: bytes | memoryview) -> int:
@@ -143,18 +152,11 @@ class TlsOutlet(Outlet):
                 break
         if not total and self._tls.is_closing():
             raise ClientGone
+        self._pace.moved(total)
         return total
 
-    async def writable(self) -> None:
-        """Wait until the transport has little left."""
-        try:
-            async with asyncio.timeout(self._progress_s):
-                await sanic_seam.writable(self._request)
-        except TimeoutError:
-            raise ClientGone from None
-        if self._tls.is_closing():
-            raise ClientGone
-        sanic_seam.progress(self._request)
+    async def _room(self) -> None:
+        await sanic_seam.writable(self._request)
 
     async def finish(self) -> None:
         """What the transport holds would be lost if the connection were closed now."""

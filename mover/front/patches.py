@@ -72,7 +72,7 @@ class Patches:
             visit.check_block_device("PATCH")
             span = asked.range_to_write(request, length, visit.image.size_bytes)
             asked.check_flush(visit.image, wants_flush)
-            upload = Upload(visit.lane, request, span, ticket.transfer, Flag.NONE, visit.patience_s)
+            upload = Upload(visit.lane, request, span, ticket.transfer, Flag.NONE, visit.pace())
             visit.moving = upload
             await upload.run()
             if wants_flush:

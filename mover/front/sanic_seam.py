@@ -169,6 +169,12 @@ def tls(request: Request) -> TlsTransport | None:
     return found if isinstance(found, TlsTransport) else None
 
 
+def client_subject(request: Request) -> str | None:
+    """The subject of the certificate that the client has shown; None without one, and on the Unix socket."""
+    connection = tls(request)
+    return None if connection is None else connection.subject
+
+
 async def writable(request: Request) -> None:
     """Wait until the transport takes more, or the connection is over."""
     await _http(request).protocol._can_write.wait()
@@ -328,6 +334,29 @@ def body_taken(request: Request, left: int) -> None:
     http.request_bytes_left = left
     if not left:
         http.request_body = None
+
+
+def begin_chunks(request: Request) -> bytes:
+    """What stands of a chunked body in Sanic's receive buffer. Sanic leaves the head's last CRLF before it."""
+    buffer = _http(request).recv_buffer
+    data = bytes(buffer[2:])
+    buffer.clear()
+    return data
+
+
+def put_back(request: Request, data: bytes) -> None:
+    """What was read past the body's end is the connection's next request."""
+    _http(request).recv_buffer[:0] = data
+
+
+def chunked_body_taken(request: Request, whole: bool) -> None:
+    """The body was read past Sanic; if not all of it, nobody can tell where it ends."""
+    http = _http(request)
+    http.request_bytes_left = 0
+    if whole:
+        http.request_body = None
+    else:
+        close_after(request)
 
 
 async def read_body(request: Request, most: int) -> bytes | None:

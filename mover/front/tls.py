@@ -15,9 +15,11 @@ import logging
 import ssl
 from collections.abc import Callable
 from enum import Enum, auto
+from functools import cached_property
 from typing import Any, cast
 
 from config.log import facts
+from mover.front.subjects import subject_of
 
 log = logging.getLogger(__name__)
 
@@ -300,6 +302,12 @@ class TlsTransport(asyncio.Transport):
     def _read_on(self) -> None:
         if self._reading and self._state is _State.OPEN:
             self._advance()
+
+    @cached_property
+    def subject(self) -> str | None:
+        """The subject of the client's certificate, which was verified; None without one."""
+        certificate = self._tls.getpeercert()
+        return subject_of(certificate) if certificate else None
 
     @property
     def buffered(self) -> int:

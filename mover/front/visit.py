@@ -20,6 +20,7 @@ from mover.front.answers import Written, send_json
 from mover.front.dialect import DIALECTS, Dialect
 from mover.front.errors import RequestError, lane_lost
 from mover.front.link import Link
+from mover.front.pace import Pace
 from mover.front.ranges import Span
 from mover.front.sanic_seam import Sent
 from mover.front.usage import Connection, Moving
@@ -58,6 +59,8 @@ class Door:
             raise lane_lost(lost) from lost
         if ticket is None:
             raise self.unknown(name)
+        if ticket.subject is not None and ticket.subject != sanic_seam.client_subject(request):
+            raise RequestError(403, "the ticket is bound to another client certificate")
         if ticket.token is not None:
             asked.check_token(request, ticket.token)
         if ticket.inactivity_s is not None:
@@ -65,6 +68,10 @@ class Door:
         if DIALECTS[ticket.dialect].close_is_heard and "close" in request.args and asked.flag(request, "close", False):
             sanic_seam.close_after(request)
         return ticket
+
+    def pace(self, patience_s: float | None = None) -> Pace:
+        """How slowly a client may move a body."""
+        return Pace(patience_s or self.settings.progress_s, self.settings.least_bytes_s)
 
     def unknown(self, name: str) -> RequestError:
         """There is no such ticket, or no more."""
@@ -202,6 +209,10 @@ class Visit:
     def patience_s(self) -> float:
         """How long a client may neither take nor send a byte."""
         return self.ticket.inactivity_s or self._door.settings.progress_s
+
+    def pace(self) -> Pace:
+        """How slowly a client may move a body."""
+        return self._door.pace(self.patience_s)
 
     @property
     def is_whole_file(self) -> bool:

@@ -16,7 +16,7 @@ and of a delete:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -77,6 +77,10 @@ class Store(msgspec.Struct, frozen=True):
     read_only: bool = False
 
 
+Wanted = Callable[[str, str], Awaitable[bool]]
+"""Asks the registry, of an image's id and a URI, whether the bytes there are the image's, or may become so."""
+
+
 class Carrier(Protocol):
     """Who moves the bytes of library images."""
 
@@ -100,6 +104,9 @@ class Carrier(Protocol):
         Raises CarrierError while nothing was sent, BodyBroken after that.
         """
 
+    async def registered(self, image_id: str, location: Location) -> None:
+        """The registry knows the location: nothing has to remember that it might not. Raises CarrierError."""
+
     async def remove(self, location: Location) -> None:
         """Remove the bytes; it is no error if there are none. Raises CarrierError."""
 
@@ -112,12 +119,8 @@ class Carrier(Protocol):
     async def stores(self) -> Sequence[Store]:
         """The stores, the default one first."""
 
-
-class Known(Protocol):
-    """What a Carrier asks the registry before it sweeps. Synchronous: to be called in a thread."""
-
-    def wanted(self, image_id: str, uri: str) -> bool:
-        """Whether the bytes at `uri` are an image's, or an upload under way may be about to register them."""
+    async def sweep(self, wanted: Wanted) -> int:
+        """Remove what crashes have left, and uploads that nobody went on with; how many files. Raises CarrierError."""
 
 
 class CarrierError(Exception):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from config.settings import LibrarySettings
+from config.settings import FileStore, LibrarySettings
 from mover.front.visit import Door
 from mover.library import rounds
 from mover.library.carrier import make_carrier
 from mover.library.library import Library
 
 
-def make_library(settings: LibrarySettings, state_dir: str, door: Door) -> Library:
+def make_library(settings: LibrarySettings, state_dir: str, stores: Sequence[FileStore], door: Door) -> Library:
     """The library of a front end; nothing is opened before a request needs it."""
-    library = Library(settings, Path(state_dir), make_carrier(settings, state_dir, door))
+    library = Library(settings, Path(state_dir), make_carrier(settings, stores, door))
     library.housekeeping = partial(rounds.run, library)
     return library

@@ -81,6 +81,7 @@ async def _publish(library: Library, image: ImageRecord, received: Received, gon
     if active is None:
         await _discard(library, received.location)
         raise ApiError(gone_status, f"Image {image.id} was deleted while its data was uploaded")
+    await _confirm(library, image, received.location)
     log.info("library image active", extra=facts(image=image.id, length=received.size_bytes))
     return active
 
@@ -98,6 +99,14 @@ def _activate(registry: Registry, image: ImageRecord, received: Received) -> Ima
         hash_algo=received.hash_algo,
         hash_value=received.hash_value,
     )
+
+
+async def _confirm(library: Library, image: ImageRecord, location: Location) -> None:
+    """The store need not remember the upload any more; a sweep tells it if this fails."""
+    try:
+        await library.carrier.registered(image.id, location)
+    except CarrierError as error:
+        log.warning("a store was not told of an image", extra=facts(image=image.id, reason=error.message))
 
 
 async def _leave(library: Library, image: ImageRecord, state: State) -> None:

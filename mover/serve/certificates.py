@@ -92,11 +92,10 @@ def _no_passphrase() -> str:
 
 
 def _why(error: ssl.SSLError | _Encrypted) -> str:
+    if "PEM lib" in str(error):
+        return "there is no PEM of what is needed, a certificate and its private key"
+    known = {"KEY_VALUES_MISMATCH": "the key is not the certificate's"}
     reason = error.reason or str(error)
-    known = {
-        "NO_START_LINE": "there is no PEM of what is needed: a certificate, and its private key",
-        "KEY_VALUES_MISMATCH": "the key is not the certificate's",
-    }
     return known.get(reason, reason.replace("_", " ").lower() if reason.isupper() else reason)
 
 

@@ -133,6 +133,7 @@ class FrontEnd:
             tls=settings.tls,
             library=settings.library,
             state_dir=settings.serve.state_dir,
+            stores=settings.store,
         )
         self._child.send(begin, [*given.listeners.fds, *given.fds])
         pieces = tickets.join(self)

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 
+from config.export import Export
 from config.log import facts
-from config.settings import Settings
+from config.settings import FileStore, Settings
 from mover.serve.connections import Connections
 from mover.serve.doubts import Doubts
 from mover.serve.errors import Misbehaved
@@ -250,7 +251,13 @@ class ImageWorker:
             self._doubts.until_s,
             self._server_lost,
             self._house.settings.log,
+            self._store(first.export),
         )
+
+    def _store(self, export: Export) -> FileStore | None:
+        """Front ends name a store, and the configuration says where it is."""
+        stores = [store for store in self._house.settings.store if store.id == export.name]
+        return stores[0] if export.transport == "store" and stores else None
 
     def _introduce(self, lane: Lane) -> None:
         assert self._child is not None

@@ -1,22 +1,27 @@
-"""What the supervisor does for the library: its tables are there before front ends serve it."""
+"""What the supervisor does for the library: its tables and directories are there before front ends serve it."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 
 from config.log import facts
-from config.settings import LibrarySettings
+from config.settings import FileStore, LibrarySettings
 from mover.library.registry import schema
 from mover.serve.errors import CannotStart
+from workers.store.backing import Refusal
+from workers.store.preparing import prepare
 
 log = logging.getLogger(__name__)
 
 
-def prepare_library(settings: LibrarySettings) -> None:
-    """Bring the tables to this version, and say who will be answered. Raises CannotStart."""
+def prepare_library(settings: LibrarySettings, stores: Sequence[FileStore]) -> None:
+    """Bring the tables to this version, make the stores' directories, say who will be answered. Raises CannotStart."""
     if not settings.enabled:
         return
+    for store in stores:
+        _prepare_store(store)
     if schema.must_migrate_at_start(settings.database):
         try:
             schema.migrate(settings.database)
@@ -28,3 +33,14 @@ def prepare_library(settings: LibrarySettings) -> None:
             "the library answers clients on this host only, without tokens: there is no table of them",
             extra=facts(tenant=settings.default_tenant, role="admin", file=settings.token_file),
         )
+
+
+def _prepare_store(store: FileStore) -> None:
+    advice = "mend it, or [[store]] in the configuration, or set library.enabled = false"
+    try:
+        prepare(store)
+    except Refusal as refusal:
+        raise CannotStart(f"use store {store.id}", refusal.message, advice) from refusal
+    except OSError as error:
+        why = f"{error.filename}: {str(error.strerror).lower()}"
+        raise CannotStart(f"use store {store.id}", why, advice) from error

@@ -27,7 +27,7 @@ def serve(settings: Settings, programs: Programs | None = None, reread: Callable
     _raise_descriptor_limit()
     try:
         make_state_dir(settings.serve.state_dir)
-        prepare_library(settings.library)
+        prepare_library(settings.library, settings.store)
         with Listeners(settings.serve, settings.tls.enabled) as listeners:
             return asyncio.run(_supervise(settings, listeners, programs or Programs(), reread or (lambda: settings)))
     except CannotStart as error:

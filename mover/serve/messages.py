@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from config.export import Export
-from config.settings import FrontSettings, LibrarySettings, LimitSettings, LogSettings, TlsSettings
+from config.settings import FileStore, FrontSettings, LibrarySettings, LimitSettings, LogSettings, TlsSettings
 
 VERSION = 6
 
@@ -33,6 +33,8 @@ class Ticket(msgspec.Struct, frozen=True):
     ledger keeps the ticket's ranges: no other ticket ever has it, and a ticket keeps it when the service restarts.
     `size_bytes` bounds what a client may touch of the image. `dirty` tickets report the one bitmap that the export has.
     A client that is idle for `inactivity_s` is cut off. `measured` tickets have their bytes counted.
+
+    `subject` is that of the client certificate which alone may use it (mover/front/subjects.py has the form).
     """
 
     id: str
@@ -49,6 +51,7 @@ class Ticket(msgspec.Struct, frozen=True):
     inactivity_s: float | None = None
     token: Token | None = None
     measured: bool = False
+    subject: str | None = None
 
 
 class Begin(msgspec.Struct, tag=True, frozen=True):
@@ -70,6 +73,7 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     tls: TlsSettings = TlsSettings()
     library: LibrarySettings = LibrarySettings(enabled=False)
     state_dir: str = ""
+    stores: list[FileStore] = []
 
 
 class NewCertificates(msgspec.Struct, tag=True, frozen=True):

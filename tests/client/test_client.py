@@ -9,23 +9,13 @@ import sys
 import pytest
 
 from mover.client import Client, Extent, LostWritesError, RefusedError, UnreachableError
+from tests.client.conftest import client, url
 from tests.harness.fixtures import Images, StartMover
-from tests.harness.mover import Mover
 from tests.harness.patterns import MIB, pattern
 
 pytestmark = pytest.mark.nbd
 
 SIZE = 8 * MIB
-
-
-def url(mover: Mover, image: str = "disk") -> str:
-    """Where an image is, over TCP."""
-    return f"http://127.0.0.1:{mover.tcp[1]}/images/{image}"
-
-
-def client(mover: Mover, image: str = "disk", patience_s: float = 10) -> Client:
-    """A client that is not patient for a minute."""
-    return Client(url(mover, image), patience_s=patience_s)
 
 
 def test_bytes_are_read_where_they_are(images: Images, start_mover: StartMover) -> None:

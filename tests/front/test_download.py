@@ -61,13 +61,15 @@ class Client(Outlet):
         self.zeros += taken
         return taken
 
+    async def _room(self) -> None:
+        raise AssertionError("`writable` is another one here")
+
     async def writable(self) -> None:
         self._full = False
         await asyncio.sleep(0)
         if self._chance.random() < 0.3:
-            for surrender in list(self._lane._stalled):
-                self._lane.moving(surrender)
-                surrender()
+            for guest in list(self._lane._stalls._guests):
+                guest.surrender()
         if self._chance.random() < 0.1:
             self._worker.write_somewhere()
 

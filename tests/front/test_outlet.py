@@ -10,11 +10,16 @@ from sanic import Request
 from mover.front import sanic_seam
 from mover.front.errors import ClientGone
 from mover.front.outlet import ZERO_VIEWS, ZEROS, Outlet, PlainOutlet
+from mover.front.pace import Pace
 from mover.front.sanic_seam import Sent
 from tests.front.conftest import PATIENCE_S, SanicClient
 
 GET = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
 BODY = bytes(range(256)) * 128 * 1024  # 32 MiB: more than the buffers of both sides hold
+
+
+def patient() -> Pace:
+    return Pace(PATIENCE_S, 1)
 
 
 async def test_a_body_larger_than_every_buffer_arrives_whole_and_the_next_request_is_answered(
@@ -24,7 +29,7 @@ async def test_a_body_larger_than_every_buffer_arrives_whole_and_the_next_reques
 
     async def handler(request: Request) -> Sent:
         head = sanic_seam.head(request, 200, [("Content-Length", str(len(BODY)))])
-        outlet = PlainOutlet(request, PATIENCE_S)
+        outlet = PlainOutlet(request, patient())
         await outlet.begin()
         sent.append(outlet.send(head, BODY))
         await outlet.send_all(memoryview(BODY)[sent[-1] - len(head) :])
@@ -44,7 +49,7 @@ async def test_a_body_larger_than_every_buffer_arrives_whole_and_the_next_reques
 )
 async def test_zeros_are_as_many_as_were_asked_at_most(sanic_client: SanicClient, length: int) -> None:
     async def handler(request: Request) -> Sent:
-        outlet = PlainOutlet(request, PATIENCE_S)
+        outlet = PlainOutlet(request, patient())
         await outlet.send_all(sanic_seam.head(request, 200, [("Content-Length", str(length))]))
         left = length
         while left:
@@ -71,7 +76,7 @@ async def test_a_client_that_does_not_read_is_gone_after_the_deadline(sanic_clie
     ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def handler(request: Request) -> Sent:
-        outlet = PlainOutlet(request, 0.02)
+        outlet = PlainOutlet(request, Pace(0.02, 1))
         await fill(outlet)
         try:
             await outlet.writable()
@@ -95,7 +100,7 @@ async def test_a_client_that_left_is_gone_when_something_is_sent(sanic_client: S
     left = asyncio.Event()
 
     async def handler(request: Request) -> Sent:
-        outlet = PlainOutlet(request, PATIENCE_S)
+        outlet = PlainOutlet(request, patient())
         sanic_seam.transport(request).pause_reading()  # so that nobody else notices
         await left.wait()
         try:

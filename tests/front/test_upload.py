@@ -10,6 +10,7 @@ from sanic import Request
 
 from mover.front import sanic_seam
 from mover.front.errors import RequestError
+from mover.front.pace import Pace
 from mover.front.ranges import Span
 from mover.front.sanic_seam import Sent
 from mover.front.upload import Upload
@@ -23,13 +24,17 @@ from workers.lane.worker_lane import WorkerLane
 TRANSFER = 77
 
 
+def patient() -> Pace:
+    return Pace(PATIENCE_S, 1)
+
+
 def uploading(lane: FrontLane, offset: int) -> Callable[[Request], object]:
     async def handler(request: Request) -> Sent:
         length = sanic_seam.body_left(request)
         assert length
         status = 200
         try:
-            await Upload(lane, request, Span(offset, length), TRANSFER, Flag.MAY_HOLE, PATIENCE_S).run()
+            await Upload(lane, request, Span(offset, length), TRANSFER, Flag.MAY_HOLE, patient()).run()
         except (RequestError, LaneLost):
             status = 500
         return await sanic_seam.reply(request, status, [("Content-Length", "0")])
@@ -152,7 +157,7 @@ async def test_a_request_whose_client_left_before_it_was_asked_for_its_body_does
     ended = asyncio.Event()
 
     async def handler(request: Request) -> Sent:
-        upload = Upload(ends.front, request, Span(0, 10), TRANSFER, Flag.NONE, PATIENCE_S)
+        upload = Upload(ends.front, request, Span(0, 10), TRANSFER, Flag.NONE, patient())
         sanic_seam.transport(request).abort()
         try:
             await upload.run()

@@ -48,6 +48,8 @@ class Authority:
     def client_context(self, own: Pair | None = None) -> ssl.SSLContext:
         """The TLS of a client that trusts this authority, and shows a certificate of its own if it has one."""
         context = ssl.create_default_context(cafile=str(self.certificate))
+        # Python takes a stream that breaks off for one that has ended.
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         if own is not None:
             context.load_cert_chain(own.certificate, own.key)
         return context

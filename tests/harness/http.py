@@ -54,7 +54,8 @@ def connect(address: Address, *, receive_buffer: int | None = None) -> socket.so
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if isinstance(address, Secure):
             sock.connect((address.host, address.port))
-            return address.context.wrap_socket(sock, server_hostname=address.host)
+            # A stream that breaks off is an error, not an end.
+            return address.context.wrap_socket(sock, server_hostname=address.host, suppress_ragged_eofs=False)
         sock.connect(str(address) if isinstance(address, Path) else address)
     except OSError:
         sock.close()

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 from config.export import Export
-from config.settings import WorkerSettings
+from config.settings import FileStore, WorkerSettings
 from workers.image.ledger import LEDGER_BYTES
 from workers.lane import checksum_format, memory
 from workers.lane.channel import Channel, pair
@@ -31,8 +31,9 @@ _generations = count(1)
 class Process:
     """The worker of `export`, killed and started again in place; `lane` stays, as a front end's does."""
 
-    def __init__(self, export: Export, settings: WorkerSettings) -> None:
+    def __init__(self, export: Export, settings: WorkerSettings, store: FileStore | None = None) -> None:
         self._export = export
+        self._store = store
         self._settings = settings
         self._ledger_fd = memory.create("ledger", LEDGER_BYTES)
         self._channel: Channel[FromWorker]
@@ -51,9 +52,14 @@ class Process:
         self._popen = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         theirs.close()
         self._channel = Channel(ours, FromWorker)
-        serve = Serve(VERSION, next(_generations), self._export, self._settings)
+        serve = Serve(VERSION, next(_generations), self._export, self._settings, store=self._store)
         self._channel.send(serve, [self._ledger_fd])
         self.attach(self.lane)
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._popen.pid
 
     def attach(self, lane: FrontLane) -> None:
         """Introduce a lane to the worker."""
@@ -135,9 +141,11 @@ class Process:
 
 
 @asynccontextmanager
-async def working(export: Export, settings: WorkerSettings = SETTINGS) -> AsyncIterator[Process]:
+async def working(
+    export: Export, settings: WorkerSettings = SETTINGS, store: FileStore | None = None
+) -> AsyncIterator[Process]:
     """A worker of `export` with an open lane."""
-    process = Process(export, settings)
+    process = Process(export, settings, store)
     process.start()
     try:
         async with asyncio.timeout(PATIENCE_S):

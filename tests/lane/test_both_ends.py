@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -309,25 +311,63 @@ async def test_who_is_cancelled_while_waiting_takes_no_slot_with_him(ends: Ends)
         assert ends.front.slots.used == len(taken)
 
 
-async def test_who_waits_in_vain_takes_slots_from_those_whose_clients_do_not_read(ends: Ends) -> None:
-    front = ends.front
-    others = [front.slots.enter() for _ in range(4)]
-    taken = [await front.take_slot(holder) for holder in others]
-    surrendered: list[int] = []
+class Guest:
+    """A request that holds slots and whose client moves or not."""
 
-    def surrender() -> None:
-        surrendered.append(1)
-        front.give_back(taken[0])
+    def __init__(self, ends: Ends, moves: bool) -> None:
+        self.holder = ends.front.slots.enter()
+        self.slots: list[int] = []
+        self.waits_since_s = math.inf if moves else time.monotonic()
+        self.surrendered = 0
+        self._front = ends.front
+        ends.front.watch(self)
 
-    def moves() -> None:
-        raise AssertionError("its client has read meanwhile")
+    async def take(self) -> None:
+        self.slots.append(await self._front.take_slot(self.holder))
 
-    front.stalled(surrender)
-    front.stalled(moves)
-    front.moving(moves)
+    def surrender(self) -> None:
+        self.surrendered += 1
+        while self.slots:
+            self._front.give_back(self.slots.pop())
+
+
+async def test_who_waits_in_vain_takes_slots_from_those_whose_clients_do_not_move(ends: Ends) -> None:
+    stalled, moving = Guest(ends, moves=False), Guest(ends, moves=True)
+    for guest in (stalled, moving, stalled, moving):
+        await guest.take()
+    taken = set(stalled.slots)
     async with asyncio.timeout(PATIENCE_S):
-        assert await front.take_slot(front.slots.enter()) == taken[0]
-    assert surrendered == [1]
+        assert await ends.front.take_slot(ends.front.slots.enter()) in taken
+    assert (stalled.surrendered, moving.surrendered, len(moving.slots)) == (1, 0, 2)
+
+
+async def test_who_misses_slots_without_waiting_has_them_from_the_stalled_too(ends: Ends) -> None:
+    """A fast request that has some slots never waits; it must not go on with them alone."""
+    stalled, moving, fast = Guest(ends, moves=False), Guest(ends, moves=True), ends.front.slots.enter()
+    for guest in (stalled, stalled, moving):
+        await guest.take()
+    await ends.front.take_slot(fast)
+    assert ends.front.slots.take_nowait(fast) is None
+    await until(lambda: stalled.surrendered > 0)
+    assert ends.front.slots.take_nowait(fast) is not None
+
+
+async def test_the_stalled_do_not_count_where_slots_are_shared_out(ends: Ends) -> None:
+    """With others that do not move, one that does has as many slots as if it were alone, until they move again."""
+    front = ends.front
+    alone = front.slots.share
+    fast = front.slots.enter()
+    guests = [Guest(ends, moves=False) for _ in range(len(front.slots))]
+    assert front.slots.share == 1
+    await until(lambda: front.slots.share == alone)
+    for guest in guests:
+        guest.waits_since_s = math.inf
+    await until(lambda: front.slots.share == 1)
+    for guest in guests:
+        front.unwatch(guest)
+        front.slots.leave(guest.holder)
+    assert front.slots.share == alone
+    front.slots.leave(fast)
 
 
 async def test_who_waits_for_a_slot_of_a_lane_that_is_closed_is_told(ends: Ends) -> None:

@@ -39,6 +39,7 @@ class FileExport(LocalExport):
 
     def __init__(self, number: int, export: Export, loop: Loop, owner: Owner) -> None:
         super().__init__(number, export, loop, owner)
+        self._frozen = export.frozen
         self._fd = -1
         self._size = 0
         self._look: Timer | None = None
@@ -48,7 +49,7 @@ class FileExport(LocalExport):
     # -- life ------------------------------------------------------------------------------------------------
 
     def _open(self) -> Limits:
-        self._fd, read_only = open_image(self._path)
+        self._fd, read_only = open_frozen(self._path) if self._frozen else open_image(self._path)
         try:
             found = os.fstat(self._fd)
             if not (stat.S_ISREG(found.st_mode) or stat.S_ISBLK(found.st_mode)):
@@ -58,7 +59,8 @@ class FileExport(LocalExport):
             self._close()
             raise
         self.server = _identity(found)
-        self._look = self._loop.later(LOOK_S, self._look_at_file)
+        if not self._frozen:
+            self._look = self._loop.later(LOOK_S, self._look_at_file)
         return Limits(self._facts(read_only), MOST_BYTES)
 
     def _facts(self, read_only: bool) -> ImageFacts:
@@ -200,6 +202,11 @@ def open_image(path: str) -> tuple[int, bool]:
         if error.errno not in READ_ONLY:
             raise
     return os.open(path, os.O_RDONLY | flags), True
+
+
+def open_frozen(path: str) -> tuple[int, bool]:
+    """The same for a library image, which nobody changes and which is no link to another file. Raises OSError."""
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK), True
 
 
 def read_all(fd: int, buffer: memoryview, offset: int) -> None:

@@ -44,6 +44,8 @@ class Operation(IntEnum):
     BEGIN = 8
     COMMIT = 9
     ROLLBACK = 10
+    # Of stores (workers/store/uploads.py).
+    ASK = 11
 
 
 # What changes the image: such a command may still land after its connection is lost.
@@ -75,9 +77,9 @@ class Command:
 
 
 class SessionCommand(Command):
-    """A command of a whole file, in its lane's `session`; an answer may be a `value` and be about `covered` bytes."""
+    """A command in its lane's `session`; an answer may be a `value` and be about `covered` bytes."""
 
-    __slots__ = ("covered", "lane", "session", "value")
+    __slots__ = ("covered", "keep", "lane", "session", "value")
 
     def __init__(
         self,
@@ -87,8 +89,10 @@ class SessionCommand(Command):
         offset: int = 0,
         length: int = 0,
         buffer: memoryview | None = None,
+        keep: bool = False,
     ) -> None:
         super().__init__(operation, offset, length, buffer)
+        self.keep = keep
         self.lane = lane
         self.session = session
         self.value = 0
@@ -249,7 +253,7 @@ def _zero_step(limits: Limits, at: int, end: int) -> int:
 
 
 def in_session(command: SessionCommand) -> Plan:
-    """One command of a whole file: it has neither blocks nor a ledger, and nobody else has its session."""
+    """One command of a whole file or a store: it has neither blocks nor a ledger, and nobody else has its session."""
     yield [command]
     return Done(command.covered, command.value)
 

@@ -45,6 +45,8 @@ IN_SESSIONS = {
     Kind.ROLLBACK: Operation.ROLLBACK,
 }
 SESSIONS_ONLY = frozenset(IN_SESSIONS) - LOCKING
+# What a store can have.
+OF_STORES = {Kind.STORE: Operation.ASK, Kind.WRITE: Operation.WRITE, Kind.ROLLBACK: Operation.ROLLBACK}
 ANYWHERE = frozenset({Kind.FLUSH, Kind.LOST, Kind.TOLD, Kind.CANCEL})
 # What changes bytes that clients see.
 CHANGING = WRITING | {Kind.COMMIT}
@@ -405,8 +407,11 @@ class Schedule(Generic[LaneT]):
 def _in_session(lane: object, job: Job, slot: memoryview | None) -> Plan:
     session = job.context if job.kind in LOCKING else job.offset
     offset = job.offset if job.kind in LOCKING else 0
-    buffer = None if slot is None else slot[: job.length]
-    return plan.in_session(SessionCommand(IN_SESSIONS[job.kind], lane, session, offset, job.length, buffer))
+    # A question's length is its own business.
+    buffer = None if slot is None else slot if job.kind is Kind.STORE else slot[: job.length]
+    operation = OF_STORES[job.kind] if job.kind is Kind.STORE else IN_SESSIONS[job.kind]
+    keep = bool(job.flags & Flag.KEEP)
+    return plan.in_session(SessionCommand(operation, lane, session, offset, job.length, buffer, keep))
 
 
 def _refusal(job: Job, limits: Limits) -> int:
@@ -414,6 +419,8 @@ def _refusal(job: Job, limits: Limits) -> int:
     facts = limits.facts
     if job.kind in WRITING_ANY and facts.read_only:
         return errno.EROFS
+    if facts.store:
+        return 0 if job.kind in OF_STORES or job.kind in ANYWHERE - {Kind.FLUSH} else errno.EOPNOTSUPP
     if facts.whole_file:
         return 0 if job.kind in IN_SESSIONS or job.kind in ANYWHERE else errno.EOPNOTSUPP
     if job.kind in LOCKING or job.kind is Kind.EXTENTS:
@@ -423,6 +430,6 @@ def _refusal(job: Job, limits: Limits) -> int:
         return errno.EOPNOTSUPP
     if job.context > len(facts.bitmaps):
         return errno.ENOENT
-    if job.kind in SESSIONS_ONLY:
+    if job.kind in SESSIONS_ONLY or job.kind is Kind.STORE:
         return errno.EOPNOTSUPP
     return 0

@@ -365,6 +365,10 @@ class Worker:
 
     def _new_connection(self, connect_s: float) -> Connection:
         number, serve = next(self._numbers), self._serve
+        if serve.store is not None:
+            from workers.store.store_export import StoreExport
+
+            return StoreExport(number, serve.export, serve.store, self._loop, self, self._session_numbers)
         if serve.export.transport != "file":
             return NbdConnection(number, serve.export, serve.settings, self._loop, self, connect_s)
         if not serve.export.whole_file:

@@ -29,10 +29,9 @@ from workers.lane.protocol import (
 )
 from workers.lane.ring import WRITES, Consumer, Producer, RingBroken, Rings, rings_bytes
 from workers.lane.slots import Holder, Slots
+from workers.lane.stalls import STALLED_S, Guest, Stalls
 
 CELLS = 256
-# A request that waits so long without a slot takes them from those whose clients do not read.
-REVOKE_AFTER_S = 0.1
 
 
 class LaneState(Enum):
@@ -103,8 +102,8 @@ class SlotWaiter:
 class FrontLane:
     """One lane; `on_closed(lane)` is called once when it is lost or closed.
 
-    `users` are the requests that use it now; `used_s` is when the last one left (the loop's clock). Both are kept by
-    whoever hands lanes to requests.
+    `users` are the requests that use it now; `used_s` is when the last one left (the loop's clock), `idle_most_s` how
+    long it stays without one. All are kept by whoever hands lanes to requests.
     """
 
     def __init__(
@@ -125,6 +124,7 @@ class FrontLane:
         self.replays = 0
         self.users = 0
         self.used_s = 0.0
+        self.idle_most_s = 0.0
         self.lost: LaneLost | None = None
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
@@ -133,7 +133,8 @@ class FrontLane:
         self.views = [arena[at : at + slot_bytes] for at in range(0, slots * slot_bytes, slot_bytes)]
         self._books: Books[InFlight] = Books(self.slots, CELLS)
         self._opened: asyncio.Future[None] = self._loop.create_future()
-        self._stalled: dict[Callable[[], None], float] = {}
+        self._stalls = Stalls(self.slots)
+        self._patrol: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._attachment: _Attachment | None = None
 
@@ -206,12 +207,12 @@ class FrontLane:
         self.slots.queue(waiter)
         while not waiter.future.done():
             try:
-                await asyncio.wait_for(asyncio.shield(waiter.future), REVOKE_AFTER_S)
+                await asyncio.wait_for(asyncio.shield(waiter.future), STALLED_S)
             except TimeoutError:
                 if self.lost is not None:
                     self._withdraw(waiter)
                     raise self.lost from None
-                self._revoke()
+                self._stalls.look()
             except asyncio.CancelledError:
                 self._withdraw(waiter)
                 raise
@@ -223,20 +224,19 @@ class FrontLane:
             self.give_back(waiter.future.result())
         waiter.future.cancel()
 
-    def stalled(self, surrender: Callable[[], None]) -> None:
-        """A request's client does not read; `surrender` gives its slots back if others wait."""
-        self._stalled[surrender] = self._loop.time()
+    def watch(self, guest: Guest) -> None:
+        """A request's client may stall from now on: its slots are taken away if others need them."""
+        self._stalls.watch(guest)
+        if self._patrol is None and self.lost is None:
+            self._patrol = self._loop.call_later(STALLED_S, self._on_patrol)
 
-    def moving(self, surrender: Callable[[], None]) -> None:
-        """The client reads again."""
-        self._stalled.pop(surrender, None)
+    def unwatch(self, guest: Guest) -> None:
+        """It may stall no more."""
+        self._stalls.unwatch(guest)
 
-    def _revoke(self) -> None:
-        before = self._loop.time() - REVOKE_AFTER_S
-        for surrender, since in list(self._stalled.items()):
-            if since <= before:
-                del self._stalled[surrender]
-                surrender()
+    def _on_patrol(self) -> None:
+        self._stalls.look()
+        self._patrol = self._loop.call_later(STALLED_S, self._on_patrol) if self._stalls else None
 
     # -- attachments -----------------------------------------------------------------------------------------
 
@@ -301,8 +301,9 @@ class FrontLane:
             return
         self._move(LaneEvent.CLOSE)
         self.lost = LaneLost(reason, retry_after_s)
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in (self._deadline, self._patrol):
+            if timer is not None:
+                timer.cancel()
         self._detach()
         for in_flight in self._books.entries():
             if not in_flight.done.done():

@@ -33,6 +33,9 @@ class Kind(IntEnum):
     BEGIN = 11  # write a new file of `length` bytes: `value` is the session; nobody sees it before it is committed
     COMMIT = 12  # all `length` bytes were confirmed: it is made durable and takes the old one's place; offset: session
     ROLLBACK = 13  # end a session that reads, or one that shall change nothing; the offset is the session
+    # Of stores of library images only. WRITE and ROLLBACK there name an upload's session, too; its WRITEs come in the
+    # order of the bytes, and end when these are written and hashed.
+    STORE = 20  # the question in the slot (workers/lane/store_format.py), answered there
 
 
 # What one whole file may have at most: off_t's limit. `covered` of a completion is never more than a job's `length`.
@@ -44,6 +47,7 @@ class Flag(IntFlag):
 
     NONE = 0
     MAY_HOLE = 1  # zeroing may deallocate (a sparse ticket)
+    KEEP = 4  # ROLLBACK of an upload: what has come is kept, if the upload may be gone on with
     AGAIN = 2  # submitted to a dead predecessor before, whose command for the same bytes may still land
 
 
@@ -92,7 +96,8 @@ COMPLETION_CELL = struct.Struct("<IIQQqQ")  # generation status number covered v
 class ImageFacts(msgspec.Struct, frozen=True):
     """What a worker found out about its export when it connected. `block_bytes` is the least unit of a write.
 
-    Of a `whole_file` the size was the one it had then (0 if there was none): OPEN tells what it is now.
+    Of a `whole_file` the size was the one it had then (0 if there was none): OPEN tells what it is now. A `store` has
+    no bytes of its own: it takes images in, in sessions.
     """
 
     size_bytes: int
@@ -104,6 +109,7 @@ class ImageFacts(msgspec.Struct, frozen=True):
     block_bytes: int
     bitmaps: list[str]
     whole_file: bool = False
+    store: bool = False
 
 
 class LaneOffer(msgspec.Struct, tag=True, frozen=True):

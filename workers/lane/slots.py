@@ -57,12 +57,16 @@ class IllegalMove(Exception):
 
 
 class Holder:
-    """A request that holds slots; `held` counts those in its hands or submitted for it."""
+    """A request that holds slots; `held` counts those in its hands or submitted for it.
 
-    __slots__ = ("held",)
+    While it `rests`, its client having stalled, the others' shares are as if it were not there.
+    """
+
+    __slots__ = ("held", "rests")
 
     def __init__(self) -> None:
         self.held = 0
+        self.rests = False
 
 
 class Waiter(Protocol):
@@ -83,6 +87,7 @@ class Slots:
         self._free = list(range(count - 1, -1, -1))
         self._most = most_per_request
         self._requests = 0
+        self._missed = False
         self._waiters: deque[Waiter] = deque()
         self.used_peak = 0
 
@@ -111,12 +116,34 @@ class Slots:
 
     def leave(self, holder: Holder) -> None:
         """A request ends; its slots are released or abandoned by then, or come back later by themselves."""
-        self._requests -= 1
+        if not holder.rests:
+            self._requests -= 1
         self._serve_waiters()
+
+    def rest(self, holder: Holder) -> None:
+        """Its client has stalled: the others' shares grow."""
+        if not holder.rests:
+            holder.rests = True
+            self._requests -= 1
+            self._serve_waiters()
+
+    def wake(self, holder: Holder) -> None:
+        """Its client moves again."""
+        if holder.rests:
+            holder.rests = False
+            self._requests += 1
+
+    def in_need(self) -> bool:
+        """Whether anybody waits for a slot, or has found none since this was asked last."""
+        missed, self._missed = self._missed, False
+        return missed or bool(self._waiters)
 
     def take_nowait(self, holder: Holder) -> int | None:
         """A slot for `holder`, or None: at its share, none free, or others came first."""
-        if not self._free or holder.held >= self.share or self._waiters:
+        if not self._free or self._waiters:
+            self._missed = True
+            return None
+        if holder.held >= self.share:
             return None
         return self._take(holder)
 

@@ -28,7 +28,7 @@ MOST_SLOT_BYTES = 4 * 1024 * 1024
 # Room for packed extents, at least a page of them.
 LEAST_SLOT_BYTES = 4096
 
-NEEDS_SLOT = frozenset({Kind.READ, Kind.WRITE, Kind.EXTENTS, Kind.LOST, Kind.CHECKSUM})
+NEEDS_SLOT = frozenset({Kind.READ, Kind.WRITE, Kind.EXTENTS, Kind.LOST, Kind.CHECKSUM, Kind.STORE})
 FILLS_SLOT = frozenset({Kind.READ, Kind.WRITE})
 
 

@@ -1,0 +1,83 @@
+"""The stores of library images that the configuration names: `[[store]]`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from config.errors import ConfigError, shown
+from config.settings import FileStore
+
+_PRIORITY = re.compile(r"(.+):(\d{1,9})")
+SCHEMES = ("file", "filesystem")
+# An image's id. Names that begin with a dot are those of what is not an image yet.
+IMAGE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+# Owner's read bit: without it the store could not serve what it keeps.
+_OWNER_READS = 0o400
+
+
+class Directory(NamedTuple):
+    """One directory of a file store; a higher priority is filled first."""
+
+    path: str
+    priority: int
+
+
+def stores_of_table(tables: object, where: str) -> list[FileStore]:
+    """The stores of a TOML file's `[[store]]` tables. Raises ConfigError."""
+    try:
+        stores = msgspec.convert(tables, list[FileStore])
+    except msgspec.ValidationError as error:
+        why = f'{error}: each needs type = "file", an `id`, and `directories`, a list of "PATH" or "PATH:PRIORITY"'
+        raise ConfigError(where, "[[store]]", why) from error
+    ids = [store.id for store in stores]
+    for store in stores:
+        check_store(store, where)
+        if ids.count(store.id) > 1:
+            raise ConfigError(where, f"store {shown(store.id)}", "is given twice: choose another id for one of them")
+    return stores
+
+
+def directories(store: FileStore) -> list[Directory]:
+    """The store's directories, the highest priority first; a repeated one counts once."""
+    found = sorted(_directories(store), key=lambda one: -one.priority)
+    return list(dict.fromkeys(found))
+
+
+def _directories(store: FileStore) -> Iterator[Directory]:
+    for text in store.directories:
+        match = _PRIORITY.fullmatch(text)
+        path, priority = (match[1], int(match[2])) if match else (text, 0)
+        yield Directory(os.path.normpath(path), priority)
+
+
+def path_of(store: FileStore, uri: str) -> str | None:
+    """The file that a location of this store names; None if it names none of its images."""
+    scheme, mark, path = uri.partition("://")
+    directory, _, name = path.rpartition("/")
+    known = any(one.path == directory for one in directories(store))
+    return path if mark and scheme in SCHEMES and known and IMAGE_NAME.fullmatch(name) else None
+
+
+def uri_of(path: str) -> str:
+    """The location of a file: not percent-encoded, as Glance writes it."""
+    return f"file://{path}"
+
+
+def check_store(store: FileStore, where: str) -> None:
+    """Raises ConfigError for what each setting allows, and both together do not."""
+    what = f"store {shown(store.id)}"
+    paths = [one.path for one in directories(store)]
+    for path in paths:
+        if not os.path.isabs(path) or "\0" in path:
+            raise ConfigError(where, f"{what}, directory {shown(path)}", "must be an absolute path")
+        if paths.count(path) > 1:
+            raise ConfigError(where, f"{what}, directory {shown(path)}", "is given two priorities: choose one")
+    mode = int(store.file_mode, 8)
+    if mode and not mode & _OWNER_READS:
+        why = 'must let the owner read, like "0640"; "0" leaves it to the umask'
+        raise ConfigError(where, f"{what}, file_mode = {shown(store.file_mode)}", why)

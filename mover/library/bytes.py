@@ -1,0 +1,221 @@
+"""The Carrier of this house: bytes of library images through a front end's slots, a lane and a worker of the store.
+
+receive   Receive ──► the body, slot by slot (Upload) ──► Publish        a worker of the image, in the store
+send      the published file's own worker, as of any image that is read (sending.py)
+the rest  one question each to the store
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from sanic import Request
+
+from config.export import Export
+from config.log import facts
+from config.settings import FileStore, LibrarySettings
+from config.stores import path_of
+from mover.front import sanic_seam
+from mover.front.admission import Use
+from mover.front.errors import RequestError
+from mover.front.ranges import Span as Range
+from mover.front.sanic_seam import Headers, Sent
+from mover.front.sending import Body, send_body
+from mover.front.visit import Door
+from mover.library.bytes_asking import ask
+from mover.library.bytes_errors import from_lane
+from mover.library.bytes_receiving import Into, receive
+from mover.library.records import Location
+from mover.library.seam import (
+    Incoming,
+    Kept,
+    NotThere,
+    Received,
+    Span,
+    Store,
+    StoreAddDisabled,
+    StoreGone,
+    UnknownStore,
+    Wanted,
+)
+from workers.lane import store_format
+from workers.lane.front_lane import FrontLane, LaneLost
+
+log = logging.getLogger(__name__)
+
+# What was published is registered within moments; after so long nobody is about to any more.
+REGISTERED_S = 600.0
+
+
+class StoreCarrier:
+    """Moves bytes between clients and the configured stores. A Carrier (mover/library/seam.py)."""
+
+    def __init__(self, door: Door, settings: LibrarySettings, stores: Sequence[FileStore], catalogue: str) -> None:
+        self._door = door
+        self._catalogue = catalogue
+        self._settings = settings
+        self._stores = {store.id: store for store in stores}
+
+    # -- in --------------------------------------------------------------------------------------------------
+
+    async def receive(self, request: Request, incoming: Incoming) -> Received | Kept:
+        """Take the request's body into a store, and publish it when it is whole. Raises CarrierError, ClientGone."""
+        store = await self._store_for(incoming)
+        async with self._lane(_of_image(store, incoming.image.id), Use.WRITE) as lane:
+            into = Into(store.id, self._catalogue, self._settings, self._door.pace())
+            return await receive(lane, request, incoming, into)
+
+    async def _store_for(self, incoming: Incoming) -> FileStore:
+        if incoming.store is not None:
+            store = self._store(incoming.store)
+        elif incoming.offset:
+            store = await self._store_that_kept(incoming.image.id)
+        else:
+            store = next(iter(self._stores.values()))
+        if store.read_only:
+            raise StoreAddDisabled(f"store {store.id} takes no new images")
+        return store
+
+    async def _store_that_kept(self, image_id: str) -> FileStore:
+        for store in self._stores.values():
+            if await self._kept_in(store, image_id) is not None:
+                return store
+        return next(iter(self._stores.values()))  # which refuses the offset in its own words
+
+    def _store(self, store_id: str) -> FileStore:
+        store = self._stores.get(store_id)
+        if store is None:
+            raise UnknownStore(f"there is no store {store_id[:80]!r}")
+        return store
+
+    # -- out -------------------------------------------------------------------------------------------------
+
+    async def send(
+        self, request: Request, location: Location, size_bytes: int, span: Span, status: int, headers: Headers
+    ) -> Sent:
+        """Answer with the bytes of `span`. Raises CarrierError while nothing was sent, BodyBroken after that."""
+        path = path_of(self._store(location.store), location.uri)
+        if path is None:
+            raise NotThere("the image's location is none of its store's")
+        if not span.length or request.method == "HEAD":
+            return await sanic_seam.reply(request, status, headers)
+        try:
+            async with self._lane(Export("file", path=path, frozen=True), Use.READ) as lane:
+                _check_size(lane, size_bytes)
+                body = Body(Range(span.offset, span.length))
+                sent = await send_body(request, lane, body, status, headers, self._door.pace())
+        except StoreGone as gone:
+            await self._check_there(location)
+            raise gone from gone.__cause__
+        except RequestError as error:
+            raise StoreGone(error.message) from error
+        log.info("transferred", extra=facts(store=location.store, op="read", offset=span.offset, length=span.length))
+        return sent
+
+    async def _check_there(self, location: Location) -> None:
+        """Raises NotThere when the store is there, and has nothing at the location."""
+        found = await self._ask_store(self._store(location.store), store_format.Find(location.uri))
+        if isinstance(found, store_format.Found) and found.size is None:
+            raise NotThere("the store has no data of the image")
+
+    # -- the rest --------------------------------------------------------------------------------------------
+
+    async def registered(self, image_id: str, location: Location) -> None:
+        """Forget that it was an upload. Raises CarrierError; a sweep does it then."""
+        async with self._lane(_of_image(self._store(location.store), image_id)) as lane:
+            await ask(lane, store_format.Confirm(image_id))
+
+    async def remove(self, location: Location) -> None:
+        """Remove the bytes; it is no error if there are none. Raises CarrierError."""
+        await self._ask_store(self._store(location.store), store_format.Remove(location.uri))
+
+    async def kept(self, image_id: str) -> int | None:
+        """How many bytes of an interrupted upload are there; None if there is none."""
+        for store in self._stores.values():
+            offset = await self._kept_in(store, image_id)
+            if offset is not None:
+                return offset
+        return None
+
+    async def _kept_in(self, store: FileStore, image_id: str) -> int | None:
+        if store.read_only:
+            return None
+        async with self._lane(_of_image(store, image_id)) as lane:
+            kept = await ask(lane, store_format.Look(image_id))
+        return kept.offset if isinstance(kept, store_format.Kept) else None
+
+    async def forget(self, image_id: str) -> None:
+        """Drop what an interrupted upload has left; it is no error if there is nothing."""
+        for store in self._stores.values():
+            if not store.read_only:
+                async with self._lane(_of_image(store, image_id)) as lane:
+                    await ask(lane, store_format.Forget(image_id))
+
+    async def stores(self) -> Sequence[Store]:
+        """The stores, the default one first."""
+        stores = enumerate(self._stores.values())
+        return [Store(store.id, store.description, number == 0, store.read_only) for number, store in stores]
+
+    # -- sweeping --------------------------------------------------------------------------------------------
+
+    async def sweep(self, wanted: Wanted) -> int:
+        """Remove what crashes have left, and uploads that nobody went on with; how many files. Raises CarrierError."""
+        removed = 0
+        for store in self._stores.values():
+            if not store.read_only:
+                removed += await self._sweep(store, wanted)
+        return removed
+
+    async def _sweep(self, store: FileStore, wanted: Wanted) -> int:
+        swept = await self._ask_store(store, store_format.Sweep(self._settings.keep_s, self._catalogue))
+        if not isinstance(swept, store_format.Swept):
+            return 0
+        removed = swept.removed
+        for one in swept.unconfirmed:
+            if not await wanted(one.image, one.uri):
+                await self._ask_store(store, store_format.Remove(one.uri))
+                removed += 1
+            elif one.age_s > REGISTERED_S:
+                await self._ask_store(store, store_format.Confirm(one.image))
+        if removed:
+            log.info("swept", extra=facts(store=store.id, files=removed))
+        return removed
+
+    # -- lanes -----------------------------------------------------------------------------------------------
+
+    async def _ask_store(self, store: FileStore, question: store_format.Question) -> store_format.Answer:
+        async with self._lane(_of_image(store, "")) as lane:
+            return await ask(lane, question)
+
+    @asynccontextmanager
+    async def _lane(self, export: Export, use: Use | None = None) -> AsyncIterator[FrontLane]:
+        """A lane to the export's worker, and a seat for the use. What is lost with it is a StoreGone."""
+        admission = self._door.admission
+        try:
+            lane, _ = await self._door.link.lane_to(export)
+            try:
+                seat = None
+                if use is not None and admission.counts(use):
+                    seat = admission.enter_nowait(export.key, use) or await admission.enter(export.key, use)
+                try:
+                    yield lane
+                finally:
+                    if seat is not None:
+                        admission.leave(seat)
+            finally:
+                self._door.link.leave_lane(lane)
+        except LaneLost as lost:
+            raise from_lane(lost) from lost
+
+
+def _of_image(store: FileStore, image_id: str) -> Export:
+    return Export("store", name=store.id, path=image_id)
+
+
+def _check_size(lane: FrontLane, size_bytes: int) -> None:
+    """A file that was cut, or exchanged, is not the image: no byte of it is sent."""
+    found = lane.image.size_bytes if lane.image is not None else 0
+    if found != size_bytes:
+        raise NotThere(f"the store has {found} bytes where the image's {size_bytes} were")
