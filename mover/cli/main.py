@@ -15,6 +15,7 @@ from mover.cli import (
     config_command,
     image_command,
     serve_command,
+    ticket_command,
     transfer_command,
 )
 from mover.cli.parser import Parser
@@ -75,6 +76,7 @@ def _parser() -> Parser:
     transfer_command.add(commands)
     image_command.add(commands)
     backup_command.add(commands)
+    ticket_command.add(commands)
     config_command.add(commands)
     commands.add_parser("bench", help="measure Mover beside nbdcopy and ovirt-imageio", add_help=False)
     completion_command.add(commands, parser)
