@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from msgspec.structs import replace
 
+from config.allow import ANY_HOST, network_of
 from config.errors import ConfigError, shown
 from config.export_url import SOCKET_PATH_MAX_BYTES
 from config.settings import FileStore, Settings
@@ -15,6 +17,7 @@ from config.stores import check_store
 
 LIBRARY_FILE = "library.sqlite"
 TOKEN_FILE = "tokens.json"
+_HOST = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 # The store that there is when none is configured, and its directory in the state directory.
 STORE = "file"
 IMAGES = "images"
@@ -54,6 +57,7 @@ def check(settings: Settings, origins: Mapping[str, str]) -> None:
     _check_tls(settings, origins)
     _check_arena(settings, origins)
     _check_database(settings, origins)
+    _check_allowed(settings, origins)
     for store in settings.store:
         check_store(store, "[[store]]")
 
@@ -100,6 +104,18 @@ def _check_database(settings: Settings, origins: Mapping[str, str]) -> None:
         scheme = shown(database.partition(":")[0])
         why = f"must begin with one of {', '.join(DATABASES)}"
         raise ConfigError(_where(origins, "library.database"), f"library.database = {scheme}:…", why)
+
+
+def _check_allowed(settings: Settings, origins: Mapping[str, str]) -> None:
+    for name in ("files", "nbd_sockets", "tls_files"):
+        for path in getattr(settings.allow, name):
+            if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
+                why = "must be an absolute path without '..' and NUL"
+                raise ConfigError(_where(origins, f"allow.{name}"), f"allow.{name}: {shown(path)}", why)
+    for host in settings.allow.nbd_hosts:
+        if host != ANY_HOST and network_of(host) is None and not _HOST.fullmatch(host):
+            why = "must be a host's name, an address, a network (whose address ends where its mask does), or *"
+            raise ConfigError(_where(origins, "allow.nbd_hosts"), f"allow.nbd_hosts: {shown(host)}", why)
 
 
 def _absolute(path: str) -> str:

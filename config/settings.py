@@ -14,6 +14,8 @@ from msgspec import Meta
 Positive = Annotated[int, Meta(ge=1)]
 # At most a day: more is a unit mistaken, and infinity does not survive JSON.
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
+# In the environment and in flags, separated by commas.
+Texts = tuple[Annotated[str, Meta(min_length=1)], ...]
 Seats = Annotated[int, Meta(ge=1, le=4096)]
 
 
@@ -126,6 +128,23 @@ class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     client_connections: Annotated[int, Meta(ge=1, le=1000000)] = 1024
     # One request at a time holds an image, whatever it does: how CloudStack's single-file servers behaved.
     exclusive: bool = False
+
+
+class AllowSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[allow]`: what tickets may name, whoever installs them. The settings' own images may be anything.
+
+    A path is judged by where its links lead, when the ticket is installed and whenever it is opened.
+    """
+
+    # Directories of files, or single paths, that tickets may name. A directory in /dev allows the devices that its
+    # links lead to, as a volume group's does. Mover's state directory is never served.
+    files: Texts = ("/var/lib/libvirt/images", "/mnt", "/rhev/data-center")
+    # Directories of NBD servers' Unix sockets.
+    nbd_sockets: Texts = ("/run", "/tmp", "/var/lib/libvirt")
+    # Hosts of NBD servers: names as they stand in the ticket, addresses, networks like 10.0.0.0/8; "*" is any.
+    nbd_hosts: Texts = ("localhost", "127.0.0.0/8", "::1")
+    # Directories of TLS certificates and keys that URLs of tickets (nbds://) may name.
+    tls_files: Texts = ("/etc/pki",)
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -250,6 +269,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: LogSettings = LogSettings()
     front: FrontSettings = FrontSettings()
     limits: LimitSettings = LimitSettings()
+    allow: AllowSettings = AllowSettings()
     worker: WorkerSettings = WorkerSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
     control: ControlSettings = ControlSettings()

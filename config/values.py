@@ -31,6 +31,8 @@ def read_value(section: str, name: str, value: object, *, where: str, is_text: b
     if the setting does not allow it; `where` tells whose value it is.
     """
     wanted: Any = setting_types(section)[name]
+    if isinstance(value, str) and is_text and _is_list(wanted):
+        value = [part.strip() for part in value.split(",")] if value.strip() else []
     try:
         return msgspec.convert(value, wanted, strict=not is_text)
     except msgspec.ValidationError as error:
@@ -51,8 +53,14 @@ def allowed(wanted: object) -> str:
             return f"a number {_limits(info)}".strip()
         case inspect.StrType(min_length=length):
             return "text that is not empty" if length else "text"
+        case inspect.VarTupleType():
+            return "a list of texts that are not empty"
         case other:
-            raise TypeError(f"no words for {other}: a setting is a number, text, a choice or a switch")
+            raise TypeError(f"no words for {other}: a setting is a number, text, a list of texts, a choice or a switch")
+
+
+def _is_list(wanted: object) -> bool:
+    return isinstance(inspect.type_info(wanted), inspect.VarTupleType)
 
 
 def _limits(info: inspect.IntType | inspect.FloatType) -> str:
@@ -69,6 +77,6 @@ def as_toml(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return f"[{', '.join(map(as_toml, value))}]"
     raise TypeError(f"no TOML for {value!r}")

@@ -16,6 +16,7 @@ from mover.cli import (
     image_command,
     serve_command,
     ticket_command,
+    token_command,
     transfer_command,
 )
 from mover.cli.parser import Parser
@@ -78,6 +79,7 @@ def _parser() -> Parser:
     backup_command.add(commands)
     ticket_command.add(commands)
     config_command.add(commands)
+    token_command.add(commands)
     commands.add_parser("bench", help="measure Mover beside nbdcopy and ovirt-imageio", add_help=False)
     completion_command.add(commands, parser)
     return parser

@@ -9,6 +9,7 @@ import socket
 import msgspec
 
 from config.log import facts
+from config.places import NotAllowed
 from mover.control.registry import Registry, TooMany
 from mover.control.requests import Refused, Register, Request, Unregister, parse
 from mover.control.store import Kept
@@ -87,7 +88,7 @@ class ControlSocket:
                     await self._registry.remove(request.id, "cloudstack")
         except TimeoutError:
             raise Refused(f"requests are still in flight after {UNREGISTER_S:g} s; none is admitted any more") from None
-        except TooMany as error:
+        except (NotAllowed, TooMany) as error:
             raise Refused(str(error)) from error
         except OSError as error:
             raise Refused(f"cannot write the state directory: {error.strerror}") from error

@@ -61,3 +61,13 @@ class NumberPort(Protocol):
 
     def gone(self, ticket: Ticket) -> None:
         """A ticket was taken out of force for good: its transfer will not be asked for again."""
+
+
+class GatePort(Protocol):
+    """Who says which exports tickets may name (mover/control/gate.py)."""
+
+    def check_host(self, export: Export) -> None:
+        """What can be said without looking at paths. Raises NotAllowed."""
+
+    async def check(self, export: Export) -> None:
+        """Look where its paths lead. Raises NotAllowed."""

@@ -18,7 +18,8 @@ from enum import Enum, auto
 
 from config.export import Export
 from config.log import facts
-from mover.control.port import Holder, TicketPort, TransferPort
+from config.places import NotAllowed
+from mover.control.port import GatePort, Holder, TicketPort, TransferPort
 from mover.control.store import Kept, Row, TicketStore, Use
 from mover.front.dialect import exported
 from mover.serve.messages import DialectName, Ticket, TicketUse
@@ -122,7 +123,10 @@ class Info:
 class Registry:
     """All tickets that were installed through a control socket."""
 
-    def __init__(self, tickets: TicketPort, transfers: TransferPort, store: TicketStore, most: int) -> None:
+    def __init__(
+        self, tickets: TicketPort, transfers: TransferPort, store: TicketStore, gate: GatePort, most: int
+    ) -> None:
+        self._gate = gate
         self._tickets = tickets
         self._transfers = transfers
         self._store = store
@@ -136,8 +140,16 @@ class Registry:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def resume(self) -> None:
-        """Put in force what was there before the last end of the service; the time between counts."""
+        """Put in force what was there before the last end of the service; the time between counts.
+
+        Paths are looked at when they are opened: a file system that does not answer must not hold the start.
+        """
         for row in self._store.load():
+            try:
+                self._gate.check_host(row.kept.export)
+            except NotAllowed as refused:
+                log.warning("ticket not resumed", extra=facts(transfer=row.number, why=refused))
+                continue
             entry = self._entry(row)
             if entry.state is State.EXPIRED and row.kept.dialect == "cloudstack":
                 self._store.forget([row.number])
@@ -194,8 +206,9 @@ class Registry:
     async def install(self, kept: Kept) -> None:
         """Put a ticket in force everywhere, in place of an older one of its id.
 
-        Requests in flight go on with what they began with. Raises OSError and TooMany.
+        Requests in flight go on with what they began with. Raises NotAllowed, OSError and TooMany.
         """
+        await self._gate.check(kept.export)
         async with self._turn:
             before = self._entries.get(kept.id)
             if before is None and len(self._entries) >= self._most:

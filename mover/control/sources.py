@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Iterable
 from config.export_url import parse_export
 from config.settings import Settings
 from mover.control.cloudstack import ControlSocket
+from mover.control.gate import Gate
 from mover.control.http_socket import HttpSocket
 from mover.control.port import TicketPort, TransferPort
 from mover.control.registry import Registry
@@ -24,8 +25,8 @@ class Sources:
     def __init__(self, settings: Settings, tickets: TicketPort, transfers: TransferPort) -> None:
         """Put in force what the settings say and what is kept. Raises CannotStart."""
         serve = settings.serve
-        store = TicketStore(serve.state_dir)
-        self._registry = Registry(tickets, transfers, store, settings.control.tickets_most)
+        store, gate = TicketStore(serve.state_dir), Gate(settings)
+        self._registry = Registry(tickets, transfers, store, gate, settings.control.tickets_most)
         self._service = TicketService(self._registry)
         self._tickets_socket = HttpSocket(self._service.answer, lambda peer: True)
         self._control_socket = ControlSocket(self._registry)
@@ -39,7 +40,7 @@ class Sources:
             tickets.install(Ticket(image.id, 0, export, transfer=number))
         self._registry.resume()
         if serve.transfer_dir:
-            self._directory = TransferDir(serve.transfer_dir, tickets, self._registry)
+            self._directory = TransferDir(serve.transfer_dir, tickets, self._registry, gate)
 
     def start(self, listeners: Listeners) -> None:
         """The front ends serve: answer on the control sockets, and look after what is in force."""
@@ -72,10 +73,10 @@ class Sources:
         """Requests use these, or did just now."""
         self._registry.used(uses)
 
-    def look(self, ticket_id: str) -> None:
+    async def look(self, ticket_id: str) -> None:
         """A client wants this id: install its ticket if there is one to be had. The id may be anything."""
         if self._directory is not None:
-            self._directory.look(ticket_id)
+            await self._directory.look(ticket_id)
 
     def _run(self, work: Coroutine[None, None, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work))

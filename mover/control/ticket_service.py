@@ -9,6 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from config.images import id_fault
 from config.log import facts
+from config.places import NotAllowed
 from mover.control.http_socket import Answer, Request, refusal
 from mover.control.imageio import BadTicket, answer_of, ticket_of, timeout_of
 from mover.control.registry import Registry, TooMany
@@ -49,6 +50,8 @@ class TicketService:
             return await method(request, _id(path.removeprefix("/tickets/")))
         except BadTicket as error:
             return refusal(400, str(error))
+        except NotAllowed as error:
+            return refusal(403, str(error))
         except TooMany as error:
             return refusal(503, str(error))
         except OSError as error:

@@ -18,8 +18,9 @@ import msgspec
 from config.export import Export
 from config.images import id_fault
 from config.log import facts
+from config.places import NotAllowed
 from mover.control.config import BadTransfer, Config, export_of
-from mover.control.port import NumberPort, TicketPort
+from mover.control.port import GatePort, NumberPort, TicketPort
 from mover.serve.messages import Ticket
 
 log = logging.getLogger(__name__)
@@ -52,34 +53,41 @@ class Held:
 class TransferDir:
     """The directory, and the tickets that it gave. Its files are small and local: reading them blocks."""
 
-    def __init__(self, path: str, tickets: TicketPort, numbers: NumberPort) -> None:
+    def __init__(self, path: str, tickets: TicketPort, numbers: NumberPort, gate: GatePort) -> None:
         self._path = path
         self._tickets = tickets
         self._numbers = numbers
+        self._gate = gate
         self._held: dict[str, Held] = {}
+        # One change at a time: the gate has to be waited for.
+        self._turn = asyncio.Lock()
         numbers.keep_numbers("directory", lambda ticket_id: os.path.lexists(os.path.join(path, ticket_id)))
         if not os.path.isdir(path):
             log.warning("the directory of transfers is not there yet", extra=facts(path=path))
 
-    def look(self, ticket_id: str) -> None:
+    async def look(self, ticket_id: str) -> None:
         """Install the ticket that a file gives this id, unless there is one already."""
-        if id_fault(ticket_id) is None and self._tickets.ticket(ticket_id) is None:
-            self._renew(ticket_id)
+        if id_fault(ticket_id) is not None:
+            return
+        async with self._turn:
+            if self._tickets.ticket(ticket_id) is None:
+                await self._renew(ticket_id)
 
     async def poll_for_ever(self) -> None:
         """Poll every so often."""
         while True:
             await asyncio.sleep(POLL_S)
-            self.poll()
+            await self.poll()
 
-    def poll(self) -> None:
+    async def poll(self) -> None:
         """Look whether files have changed whose tickets are in force."""
-        for ticket_id, held in list(self._held.items()):
-            ticket = self._tickets.ticket(ticket_id)
-            if ticket is None or ticket.version != held.version:
-                del self._held[ticket_id]  # somebody else's now
-            elif held.look is None or held.look != self._seen(ticket_id):
-                self._renew(ticket_id)
+        async with self._turn:
+            for ticket_id, held in list(self._held.items()):
+                ticket = self._tickets.ticket(ticket_id)
+                if ticket is None or ticket.version != held.version:
+                    del self._held[ticket_id]  # somebody else's now
+                elif held.look is None or held.look != self._seen(ticket_id):
+                    await self._renew(ticket_id)
 
     def _seen(self, ticket_id: str) -> Look | None:
         try:
@@ -87,14 +95,18 @@ class TransferDir:
         except OSError:
             return None
 
-    def _renew(self, ticket_id: str) -> None:
-        """Read a file, and have its ticket say what it says: none if it is gone, or is no transfer."""
+    async def _renew(self, ticket_id: str) -> None:
+        """Read a file, and have its ticket say what it says: none if it is gone, is no transfer, or is not allowed.
+
+        To be called in turn.
+        """
         held = self._held.pop(ticket_id, None)
         try:
             export, look = self._read(ticket_id)
+            await self._gate.check(export)
             if held is None or held.export != export:
                 self._install(ticket_id, export)
-        except (OSError, BadTransfer) as error:
+        except (OSError, BadTransfer, NotAllowed) as error:
             if not isinstance(error, FileNotFoundError):
                 log.warning("a transfer's file is no use", extra=facts(why=error))
             if held is not None:

@@ -34,6 +34,9 @@ DRAIN_S = 1.0
 
 _STRICT_HEAD = re.compile(rb"[^\r\n\0]*(?:\r\n[^\r\n\0: \t]+:[^\r\n\0]*)*")
 
+_VERSION = re.compile(r"\bapplication/vnd\.openstack\.images-v([12])(?![0-9])")
+_VERSIONED = re.compile(rb"/v[0-9]|[^/]|/$")
+
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -47,14 +50,23 @@ class StrictRequest(Request):
     # Bytes of the answer are on their way; another answer cannot follow.
     answers = False
 
-    def __init__(self, *, head: bytes = b"", **parts: Any) -> None:
-        super().__init__(head=head, **parts)
+    def __init__(self, *, url_bytes: bytes, headers: Any, head: bytes = b"", **parts: Any) -> None:
+        super().__init__(url_bytes=_versioned(url_bytes, headers), headers=headers, head=head, **parts)
         parts["transport"].get_protocol().head_read()
         if not _STRICT_HEAD.fullmatch(head):
             raise BadRequest("a line of the head holds CR, LF or NUL, or a header's name is empty or holds a blank")
         length = self.headers.get("content-length")
         if length is not None and not (length.isascii() and length.strip(" \t").isdigit()):
             raise BadRequest("Content-Length is no number")
+
+
+def _versioned(url: bytes, headers: Any) -> bytes:
+    """Glance's clients may choose the API's version by Accept instead of the path: then the path gets it."""
+    accept: str = headers.get("accept", "")
+    if "vnd.openstack.images-v" not in accept or _VERSIONED.match(url):
+        return url
+    found = _VERSION.search(accept)
+    return b"/v" + found[1].encode() + url if found else url
 
 
 class Connection(HttpProtocol):

@@ -23,9 +23,10 @@ class Viewer(msgspec.Struct, frozen=True):
 class Query(msgspec.Struct, frozen=True):
     """Which images, in which order, from where, how many. All conditions must hold.
 
-    `conditions` are (column, comparison, value); `one_of` are columns and the values allowed; `sort` are keys of
-    tables.SORTED_BY and whether they go down, and ties are broken by created_at and id. `visibility` None leaves out
-    other tenants' community images. `deleted` None leaves out what is gone, True has only that, False is both.
+    `conditions` are (column, or `size_or_0`, comparison, value); `one_of` are columns and the values allowed; `sort`
+    are keys of tables.SORTED_BY and whether they go down, and ties are broken by created_at and id. `visibility` None
+    leaves out other tenants' community images. `deleted` None leaves out what is gone, True has only that, False is
+    both.
     """
 
     viewer: Viewer

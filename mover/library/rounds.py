@@ -15,7 +15,6 @@ from mover.library import deletes
 from mover.library.library import Library
 from mover.library.registry.errors import RegistryError
 from mover.library.seam import CarrierError
-from mover.library.states import State
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +35,11 @@ async def run(library: Library) -> None:
             log.error("the library's round failed", extra=facts(reason=str(error)))
         except CarrierError as error:
             log.warning("a store cannot be swept", extra=facts(reason=error.message))
+        except Exception:
+            log.exception("the library's round failed")  # another one follows, whatever it was
         await asyncio.sleep(ROUND_S)
 
 
 async def wanted(library: Library, image_id: str, uri: str) -> bool:
     """Whether the bytes at `uri` are the image's, or an upload under way may be about to say so."""
-    image = await library.ask(lambda registry: registry.get(image_id))
-    if image is None:
-        return False
-    return image.state is State.SAVING or any(location.uri == uri for location in image.locations)
+    return await library.ask(lambda registry: registry.wanted(image_id, uri))

@@ -29,6 +29,7 @@ App = Sanic[Any, Any]
 Handler = Callable[..., Awaitable[Sent]]
 Methods = Mapping[str, Handler]
 
+READING = ("GET", "HEAD")
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 _V1_ONE: Methods = {
@@ -96,6 +97,8 @@ def _add_discovery(app: App) -> None:
     async def v1(request: Request) -> Sent:
         return await answers.send(request, 302, [("Location", "/v1/")])
 
+    # Clients that were given an endpoint with a version look for the versions there.
+    app.add_route(versions, "/v2", methods=["GET", "HEAD"], stream=True, name="library:/v2")
     app.add_route(v1, "/v1", methods=["GET", "HEAD"], stream=True, strict_slashes=True, name="library:/v1")
     for handler, path, name in ((root, "/", "root"), (versions, "/versions", "versions")):
         app.add_route(handler, path, methods=["GET", "HEAD"], stream=True, name=f"library:{name}")
@@ -116,6 +119,8 @@ async def _answer(library: Library, path: str, methods: Methods, request: Reques
         handler = methods.get(request.method)
         if handler is None:
             raise ApiError(405, f"{request.method} is not possible here", [("Allow", _allow(path, methods, request))])
+        if request.method not in READING:
+            caller.check_writer()
         decoded = {name: _decode(segment) for name, segment in segments.items()}
         return await handler(Call(library, request, caller), **decoded)
     except (ClientGone, BodyBroken):

@@ -29,10 +29,11 @@ from mover.library.records import ImageRecord, Location
 class Incoming(msgspec.Struct, frozen=True):
     """What a view knows of a body before it is received.
 
-    `offset`: where in the image the body begins; not 0 only when an interrupted upload goes on, and then it must be
-    what `Carrier.kept` says. `length`: bytes of the body, None if it comes in chunks. `size_bytes`: the whole image,
-    None if nobody has said. When `resumable`, what has come is kept when the client leaves, and a body that ends
-    before `size_bytes` is no error. `md5` is what the whole must have.
+    `offset`: where in the image the body begins; at 0 an upload begins anew, anywhere else an interrupted one goes
+    on, and there must be as much of it as `Carrier.kept` says. `length`: bytes of the body, None if it comes in chunks.
+    `size_bytes`: the whole image, None if nobody has said; then the body's end is the image's. When `resumable`, what
+    has come is kept when the client leaves, and a body that ends before `size_bytes` is no error. `md5` is what the
+    whole must have.
     """
 
     image: ImageRecord

@@ -11,6 +11,7 @@ from itertools import count
 
 from config.export import Export
 from config.log import facts
+from config.places import Places
 from config.settings import FileStore, Settings
 from mover.serve.connections import Connections
 from mover.serve.doubts import Doubts
@@ -50,13 +51,18 @@ HELD_S = 0.1
 
 @dataclass
 class House:
-    """What all workers share; a reload changes the settings."""
+    """What all workers share; a reload changes the settings.
+
+    `named` are the keys of the settings' own images, whose paths may lead anywhere; those of tickets to `places` only.
+    """
 
     spare: Spare
     settings: Settings
     lanes: LaneBook
     ledgers: Ledgers
     generations: Iterator[int]  # of every start and every attachment, always increasing
+    named: frozenset[str]
+    places: Places
 
 
 class ImageWorker:
@@ -251,8 +257,14 @@ class ImageWorker:
             self._doubts.until_s,
             self._server_lost,
             self._house.settings.log,
+            self._places(first.export),
             self._store(first.export),
         )
+
+    def _places(self, export: Export) -> Places | None:
+        """Where its paths may lead: a library's files and the settings' own images are named by nobody else."""
+        own = export.frozen or export.transport == "store" or self.key in self._house.named
+        return None if own else self._house.places
 
     def _store(self, export: Export) -> FileStore | None:
         """Front ends name a store, and the configuration says where it is."""

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterator
 from itertools import count
 
+from config.allow import places_of
+from config.export_url import parse_export
 from config.settings import Settings
 from mover.serve.image_worker import House, ImageWorker
 from mover.serve.lanes import FrontEndPort, Lane, LaneBook
@@ -28,7 +30,8 @@ class ImageWorkers:
         self._loop = asyncio.get_running_loop()
         self.lanes = LaneBook(settings.supervisor.arena_limit_bytes)
         self.spare = Spare(programs)
-        self._house = House(self.spare, settings, self.lanes, ledgers, count(1))
+        named = frozenset(parse_export(image.url).key for image in settings.image)
+        self._house = House(self.spare, settings, self.lanes, ledgers, count(1), named, places_of(settings))
         self._workers: dict[str, ImageWorker] = {}
 
     def __iter__(self) -> Iterator[ImageWorker]:

@@ -56,6 +56,7 @@ class Supervisor:
         self._hurry: asyncio.Future[int] = self._loop.create_future()
         self._questions: list[tuple[FrontEndPort, int]] = []
         self._survey: asyncio.Task[None] | None = None
+        self._looking: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
         """Serve until a signal; the exit status. Raises CannotStart."""
@@ -99,7 +100,12 @@ class Supervisor:
 
     def ask_ticket(self, front_end: FrontEndPort, ticket_id: str) -> None:
         """A client of a front end wants an id that has no ticket there."""
-        self._sources.look(ticket_id)
+        looking = self._loop.create_task(self._look(front_end, ticket_id))
+        self._looking.add(looking)
+        looking.add_done_callback(self._looking.discard)
+
+    async def _look(self, front_end: FrontEndPort, ticket_id: str) -> None:
+        await self._sources.look(ticket_id)
         front_end.send(TicketAnswer(ticket_id))
 
     def ask_workers(self, front_end: FrontEndPort, question: int) -> None:

@@ -129,9 +129,8 @@ def test_show_prints_every_setting_with_its_documentation(empty_config: Path) ->
     result = mover("config", "show", "--config", str(empty_config))
     assert (result.returncode, result.stderr) == (0, "")
     shown = tomllib.loads(result.stdout)
-    assert {section: tuple(table) for section, table in shown.items()} == {
-        section: struct.__struct_fields__ for section, struct in SECTIONS.items()
-    }
+    tables = {section: tuple(table) for section, table in shown.items() if isinstance(table, dict)}
+    assert tables == {section: struct.__struct_fields__ for section, struct in SECTIONS.items()}
     lines = result.stdout.splitlines()
     bare = [line for line, above in zip(lines[1:], lines, strict=False) if " = " in line and not above.startswith("#")]
     assert bare == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from config.export import Export
+from config.places import NotAllowed
 from mover.serve.messages import Ticket, TicketUse
 from mover.serve.tickets import TicketBook
 
@@ -49,3 +51,17 @@ class Port:
 
     async def forget(self, transfer: int, export_key: str, at_once: bool = False) -> None:
         self.forgotten.append(transfer)
+
+
+class OpenGate:
+    """A GatePort that lets every export pass but those in `refused`."""
+
+    def __init__(self) -> None:
+        self.refused: set[Export] = set()
+
+    def check_host(self, export: Export) -> None:
+        if export in self.refused:
+            raise NotAllowed("it", "allow.files", "so says the test")
+
+    async def check(self, export: Export) -> None:
+        self.check_host(export)

@@ -40,6 +40,7 @@ def start(
     command = [PYTHON, "-m", "imageserver", "--listen", "127.0.0.1", "--port", "0"]
     command += ["--control-socket", str(agent.path)]
     environ = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(room), "MOVER_SERVE_STATE_DIR": str(room / "state")}
+    environ["MOVER_ALLOW_NBD_SOCKETS"] = str(room)
     log = room / "log"
     with log.open("wb") as file:
         server = subprocess.Popen(command, cwd=scripts, env=environ, stdout=file, stderr=file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from config.export import Export
 from mover.control.port import Holder
 from mover.control.transfer_dir import FILE_BYTES, TransferDir
 from mover.serve.messages import Ticket
-from tests.control.port import Port
+from tests.control.port import OpenGate, Port
 from tests.harness.fixtures import Images
 from tests.harness.mover import Mover
 from tests.harness.patterns import pattern
@@ -48,7 +49,8 @@ class Directory:
         self.path = path
         self.port = Port()
         self.numbers = Numbers()
-        self.source = TransferDir(str(path), self.port, self.numbers)
+        self.gate = OpenGate()
+        self.source = TransferDir(str(path), self.port, self.numbers, self.gate)
 
     def write(self, name: str, socket: str, *, old: bool = True) -> None:
         """A transfer's file; an `old` one was written long ago."""
@@ -58,7 +60,7 @@ class Directory:
 
     def socket(self, name: str) -> str | None:
         """Where its ticket leads, after a client has asked for it."""
-        self.source.look(name)
+        asyncio.run(self.source.look(name))
         ticket = self.port.ticket(name)
         return ticket.export.socket if ticket else None
 
@@ -111,7 +113,7 @@ def test_a_file_that_changed_is_read_again(directory: Directory, old: bool) -> N
     stat = os.stat(directory.path / "one")
     directory.write("one", "/b", old=False)
     os.utime(directory.path / "one", ns=(stat.st_atime_ns, stat.st_mtime_ns + (1 if old else 0)))
-    directory.source.poll()
+    asyncio.run(directory.source.poll())
     assert directory.socket("one") == "/b"
 
 
@@ -121,8 +123,8 @@ def test_a_file_that_says_the_same_again_is_the_same_ticket(directory: Directory
     directory.socket("one")
     version = directory.version("one")
     directory.write("one", "/a")
-    directory.source.poll()
-    directory.source.poll()
+    asyncio.run(directory.source.poll())
+    asyncio.run(directory.source.poll())
     assert directory.version("one") == version
 
 
@@ -135,7 +137,7 @@ def test_a_ticket_goes_with_its_file(directory: Directory, content: str | None) 
         (directory.path / "one").unlink()
     else:
         (directory.path / "one").write_text(content)
-    directory.source.poll()
+    asyncio.run(directory.source.poll())
     assert directory.version("one") is None
     directory.write("one", "/b")
     assert directory.socket("one") == "/b"
@@ -156,7 +158,7 @@ def test_links_are_not_followed(directory: Directory) -> None:
     assert (directory.socket("out"), directory.socket("in"), directory.socket("real")) == (None, None, "/a")
     (directory.path / "real").unlink()
     (directory.path / "real").symlink_to("../outside")
-    directory.source.poll()
+    asyncio.run(directory.source.poll())
     assert directory.socket("real") is None
 
 
@@ -182,7 +184,7 @@ def test_another_source_s_ticket_is_left_alone(directory: Directory) -> None:
     directory.socket("one")
     directory.port.install(Ticket("one", 0, Export(transport="unix", socket="/other")))
     (directory.path / "one").unlink()
-    directory.source.poll()
+    asyncio.run(directory.source.poll())
     assert directory.socket("one") == "/other"
     directory.write("one", "/a")
     assert directory.socket("one") == "/other"

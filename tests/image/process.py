@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 from config.export import Export
+from config.places import Places
 from config.settings import FileStore, WorkerSettings
 from workers.image.ledger import LEDGER_BYTES
 from workers.lane import checksum_format, memory
@@ -25,16 +26,21 @@ MIB = 1024 * 1024
 SLOTS = 16
 PATIENCE_S = 20.0
 SETTINGS = WorkerSettings()
+# Every path may be opened, but is looked at as one that a ticket names.
+ANYWHERE = Places(files=("/",), nbd_sockets=("/",), tls_files=("/",))
 _generations = count(1)
 
 
 class Process:
     """The worker of `export`, killed and started again in place; `lane` stays, as a front end's does."""
 
-    def __init__(self, export: Export, settings: WorkerSettings, store: FileStore | None = None) -> None:
+    def __init__(
+        self, export: Export, settings: WorkerSettings, store: FileStore | None = None, places: Places | None = None
+    ) -> None:
         self._export = export
         self._store = store
         self._settings = settings
+        self._places = places
         self._ledger_fd = memory.create("ledger", LEDGER_BYTES)
         self._channel: Channel[FromWorker]
         self._popen: subprocess.Popen[bytes]
@@ -52,7 +58,7 @@ class Process:
         self._popen = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         theirs.close()
         self._channel = Channel(ours, FromWorker)
-        serve = Serve(VERSION, next(_generations), self._export, self._settings, store=self._store)
+        serve = Serve(VERSION, next(_generations), self._export, self._settings, store=self._store, places=self._places)
         self._channel.send(serve, [self._ledger_fd])
         self.attach(self.lane)
 
@@ -142,10 +148,13 @@ class Process:
 
 @asynccontextmanager
 async def working(
-    export: Export, settings: WorkerSettings = SETTINGS, store: FileStore | None = None
+    export: Export,
+    settings: WorkerSettings = SETTINGS,
+    store: FileStore | None = None,
+    places: Places | None = ANYWHERE,
 ) -> AsyncIterator[Process]:
     """A worker of `export` with an open lane."""
-    process = Process(export, settings, store)
+    process = Process(export, settings, store, places)
     process.start()
     try:
         async with asyncio.timeout(PATIENCE_S):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from config.export import Export
 from tests.harness.waiting import PATIENCE_S
+from tests.image.process import ANYWHERE
 from workers.image.connection import Connection, State
 from workers.image.file_export import LOOK_S, MOST_RUNS, FileExport
 from workers.image.loop import Loop
@@ -55,7 +56,7 @@ class Owner:
         timer.cancel()
 
     def open(self, path: Path) -> FileExport:
-        export = FileExport(1, Export("file", path=str(path)), self.loop, self)
+        export = FileExport(1, Export("file", path=str(path)), ANYWHERE, self.loop, self)
         export.open()
         return export
 

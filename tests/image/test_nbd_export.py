@@ -18,6 +18,7 @@ from tests.harness.fixtures import Images
 from tests.harness.patterns import MIB, pattern
 from tests.harness.servers import NbdServer
 from tests.harness.waiting import PATIENCE_S
+from tests.image.process import ANYWHERE
 from workers.image.connection import STATES, Connection, Event, State
 from workers.image.loop import Loop
 from workers.image.nbd_export import NbdConnection
@@ -95,7 +96,7 @@ def export_of(server: NbdServer, name: str = "") -> Export:
 def connection_to(
     owner: Owner, export: Export, *, connect_s: float = PATIENCE_S, settings: WorkerSettings = SETTINGS
 ) -> NbdConnection:
-    connection = NbdConnection(1, export, settings, owner.loop, owner, connect_s)
+    connection = NbdConnection(1, export, ANYWHERE, settings, owner.loop, owner, connect_s)
     connection.open()
     return connection
 

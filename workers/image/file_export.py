@@ -11,9 +11,11 @@ import os
 import stat
 
 from config.export import Export
+from config.places import Places
 from workers.image.connection import Owner, State
 from workers.image.local_export import LocalExport
 from workers.image.loop import Loop, Timer
+from workers.image.opening import Pinned, allowed
 from workers.image.plan import ZEROS, Command, Limits, Operation
 from workers.image.threads import Call
 from workers.lane.extents_format import HOLE, ZERO
@@ -37,8 +39,8 @@ READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY})
 class FileExport(LocalExport):
     """The file at `export.path`. `server` is (device, inode): another file there does not have what this one had."""
 
-    def __init__(self, number: int, export: Export, loop: Loop, owner: Owner) -> None:
-        super().__init__(number, export, loop, owner)
+    def __init__(self, number: int, export: Export, places: Places | None, loop: Loop, owner: Owner) -> None:
+        super().__init__(number, export, places, loop, owner)
         self._frozen = export.frozen
         self._fd = -1
         self._size = 0
@@ -49,7 +51,7 @@ class FileExport(LocalExport):
     # -- life ------------------------------------------------------------------------------------------------
 
     def _open(self) -> Limits:
-        self._fd, read_only = open_frozen(self._path) if self._frozen else open_image(self._path)
+        self._fd, read_only = open_frozen(self._path) if self._frozen else open_image(self._path, self._places)
         try:
             found = os.fstat(self._fd)
             if not (stat.S_ISREG(found.st_mode) or stat.S_ISBLK(found.st_mode)):
@@ -192,8 +194,15 @@ class FileExport(LocalExport):
         command.found = {"base:allocation": runs}
 
 
-def open_image(path: str) -> tuple[int, bool]:
+def open_image(path: str, places: Places | None) -> tuple[int, bool]:
     """A descriptor, and whether it is for reading only, as the file allows. Raises OSError."""
+    if places is None:
+        return _open(path)
+    with Pinned(allowed(places.file, path)) as pinned:
+        return _open(pinned)
+
+
+def _open(path: str) -> tuple[int, bool]:
     # Without O_NONBLOCK somebody's FIFO would hold the worker for ever.
     flags = os.O_CLOEXEC | os.O_NONBLOCK
     try:

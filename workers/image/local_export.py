@@ -6,10 +6,10 @@ kernel may still take bytes from a slot, and a slot that is somebody else's by t
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 
 from config.export import Export
+from config.places import Places
 from workers.image.connection import STATES, Event, Owner, State
 from workers.image.loop import Loop
 from workers.image.plan import Command, Limits
@@ -20,14 +20,18 @@ THREADS = 4
 
 
 class LocalExport(ABC):
-    """A file as a connection; `number` is unique in this worker. Subclasses open it and say what a command does."""
+    """A file as a connection; `number` is unique in this worker. Subclasses open it and say what a command does.
 
-    def __init__(self, number: int, export: Export, loop: Loop, owner: Owner) -> None:
+    `places` are those where the path may lead, None where it is the settings' own.
+    """
+
+    def __init__(self, number: int, export: Export, places: Places | None, loop: Loop, owner: Owner) -> None:
         self.number = number
         self.state = State.CLOSED
         self.server = (0, 0)
         self.was_ready = False
         self._path = export.path
+        self._places = places
         self._loop = loop
         self._owner = owner
         self._threads: Threads | None = None
@@ -55,7 +59,7 @@ class LocalExport(ABC):
         try:
             limits = self._open()
         except OSError as error:
-            self.break_off(f"cannot open the file: {os.strerror(error.errno or 0)}")
+            self.break_off(f"cannot open the file: {error.strerror}")
             return
         self._threads = Threads(self._loop, "file", THREADS, self._on_done)
         for event in (Event.CONNECTED, Event.AGREED):

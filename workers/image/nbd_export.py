@@ -13,10 +13,12 @@ import time
 from collections.abc import Generator
 
 from config.export import Export
+from config.places import Places
 from config.settings import WorkerSettings
 from workers import server_process
 from workers.image.connection import STATES, Event, Owner, State
 from workers.image.loop import READ, WRITE, Loop, Timer
+from workers.image.opening import Pinned, allowed
 from workers.image.plan import WRITING, ZEROS, Command, Limits, Operation
 from workers.lane.protocol import ImageFacts
 from workers.nbd_handle import READS, WRITES, NbdError, NbdHandle
@@ -27,16 +29,27 @@ GONE_STEP_S = 0.02
 
 
 class NbdConnection:
-    """A connection to `export`; `number` is unique in this worker."""
+    """A connection to `export`; `number` is unique in this worker.
+
+    `places` are those where the paths of its socket and TLS credentials may lead, None if the settings named them.
+    """
 
     def __init__(
-        self, number: int, export: Export, settings: WorkerSettings, loop: Loop, owner: Owner, connect_s: float
+        self,
+        number: int,
+        export: Export,
+        places: Places | None,
+        settings: WorkerSettings,
+        loop: Loop,
+        owner: Owner,
+        connect_s: float,
     ) -> None:
         self.number = number
         self.state = State.CLOSED
         self.server = server_process.UNKNOWN
         self.was_ready = False
         self._export = export
+        self._places = places
         self._settings = settings
         self._loop = loop
         self._owner = owner
@@ -74,14 +87,24 @@ class NbdConnection:
         self._socket = socket.socket(_family(self._export), socket.SOCK_STREAM)
         self._socket.setblocking(False)
         try:
-            error = self._socket.connect_ex(_address(self._export))
-        except OSError as failed:  # a name that does not resolve, a path too long
+            error = self._connect(self._socket)
+        except OSError as failed:  # a name that does not resolve, a path too long or outside of what is allowed
             self.break_off(f"cannot connect: {failed.strerror or failed}")
             return
         if error in (errno.EINPROGRESS, errno.EAGAIN):
             self._loop.watch(self._socket.fileno(), WRITE, self._on_connect)
         else:
             self._connected(error)
+
+    def _connect(self, sock: socket.socket) -> int:
+        """The errno of connecting. Raises OSError."""
+        export = self._export
+        if export.transport == "tcp":
+            return sock.connect_ex((export.host, export.port))
+        if self._places is None:
+            return sock.connect_ex(export.socket)
+        with Pinned(allowed(self._places.socket, export.socket)) as pinned:
+            return sock.connect_ex(pinned)
 
     def _on_connect(self, events: int) -> None:
         assert self._socket is not None
@@ -105,18 +128,25 @@ class NbdConnection:
             self._begin_handshake()
         except NbdError as failed:
             self.break_off(failed.what)
+        except OSError as failed:
+            self.break_off(f"TLS: {failed.strerror}")
 
     def _begin_handshake(self) -> None:
         assert self._socket is not None
         self._handle = handle = NbdHandle(self._export.name)
         if self._export.tls:
-            handle.use_tls(self._export.tls_certificates, self._export.tls_psk_file, self._export.tls_username)
+            certificates, psk_file = map(self._credentials, (self._export.tls_certificates, self._export.tls_psk_file))
+            handle.use_tls(certificates, psk_file, self._export.tls_username)
         # libnbd owns its duplicate; ours stays for the fence. CloudStack's server closes one socket twice.
         handle.connect(os.dup(self._socket.fileno()))
         # Both are one socket, but libnbd closes its descriptor when the server goes, before we can unwatch it.
         self._fd = self._socket.fileno()
         self._steps = self._handshake(handle)
         self._go_on()
+
+    def _credentials(self, path: str | None) -> str | None:
+        """Where a path of TLS credentials leads. Raises OSError where it may not lead."""
+        return path if path is None or self._places is None else allowed(self._places.credentials, path)
 
     def _handshake(self, handle: NbdHandle) -> Generator[None, None, Limits]:
         while not handle.negotiating():
@@ -344,7 +374,3 @@ def _family(export: Export) -> socket.AddressFamily:
     if export.transport == "unix":
         return socket.AF_UNIX
     return socket.AF_INET6 if ":" in export.host else socket.AF_INET
-
-
-def _address(export: Export) -> str | tuple[str, int]:
-    return export.socket if export.transport == "unix" else (export.host, export.port)

@@ -17,15 +17,19 @@ import stat
 from collections.abc import Iterator
 
 from config.export import Export
+from config.places import Places
 from workers.image.connection import Owner
 from workers.image.file_export import MOST_BYTES, read_all, write_all
 from workers.image.local_export import LocalExport
 from workers.image.loop import Loop
+from workers.image.opening import Spot
 from workers.image.plan import Command, Limits, Operation, SessionCommand
 from workers.image.threads import Call
 from workers.lane.protocol import ImageFacts
 from workers.nbd_handle import is_zero
 
+# Without O_NONBLOCK somebody's FIFO would hold a thread for ever. Links were followed before.
+READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 # Each is a descriptor; a front end has far fewer requests under way on one image.
 SESSIONS_MOST = 512
 # A new file's mode, before the process's umask.
@@ -35,13 +39,18 @@ NOT_COPIED = frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.EACCES})
 
 
 class Session:
-    """One open file. `temporary` is its path until it is committed, None if there is nothing to replace."""
+    """One open file. `temporary` is its path, beside `spot`, until it is committed; None if nothing is replaced.
 
-    def __init__(self, lane: object, fd: int, size: int, target: str = "", temporary: str | None = None) -> None:
+    The session closes both.
+    """
+
+    def __init__(
+        self, lane: object, fd: int, size: int, spot: Spot | None = None, temporary: str | None = None
+    ) -> None:
         self.lane = lane
         self.fd = fd
         self.size = size
-        self.target = target
+        self.spot = spot
         self.temporary = temporary
         self.writing = False
         self.confirmed = 0  # bytes written
@@ -56,33 +65,48 @@ class Session:
             except FileNotFoundError:
                 pass  # somebody cleared up
             self.temporary = None
+        if self.spot is not None:
+            self.spot.close()
         os.close(self.fd)
 
 
 class WholeFile(LocalExport):
     """The file at `export.path`, if there is one; `numbers` are for sessions: no worker before has given any."""
 
-    def __init__(self, number: int, export: Export, loop: Loop, owner: Owner, numbers: Iterator[int]) -> None:
-        super().__init__(number, export, loop, owner)
+    def __init__(
+        self,
+        number: int,
+        export: Export,
+        places: Places | None,
+        loop: Loop,
+        owner: Owner,
+        numbers: Iterator[int],
+    ) -> None:
+        super().__init__(number, export, places, loop, owner)
         self._numbers = numbers
         self._sessions: dict[int, Session] = {}
         self._opened: dict[Command, Session] = {}
         self._ending: set[Command] = set()
 
     def _open(self) -> Limits:
-        target = os.path.realpath(self._path)
-        sweep(target)
         size = 0
-        try:
-            found = os.stat(target)
-            if not (stat.S_ISREG(found.st_mode) or stat.S_ISBLK(found.st_mode)):
-                raise OSError(errno.EINVAL, "neither a regular file nor a block device")
-            size = found.st_size
-        except FileNotFoundError:
-            os.stat(os.path.dirname(target))  # a file may be missing, its directory may not
+        with self._spot() as spot:  # a file may be missing, its directory may not
+            sweep(spot)
+            try:
+                found = os.lstat(spot.path)
+                if not (stat.S_ISREG(found.st_mode) or stat.S_ISBLK(found.st_mode)):
+                    raise OSError(errno.EINVAL, "neither a regular file nor a block device")
+                size = found.st_size
+            except FileNotFoundError:
+                pass
+            writable = os.access(spot.directory, os.W_OK | os.X_OK)
         # The same for every file, for nothing here is ever confirmed before it is durable.
         self.server = (1, 1)
-        return Limits(self._facts(size, os.access(os.path.dirname(target), os.W_OK | os.X_OK)), MOST_BYTES)
+        return Limits(self._facts(size, writable), MOST_BYTES)
+
+    def _spot(self) -> Spot:
+        """Where the file is to be now. Raises OSError."""
+        return Spot(self._path, self._places)
 
     def _facts(self, size: int, writable: bool) -> ImageFacts:
         return ImageFacts(
@@ -128,15 +152,22 @@ class WholeFile(LocalExport):
 
     def _open_session(self, command: Command) -> None:
         assert isinstance(command, SessionCommand)
-        session = self._opened[command] = open_to_read(command.lane, self._path)
+        with self._spot() as spot:
+            session = self._opened[command] = open_to_read(command.lane, spot)
         command.covered = session.size
 
     def _begin_session(self, command: Command) -> None:
         assert isinstance(command, SessionCommand)
-        self._opened[command] = begin(command.lane, os.path.realpath(self._path), command.length)
+        spot = self._spot()
+        try:
+            self._opened[command] = begin(command.lane, spot, command.length)
+        except OSError:
+            spot.close()
+            raise
 
     def _flush(self, command: Command) -> None:
-        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with self._spot() as spot:
+            fd = os.open(spot.path, READING)
         try:
             os.fsync(fd)
         finally:
@@ -210,9 +241,9 @@ def _fault(command: SessionCommand, session: Session | None) -> int:
 # -- in the file system, in threads --------------------------------------------------------------------------
 
 
-def open_to_read(lane: object, path: str) -> Session:
-    """A session that reads what is at `path` now. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+def open_to_read(lane: object, spot: Spot) -> Session:
+    """A session that reads what is there now. Raises OSError."""
+    fd = os.open(spot.path, READING)
     try:
         size = os.lseek(fd, 0, os.SEEK_END)
     except OSError:
@@ -221,37 +252,37 @@ def open_to_read(lane: object, path: str) -> Session:
     return Session(lane, fd, size)
 
 
-def begin(lane: object, target: str, length: int) -> Session:
-    """A session that writes `length` bytes for `target`, which may not exist yet. Raises OSError; nothing is left."""
+def begin(lane: object, spot: Spot, length: int) -> Session:
+    """A session that writes `length` bytes for a file that may not exist yet. Raises OSError; nothing is left."""
     try:
-        old = os.stat(target)
+        old = os.lstat(spot.path)
     except FileNotFoundError:
         old = None
     if old is not None and stat.S_ISBLK(old.st_mode):
-        session = _begin_in_place(lane, target, length)
+        session = _begin_in_place(lane, spot, length)
     else:
-        session = _begin_beside(lane, target, old, length)
+        session = _begin_beside(lane, spot, old, length)
     session.writing = True
     return session
 
 
-def _begin_in_place(lane: object, target: str, length: int) -> Session:
-    fd = os.open(target, os.O_RDWR | os.O_CLOEXEC)
+def _begin_in_place(lane: object, spot: Spot, length: int) -> Session:
+    fd = os.open(spot.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     if length > os.lseek(fd, 0, os.SEEK_END):
         os.close(fd)
         raise OSError(errno.ENOSPC, "the device is shorter")
-    return Session(lane, fd, length)
+    return Session(lane, fd, length, spot)
 
 
-def _begin_beside(lane: object, target: str, old: os.stat_result | None, length: int) -> Session:
-    temporary = _temporary(target)
+def _begin_beside(lane: object, spot: Spot, old: os.stat_result | None, length: int) -> Session:
+    temporary = f"{spot.directory}/{_prefix(spot.name)}{os.urandom(8).hex()}"
     mode = NEW_MODE if old is None else 0o600
     fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    session = Session(lane, fd, length, target, temporary)
+    session = Session(lane, fd, length, spot, temporary)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # so that nobody sweeps it away
         if old is not None:
-            _look_like(fd, target, old)
+            _look_like(fd, spot.path, old)
         os.ftruncate(fd, length)
     except OSError:
         session.end()
@@ -259,7 +290,7 @@ def _begin_beside(lane: object, target: str, old: os.stat_result | None, length:
     return session
 
 
-def _look_like(fd: int, target: str, old: os.stat_result) -> None:
+def _look_like(fd: int, path: str, old: os.stat_result) -> None:
     """Owner, mode and what else the old file says of who may use it; a new file may not be anybody else's."""
     if not stat.S_ISREG(old.st_mode):
         raise OSError(errno.EINVAL, "neither a regular file nor a block device")
@@ -268,16 +299,11 @@ def _look_like(fd: int, target: str, old: os.stat_result) -> None:
         os.fchown(fd, old.st_uid, old.st_gid)
     os.fchmod(fd, stat.S_IMODE(old.st_mode))
     try:
-        for name in os.listxattr(target):
-            os.setxattr(fd, name, os.getxattr(target, name))
+        for name in os.listxattr(path, follow_symlinks=False):
+            os.setxattr(fd, name, os.getxattr(path, name, follow_symlinks=False))
     except OSError as error:
         if error.errno not in NOT_COPIED:
             raise
-
-
-def _temporary(target: str) -> str:
-    directory, name = os.path.split(target)
-    return os.path.join(directory, f"{_prefix(name)}{os.urandom(8).hex()}")
 
 
 def _prefix(name: str) -> str:
@@ -285,16 +311,15 @@ def _prefix(name: str) -> str:
     return os.fsdecode(b"." + os.fsencode(name)[:200] + b".mover-")
 
 
-def sweep(target: str) -> None:
-    """Remove what killed workers left beside `target`: temporary files that nobody has locked."""
-    directory, name = os.path.split(target)
-    prefix = _prefix(name)
+def sweep(spot: Spot) -> None:
+    """Remove what killed workers left beside the file: temporary files that nobody has locked."""
+    prefix = _prefix(spot.name)
     try:
-        leftovers = [entry for entry in os.listdir(directory) if entry.startswith(prefix)]
+        leftovers = [entry for entry in os.listdir(spot.directory) if entry.startswith(prefix)]
     except OSError:
         return  # opening it says what is wrong with the directory
     for leftover in leftovers:
-        _remove_if_left(os.path.join(directory, leftover))
+        _remove_if_left(f"{spot.directory}/{leftover}")
 
 
 def _remove_if_left(path: str) -> None:
@@ -326,11 +351,11 @@ def _write(session: Session, command: SessionCommand) -> None:
 def _commit(session: Session, command: SessionCommand) -> None:
     """Durable first, then in its place, then the place durable: after a crash it is the old file or the new one."""
     os.fsync(session.fd)
-    if session.temporary is None:
+    if session.temporary is None or session.spot is None:
         return
-    os.rename(session.temporary, session.target)
+    os.rename(session.temporary, session.spot.path)
     session.temporary = None
-    directory = os.open(os.path.dirname(session.target), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = os.open(session.spot.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)
     finally:

@@ -370,14 +370,14 @@ class Worker:
 
             return StoreExport(number, serve.export, serve.store, self._loop, self, self._session_numbers)
         if serve.export.transport != "file":
-            return NbdConnection(number, serve.export, serve.settings, self._loop, self, connect_s)
+            return NbdConnection(number, serve.export, serve.places, serve.settings, self._loop, self, connect_s)
         if not serve.export.whole_file:
             from workers.image.file_export import FileExport
 
-            return FileExport(number, serve.export, self._loop, self)
+            return FileExport(number, serve.export, serve.places, self._loop, self)
         from workers.image.whole_file import WholeFile
 
-        return WholeFile(number, serve.export, self._loop, self, self._session_numbers)
+        return WholeFile(number, serve.export, serve.places, self._loop, self, self._session_numbers)
 
     def introduce(self, connection: Connection, fd: int) -> None:
         """The supervisor keeps a duplicate of every socket, for the fence after our death."""

@@ -89,7 +89,7 @@ class StoreExport(LocalExport):
     def __init__(
         self, number: int, export: Export, store: FileStore, loop: Loop, owner: Owner, numbers: Iterator[int]
     ) -> None:
-        super().__init__(number, export, loop, owner)
+        super().__init__(number, export, None, loop, owner)
         self._image = export.path
         self._backing: Backing = FileBacking(store)
         self._numbers = numbers

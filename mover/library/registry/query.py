@@ -39,11 +39,16 @@ def statement(query: Query) -> Select[Any]:
 
 def _conditions(query: Query) -> list[ColumnElement[bool]]:
     found = [*_existence(query), *_visibility(query)]
-    found += [COMPARISONS[comparison](IMAGES.c[name], value) for name, comparison, value in query.conditions]
+    found += [COMPARISONS[comparison](_column(name), value) for name, comparison, value in query.conditions]
     found += [IMAGES.c[name].in_(values) for name, values in query.one_of.items()]
     found += [_has_property(name, value) for name, value in query.properties.items()]
     found += [select(TAGS).where(TAGS.c.image_id == IMAGES.c.id, TAGS.c.tag == tag).exists() for tag in query.tags]
     return found
+
+
+def _column(name: str) -> ColumnElement[Any]:
+    """What a condition compares; `size_or_0` is v1's size, which is 0 until it is known."""
+    return SORTED_BY["size_bytes"] if name == "size_or_0" else IMAGES.c[name]
 
 
 def _existence(query: Query) -> list[ColumnElement[bool]]:

@@ -28,8 +28,8 @@ SORT_KEYS = {
 NUMBERS: dict[str, tuple[str, Comparison]] = {
     "min_ram": ("min_ram_mb", "eq"),
     "min_disk": ("min_disk_gb", "eq"),
-    "size_min": ("size_bytes", "gte"),
-    "size_max": ("size_bytes", "lte"),
+    "size_min": ("size_or_0", "gte"),
+    "size_max": ("size_or_0", "lte"),
 }
 TRUE, FALSE = ("true", "1"), ("false", "0")
 PROPERTY = "property-"

@@ -1,0 +1,107 @@
+"""A PostgreSQL server of the distribution's, for tests: one a session, in a directory of its own, on a Unix socket."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+
+from tests.harness.fixtures import RAM
+from tests.harness.waiting import wait_until
+
+# Debian's user, made with the package; the server refuses to run as root.
+UNPRIVILEGED = "postgres"
+# Tests lose nothing that matters when the machine does.
+OPTIONS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200", "listen_addresses=")
+
+
+def programs() -> Path | None:
+    """Where initdb and postgres are; None if they are not installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return found[-1].parent if found else None
+
+
+class Postgres:
+    """A running server; `database()` makes a new, empty database."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._numbers = count(1)
+
+    def database(self) -> str:
+        """The URL of a new database, as `library.database` wants it."""
+        name = f"library{next(self._numbers)}"
+        with self._connect("postgres") as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return f"postgresql+psycopg://mover@/{name}?host={quote(str(self._directory), safe='')}"
+
+    def answers(self) -> bool:
+        """Whether it takes connections."""
+        try:
+            self._connect("postgres").close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _connect(self, name: str) -> psycopg.Connection[tuple[object, ...]]:
+        return psycopg.connect(host=str(self._directory), dbname=name, user="mover", autocommit=True)
+
+
+@contextmanager
+def running() -> Iterator[Postgres]:
+    """A server for the time of the block."""
+    found = programs()
+    assert found is not None, "PostgreSQL is missing: `make setup` installs it"
+    # Not in pytest's own directory, which only its owner may enter.
+    parent = RAM if RAM.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="mover-postgres-", dir=parent) as name:
+        room = Path(name)
+        user = _hand_over(room)
+        data = room / "data"
+        initdb: list[str | Path] = [
+            found / "initdb",
+            "--auth=trust",
+            "--username=mover",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+        ]
+        _run([*initdb, "-D", data], room, user)
+        options: list[str | Path] = [part for one in OPTIONS for part in ("-c", one)]
+        process = subprocess.Popen(
+            [found / "postgres", "-D", data, "-k", room, *options],
+            cwd=room, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=user,
+        )  # fmt: skip
+        try:
+            server = Postgres(room)
+            wait_until("postgres takes connections", server.answers)
+            yield server
+        finally:
+            process.terminate()
+            # A smart shutdown would wait for clients that a failed test left.
+            process.send_signal(2)
+            process.wait(20)
+
+
+def _hand_over(room: Path) -> str | None:
+    """Give the directory to an unprivileged user, if we are root; who the server is to run as."""
+    if os.geteuid() != 0:
+        return None
+    owner = pwd.getpwnam(UNPRIVILEGED)
+    shutil.chown(room, owner.pw_uid, owner.pw_gid)
+    room.chmod(0o755)
+    return UNPRIVILEGED
+
+
+def _run(command: Sequence[str | Path], room: Path, user: str | None) -> None:
+    done = subprocess.run(command, cwd=room, user=user, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
