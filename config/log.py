@@ -17,6 +17,10 @@ from config.settings import LogSettings
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+.,:/@%?&[]()")
 
 
+# Who installed, used and removed which ticket: written whatever the level.
+AUDIT = "mover.audit"
+
+
 def setup(settings: LogSettings, process: str) -> None:
     """Send this process's log to standard error; `process` says in each line who speaks, like `supervisor`."""
     handler = logging.StreamHandler(sys.stderr)
@@ -24,6 +28,7 @@ def setup(settings: LogSettings, process: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.level.upper())
+    logging.getLogger(AUDIT).setLevel(logging.INFO)
 
 
 def facts(**values: object) -> dict[str, dict[str, object]]:

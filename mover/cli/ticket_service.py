@@ -66,8 +66,6 @@ class TicketService:
                 why = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
                 advice = "see that mover serve runs with --ticket-socket, and that you may use it"
                 raise CannotStartError(f"ticket: cannot reach {self._path}: {why}: {advice}") from error
-        if answer.status == 403:
-            raise CannotStartError(f"ticket: {self._path}: {_message(content)}: see control.users in its settings")
         if answer.status >= 300:
             raise TicketServiceError(answer.status, _message(content))
         return json.loads(content) if content else None

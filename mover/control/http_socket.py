@@ -16,7 +16,8 @@ import h11
 import msgspec
 
 from config.log import facts
-from mover.control.peers import Peer
+from mover.control import audit
+from mover.control.peers import Peer, Peers
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +71,9 @@ Handler = Callable[[Request], Awaitable[Answer]]
 class HttpSocket:
     """Answers on a listening socket."""
 
-    def __init__(self, handler: Handler, allows: Callable[[Peer], bool]) -> None:
+    def __init__(self, handler: Handler, peers: Peers) -> None:
         self._handler = handler
-        self._allows = allows
+        self._peers = peers
         self._server: asyncio.Server | None = None
         self._clients: dict[asyncio.Task[None], _Client] = {}
 
@@ -107,7 +108,8 @@ class HttpSocket:
 
     async def _serve(self, client: _Client, has_room: bool) -> None:
         try:
-            if not self._allows(client.peer):
+            if not self._peers.allows(client.peer):
+                audit.refused(client.peer, "ticket-socket")
                 await client.refuse(Refused(403, "this user may not use the ticket service"))
             elif not has_room:
                 await client.refuse(Refused(503, f"{CONNECTIONS_MOST} connections are open already"))

@@ -19,6 +19,7 @@ from enum import Enum, auto
 from config.export import Export
 from config.log import facts
 from config.places import NotAllowed
+from mover.control import audit
 from mover.control.port import GatePort, Holder, TicketPort, TransferPort
 from mover.control.store import Kept, Row, TicketStore, Use
 from mover.front.dialect import exported
@@ -134,6 +135,7 @@ class Registry:
         self._loop = asyncio.get_running_loop()
         self._entries: dict[str, Entry] = {}
         self._touched: set[Entry] = set()
+        self._seen: set[int] = set()  # transfers that were used since the service began
         # One change at a time: what is on disk is what is in force.
         self._turn = asyncio.Lock()
         self._due: asyncio.TimerHandle | None = None
@@ -203,7 +205,7 @@ class Registry:
 
     # -- changes ---------------------------------------------------------------------------------------------
 
-    async def install(self, kept: Kept) -> None:
+    async def install(self, kept: Kept, by: audit.Who) -> None:
         """Put a ticket in force everywhere, in place of an older one of its id.
 
         Requests in flight go on with what they began with. Raises NotAllowed, OSError and TooMany.
@@ -218,13 +220,14 @@ class Registry:
             entry = Entry(number, kept, State.IN_FORCE, now_s + kept.timeout_s, now_s)
             self._entries[kept.id] = entry
             change = self._tickets.install(kept.ticket(number))
+            audit.note("installed", number, kept.id, **by, **_shown(kept))
             if before is not None:
                 self._touched.discard(before)
                 self._start(self._let_go(kept.id, before))
         self._schedule()
         await self._tickets.applied(change)
 
-    async def extend(self, ticket_id: str, timeout_s: int) -> bool:
+    async def extend(self, ticket_id: str, timeout_s: int, by: audit.Who) -> bool:
         """Have a ticket expire in so many seconds; False if there is none. Raises OSError."""
         async with self._turn:
             entry = self._entries.get(ticket_id)
@@ -233,6 +236,7 @@ class Registry:
             entry.expires_s = self._loop.time() + timeout_s
             await asyncio.to_thread(self._store.extend, entry.number, time.time() + timeout_s)
             change = self._extended(entry, timeout_s)
+            audit.note("extended", entry.number, ticket_id, **by, timeout_s=timeout_s)
         self._schedule()
         await self._tickets.applied(change)
         return True
@@ -246,7 +250,7 @@ class Registry:
             return self._tickets.install(entry.kept.ticket(entry.number))
         return self._tickets.remove(entry.kept.id)
 
-    async def cancel(self, ticket_id: str) -> None:
+    async def cancel(self, ticket_id: str, by: audit.Who) -> None:
         """Take a ticket out of force, end what is in flight, and forget it when nothing of it is under way.
 
         It may be asked again, by somebody whose patience was at its end. Raises OSError.
@@ -256,18 +260,20 @@ class Registry:
             if entry is not None and entry.state is not State.CANCELED:
                 await asyncio.to_thread(self._store.cancel, entry.number)
                 self._move(entry, Event.CANCEL)
+                audit.note("canceled", entry.number, ticket_id, **by)
                 await self._tickets.applied(self._tickets.remove(ticket_id, cancel=True))
         await self._let_go(ticket_id, entry, at_once=True)
         async with self._turn:
             if entry is not None and self._entries.get(ticket_id) is entry:
                 await self._forget(entry)
 
-    async def remove(self, ticket_id: str, dialect: DialectName) -> None:
+    async def remove(self, ticket_id: str, dialect: DialectName, by: audit.Who) -> None:
         """Take a ticket of this dialect out of force, if there, and wait for what is in flight. Raises OSError."""
         async with self._turn:
             entry = self._entries.get(ticket_id)
             if entry is not None and entry.kept.dialect == dialect:
                 change = self._tickets.remove(ticket_id)
+                audit.note("removed", entry.number, ticket_id, **by)
                 await self._forget(entry)
                 await self._tickets.applied(change)
             else:
@@ -279,6 +285,7 @@ class Registry:
         """Wait until nothing of a ticket that is out of force is under way; nobody will ask for its ranges any more."""
         await self._tickets.released(ticket_id)
         if entry is not None:
+            self._seen.discard(entry.number)
             await self._transfers.forget(entry.number, _key(entry.kept), at_once)
 
     async def _forget(self, entry: Entry) -> None:
@@ -307,6 +314,7 @@ class Registry:
 
     async def _gone(self, ticket: Ticket) -> None:
         await asyncio.to_thread(self._store.forget, [ticket.transfer])
+        self._seen.discard(ticket.transfer)
         await self._tickets.released(ticket.id)
         await self._transfers.forget(ticket.transfer, ticket.export.key)
 
@@ -325,6 +333,13 @@ class Registry:
             if ticket.transfer == entry.number:
                 entry.note(use)
             self._touched.add(entry)
+
+    def first_used(self, version: int, client: str) -> None:
+        """The first request with a ticket has come to a front end; of several front ends, the first one is noted."""
+        ticket = self._tickets.of_version(version)
+        if ticket is not None and ticket.transfer not in self._seen:
+            self._seen.add(ticket.transfer)
+            audit.note("first used", ticket.transfer, ticket.id, client=client)
 
     async def look(self, ticket_ids: Iterable[str]) -> list[Info]:
         """The tickets of these ids as they are now; those that are not there are left out."""
@@ -374,6 +389,7 @@ class Registry:
 
     async def _expired(self, entry: Entry) -> None:
         self._move(entry, Event.EXPIRE)
+        audit.note("expired", entry.number, entry.kept.id, **audit.EXPIRY)
         change = self._tickets.remove(entry.kept.id)
         if entry.kept.dialect == "cloudstack":
             await self._forget(entry)
@@ -410,6 +426,17 @@ class Registry:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _shown(kept: Kept) -> audit.Who:
+    """What the audit log says of a ticket that is installed."""
+    return {
+        "dialect": kept.dialect,
+        "ops": "+".join(kept.ops),
+        "export": kept.export.key,
+        "timeout_s": kept.timeout_s,
+        "token": kept.token is not None,
+    }
 
 
 def _key(kept: Kept) -> str:

@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 from config.images import id_fault
 from config.log import facts
 from config.places import NotAllowed
+from mover.control import audit
 from mover.control.http_socket import Answer, Request, refusal
 from mover.control.imageio import BadTicket, answer_of, ticket_of, timeout_of
 from mover.control.registry import Registry, TooMany
@@ -71,18 +72,20 @@ class TicketService:
         return refusal(404, "No such ticket")
 
     async def _put(self, request: Request, ticket_id: str) -> Answer:
-        await self._registry.install(ticket_of(request.body, _needed(ticket_id)))
+        kept = ticket_of(request.body, _needed(ticket_id))
+        await self._registry.install(kept, audit.who(request.peer))
         return DONE
 
     async def _patch(self, request: Request, ticket_id: str) -> Answer:
         timeout_s = timeout_of(request.body) if _needed(ticket_id) else 0
-        if not await self._registry.extend(ticket_id, timeout_s):
+        if not await self._registry.extend(ticket_id, timeout_s, audit.who(request.peer)):
             return refusal(404, "No such ticket")
         return DONE
 
     async def _delete(self, request: Request, ticket_id: str) -> Answer:
         ids = [ticket_id] if ticket_id else self._registry.ids("imageio")
-        ending = [self._start(self._registry.cancel(one)) for one in ids]
+        by = audit.who(request.peer)
+        ending = [self._start(self._registry.cancel(one, by)) for one in ids]
         if not ending:
             return GONE
         _, busy = await asyncio.wait(ending, timeout=CANCEL_S)

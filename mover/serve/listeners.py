@@ -21,8 +21,11 @@ class Listeners:
     Front ends serve `tcp` and `unix`, the supervisor itself `control` and `tickets`.
     """
 
-    def __init__(self, settings: ServeSettings, tls: bool = False) -> None:
-        """Bind and listen; `tls` says what the TCP listener speaks. Raises CannotStart."""
+    def __init__(self, settings: ServeSettings, tls: bool = False, control_group: int | None = None) -> None:
+        """Bind and listen; `tls` says what the TCP listener speaks. Raises CannotStart.
+
+        The files of the control sockets belong to `control_group`, if there is one.
+        """
         self._scheme = "https" if tls else "http"
         self.tcp = bind_tcp(settings.listen, settings.port)
         self.unix: socket.socket | None = None
@@ -34,16 +37,23 @@ class Listeners:
             if self.unix_path is not None:
                 self.unix = self._bind_unix(self.unix_path, "--unix-socket")
             if settings.control_socket:
-                self.control = self._bind_unix(settings.control_socket, "--control-socket")
+                self.control = self._bind_unix(settings.control_socket, "--control-socket", control_group)
             if settings.ticket_socket:
-                self.tickets = self._bind_unix(settings.ticket_socket, "--ticket-socket")
+                self.tickets = self._bind_unix(settings.ticket_socket, "--ticket-socket", control_group)
         except CannotStart:
             self._remove()
             raise
 
-    def _bind_unix(self, path: str, flag: str) -> socket.socket:
+    def _bind_unix(self, path: str, flag: str, group: int | None = None) -> socket.socket:
         sock = bind_unix(path, flag)
         self._files[path] = os.lstat(path)
+        if group is not None:
+            try:
+                os.chown(path, -1, group)
+            except OSError as error:
+                sock.close()
+                advice = "run as root, or as a member of that group (control.groups)"
+                raise CannotStart(f"give {path} to group {group}", _why(error), advice) from error
         return sock
 
     def __enter__(self) -> Listeners:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from config import log
 from config.settings import Settings
+from mover.control.peers import group_numbers
 from mover.serve.errors import CannotStart
 from mover.serve.library import prepare_library
 from mover.serve.listeners import Listeners, make_state_dir
@@ -28,7 +29,8 @@ def serve(settings: Settings, programs: Programs | None = None, reread: Callable
     try:
         make_state_dir(settings.serve.state_dir)
         prepare_library(settings.library, settings.store)
-        with Listeners(settings.serve, settings.tls.enabled) as listeners:
+        groups = group_numbers(settings.control)
+        with Listeners(settings.serve, settings.tls.enabled, groups[0] if groups else None) as listeners:
             return asyncio.run(_supervise(settings, listeners, programs or Programs(), reread or (lambda: settings)))
     except CannotStart as error:
         print(f"mover: {error}", file=sys.stderr)

@@ -97,6 +97,7 @@ class Supervisor:
 
     def ticket_first_used(self, version: int, client: str) -> None:
         """The first request with this ticket has come to a front end."""
+        self._sources.first_used(version, client)
 
     def ask_ticket(self, front_end: FrontEndPort, ticket_id: str) -> None:
         """A client of a front end wants an id that has no ticket there."""
