@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -191,7 +190,7 @@ def _left(ticket: Mapping[str, Any]) -> str:
     """How long a ticket lives if it is not used: the service counts by this host's clock."""
     if ticket["canceled"] or ticket["expired"]:
         return "-"
-    return f"{max(0, ticket['expires'] - int(time.monotonic()))} s"
+    return f"{max(0, ticket['expires'] - int(os.times().elapsed))} s"
 
 
 def _show(service: TicketService, options: argparse.Namespace) -> int:

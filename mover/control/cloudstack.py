@@ -15,6 +15,7 @@ from mover.control.peers import Peer, Peers
 from mover.control.registry import Registry, TooMany
 from mover.control.requests import Refused, Register, Request, Unregister, parse
 from mover.control.store import Kept
+from mover.serve.listeners import BACKLOG
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class ControlSocket:
 
     async def start(self, sock: socket.socket) -> None:
         """Answer from now on; what has connected before is answered, too."""
-        self._server = await asyncio.start_unix_server(self._accept, sock=sock, limit=REQUEST_BYTES)
+        self._server = await asyncio.start_unix_server(self._accept, sock=sock, limit=REQUEST_BYTES, backlog=BACKLOG)
 
     def close(self) -> None:
         """Take no more requests, and let go of those that wait."""
@@ -76,10 +77,11 @@ class ControlSocket:
 
     async def _answer(self, reader: asyncio.StreamReader, peer: Peer) -> Ok | Error:
         try:
+            request = await _read(reader)
             if not self._peers.allows(peer):
                 audit.refused(peer, "control-socket")
                 raise Refused("this user may not use the control socket")
-            await self._do(parse(await _read(reader)), audit.who(peer))
+            await self._do(parse(request), audit.who(peer))
         except Refused as refused:
             log.warning("control request refused", extra=facts(why=refused.message[:200]))
             return Error(refused.message)

@@ -18,6 +18,7 @@ import msgspec
 from config.log import facts
 from mover.control import audit
 from mover.control.peers import Peer, Peers
+from mover.serve.listeners import BACKLOG
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class HttpSocket:
 
     async def start(self, sock: socket.socket) -> None:
         """Answer from now on; what has connected before is answered, too."""
-        self._server = await asyncio.start_unix_server(self._accept, sock=sock)
+        self._server = await asyncio.start_unix_server(self._accept, sock=sock, backlog=BACKLOG)
 
     def close(self) -> None:
         """Take no more requests, and let go of those that wait."""

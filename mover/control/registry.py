@@ -110,11 +110,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Info:
-    """A ticket as it is now; `expires_s` is the loop's time."""
+    """A ticket as it is now; it expires in `left_s` seconds if it is not used."""
 
     kept: Kept
     state: State
-    expires_s: float
+    left_s: float
     idle_s: float
     requests: int
     connections: int
@@ -354,7 +354,8 @@ class Registry:
         requests = sum(use.requests for use in uses)
         idle_s = 0.0 if requests else max(0.0, self._loop.time() - entry.used_s)
         connections = sum(use.connections for use in uses)
-        return Info(entry.kept, entry.state, entry.expires_s, idle_s, requests, connections, entry.moved_bytes)
+        left_s = entry.expires_s - self._loop.time()
+        return Info(entry.kept, entry.state, left_s, idle_s, requests, connections, entry.moved_bytes)
 
     def _schedule(self) -> None:
         """Look again when the next ticket expires."""
