@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mover.backup.clusters import CLUSTER_BYTES
-from mover.backup.digests import DIGEST_BYTES, digests_of, is_zero
+from mover.backup.digests import DIGEST_BYTES, is_zero
 from mover.backup.files import pwrite_all
 from mover.backup.qcow2 import Layout
 
@@ -29,11 +29,11 @@ class Qcow2Writer:
     def write(self, position: int, data: memoryview, digests: list[bytes]) -> None:
         """Write clusters of data, the first one at `position`; those that are zeros stay holes. Raises OSError."""
         place = self._layout.place(position)
-        for start, end in _not_zero(data, digests):
+        for start, end in not_zero(data, digests):
             pwrite_all(self._fd, data[start:end], place + start)
 
 
-def _not_zero(data: memoryview, digests: list[bytes]) -> Iterator[tuple[int, int]]:
+def not_zero(data: memoryview, digests: list[bytes]) -> Iterator[tuple[int, int]]:
     """Ranges of `data`, as long as can be, whose clusters are not all zeros."""
     start = 0
     for number, found in enumerate(digests):
@@ -54,11 +54,10 @@ class PointWriter:
         self._digests = digests
         self._qcow2 = Qcow2Writer(file, layout)
 
-    def write(self, position: int, data: memoryview, digests: list[bytes] | None = None) -> None:
-        """Write clusters of data, the first one at `position`, and their digests (made here if need be)."""
-        found = digests_of(data) if digests is None else digests
-        self._qcow2.write(position, data, found)
-        pwrite_all(self._digests, b"".join(found), position * DIGEST_BYTES)
+    def write(self, position: int, data: memoryview, digests: list[bytes]) -> None:
+        """Write clusters of data, the first one at `position`, and their digests."""
+        self._qcow2.write(position, data, digests)
+        pwrite_all(self._digests, b"".join(digests), position * DIGEST_BYTES)
 
     def sync(self) -> None:
         """Both files outlive the host."""

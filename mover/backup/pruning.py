@@ -25,12 +25,13 @@ from mover.backup.clusters import Positions, Segment, held
 from mover.backup.digests import blkhash_of_data, load
 from mover.backup.manifest import Blkhash, Manifest, extents_of
 from mover.backup.names import file_names, new_name
-from mover.backup.parallel import Progress, Work, in_threads, new_buffer, nothing, of_total
+from mover.backup.parallel import Work, in_threads, new_buffer
 from mover.backup.point_writer import PointWriter, new_point
 from mover.backup.qcow2 import Layout
 from mover.backup.reader import PIECE_BYTES, PointReader
 from mover.backup.repository import Disk
 from mover.backup.taking import storing_failed
+from mover.client.progress import OnProgress, Tally
 
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -59,28 +60,28 @@ class Pruned:
     merged: int | None
 
 
-def prune(disk: Disk, keep: Keep, now_s: float, progress: Progress = nothing) -> Pruned:
-    """Remove what `keep` does not keep. `progress` gets the bytes that were merged.
+def prune(disk: Disk, keep: Keep, now_s: float | None = None, progress: OnProgress | None = None) -> Pruned:
+    """Remove what `keep` does not keep. `now_s`, seconds since 1970, is the clock's time if it is left out.
 
     Raises DamagedError before anything is removed that a point needs; BusyError, RepositoryError.
     """
     with disk.alone("prune"):
         points = disk.points()
-        kept = keep.kept(points, now_s)
+        kept = keep.kept(points, time.time() if now_s is None else now_s)
         gone = points[: len(points) - len(kept)]
         if not gone:
             return Pruned([], None)
         oldest = kept[0]
         merges = oldest.parent is not None
         if merges:
-            _merge(disk, oldest, progress)
+            _merge(disk, oldest, Tally(progress))
             disk.sweep()
         disk.withdraw(gone)
         disk.sweep()
         return Pruned([each.point for each in gone], oldest.point if merges else None)
 
 
-def _merge(disk: Disk, oldest: Manifest, progress: Progress) -> None:
+def _merge(disk: Disk, oldest: Manifest, tally: Tally) -> None:
     """Steps 1 and 2: the point becomes one without a parent."""
     file, digests = file_names(oldest.point, merged=True)
     new_file, new_digests = disk.file(new_name(file)), disk.file(new_name(digests))
@@ -91,8 +92,8 @@ def _merge(disk: Disk, oldest: Manifest, progress: Progress) -> None:
             with new_point(new_file, new_digests, layout) as writer:
                 positions = Positions(content.data)
                 pieces = [piece for piece in reader.pieces() if piece.layer is not None]
-                done = of_total(progress, reader.data_bytes)
-                in_threads(pieces, lambda: _copying(reader, writer, positions), done)
+                tally.set(phase="data", size=oldest.size_bytes, data=reader.data_bytes)
+                in_threads(pieces, lambda: _copying(reader, writer, positions), tally)
                 writer.sync()
                 merged = msgspec.structs.replace(
                     oldest,
@@ -115,8 +116,8 @@ def _copying(reader: PointReader, writer: PointWriter, positions: Positions) -> 
     buffer = new_buffer(PIECE_BYTES)
 
     def work(piece: Segment) -> int:
-        view = reader.read(piece, buffer)
-        writer.write(positions.of(piece.first), view)
+        view, digests = reader.read(piece, buffer)
+        writer.write(positions.of(piece.first), view, digests)
         return len(view)
 
     return work

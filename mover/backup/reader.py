@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from mover.backup.clusters import CLUSTER_BYTES, Segment, cut, overlay
-from mover.backup.digests import DIGEST_BYTES, Digests, blkhash_of_data, blkhash_of_disk, digest, load
+from mover.backup.digests import DIGEST_BYTES, Digests, blkhash_of_data, blkhash_of_disk, digests_of, load
 from mover.backup.errors import Damage, DamagedError
 from mover.backup.files import pread_into
 from mover.backup.manifest import Manifest
@@ -56,21 +56,21 @@ class Layer:
         """No more reading."""
         os.close(self.fd)
 
-    def read(self, first: int, position: int, view: memoryview) -> list[Damage]:
-        """Fill `view` with the data at `position`, which stands at the disk's cluster `first`; what is wrong of it.
+    def read(self, first: int, position: int, view: memoryview) -> tuple[list[bytes], list[Damage]]:
+        """Fill `view` with the data at `position`, which stands at the disk's cluster `first`.
 
-        Raises OSError.
+        Returns the digests of its clusters, and what is not as it was. Raises OSError.
         """
         place = self.layout.place(position)
         found = pread_into(self.fd, view, place)
-        damages = []
-        for number, at in enumerate(range(0, len(view), CLUSTER_BYTES)):
-            block = view[at : at + CLUSTER_BYTES]
+        digests, damages = digests_of(view), []
+        for number, made in enumerate(digests):
+            at = number * CLUSTER_BYTES
+            length = min(CLUSTER_BYTES, len(view) - at)
             wanted = self.digests[(position + number) * DIGEST_BYTES : (position + number + 1) * DIGEST_BYTES]
-            if at + len(block) > found or digest(block) != wanted:
-                disk_offset = first * CLUSTER_BYTES + at
-                damages.append(self.damage(place + at, len(block), disk_offset))
-        return damages
+            if at + length > found or made != wanted:
+                damages.append(self.damage(place + at, length, first * CLUSTER_BYTES + at))
+        return digests, damages
 
     def damage(self, offset: int, length: int, disk_offset: int | None) -> Damage:
         """A range of this file is not what it was."""
@@ -136,11 +136,11 @@ class PointReader:
         end = (segment.first + segment.clusters) * CLUSTER_BYTES
         return min(end, self.manifest.size_bytes) - segment.first * CLUSTER_BYTES
 
-    def read(self, segment: Segment, buffer: memoryview) -> memoryview:
-        """The data of a piece, in `buffer`. Raises DamagedError, OSError."""
+    def read(self, segment: Segment, buffer: memoryview) -> tuple[memoryview, list[bytes]]:
+        """The data of a piece, in `buffer`, and the digests of its clusters. Raises DamagedError, OSError."""
         assert segment.layer is not None, "zeros are not read"
         view = buffer[: self.length(segment)]
-        damages = self.layers[segment.layer].read(segment.first, segment.position, view)
+        digests, damages = self.layers[segment.layer].read(segment.first, segment.position, view)
         if damages:
             raise DamagedError(self._disk.name, damages)
-        return view
+        return view, digests

@@ -12,19 +12,20 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from mover.backup.clusters import CLUSTER_BYTES, Change, Content, Segment, changes_of, content_of, cut, overlay
-from mover.backup.digests import Digests, blkhash_of_data, blkhash_of_disk, load
+from mover.backup.digests import Digests, blkhash_of_data, blkhash_of_disk, digests_of, load
 from mover.backup.errors import BackupError, ChangesUnknown, RepositoryError
 from mover.backup.manifest import Blkhash, Manifest, extents_of
 from mover.backup.names import file_names, new_name
-from mover.backup.parallel import Progress, Work, in_parallel, new_buffer, nothing, of_total
+from mover.backup.parallel import new_buffer
 from mover.backup.point_writer import PointWriter, new_point
 from mover.backup.qcow2 import Layout, TooLargeError
 from mover.backup.reader import PIECE_BYTES, PIECE_CLUSTERS, Layer
 from mover.backup.repository import Disk
 from mover.client import BrokenError, Client, RefusedError
+from mover.client.crew import MAX_WORKERS, Crew
 from mover.client.errors import shown
+from mover.client.progress import OnProgress, Tally
 
-CONNECTIONS = 4
 # What servers answer that have no bitmap (404), or know no contexts (400).
 NO_CHANGES = frozenset({400, 404})
 
@@ -40,7 +41,7 @@ class Wish:
     bitmap: str | None = None
     checkpoint: str | None = None
     allow_full: bool = False
-    connections: int = CONNECTIONS
+    max_workers: int = MAX_WORKERS
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,21 @@ class Taken:
     why_full: ChangesUnknown | None
 
 
-def back_up(disk: Disk, client: Client, wish: Wish, progress: Progress = nothing) -> Taken:
+def back_up(disk: Disk, client: Client, wish: Wish, progress: OnProgress | None = None) -> Taken:
     """Make a point of the image as it is now, which must not change meanwhile: a snapshot, or a fleecing export.
 
-    `progress` gets the bytes that have been read. Raises ClientError, BackupError. Nothing is left of what failed.
+    Raises ClientError, of which BackupError is one. Nothing is left of what failed.
     """
     with disk.writing("incremental" if wish.incremental else "full"):
-        return _Run(disk, client, wish, progress).make()
+        return _Run(disk, client, wish, Tally(progress)).make()
 
 
 class _Run:
-    def __init__(self, disk: Disk, client: Client, wish: Wish, progress: Progress) -> None:
+    def __init__(self, disk: Disk, client: Client, wish: Wish, tally: Tally) -> None:
         self._disk = disk
         self._client = client
         self._wish = wish
-        self._progress = progress
+        self._tally = tally
         self._began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._size_bytes = client.size()
 
@@ -147,30 +148,13 @@ class _Run:
 
     def _copy(self, content: Content, writer: PointWriter) -> None:
         """Read all the data by several connections."""
-        pieces = list(cut(overlay([(content, self._size_bytes)], self._size_bytes), PIECE_CLUSTERS))
-        pieces = [piece for piece in pieces if piece.layer is not None]
-        allowed = self._client.options().max_readers
-        count = max(1, min(self._wish.connections, allowed, len(pieces)))
-        clients = [self._client, *(self._client.again() for _ in range(count - 1))]
-        try:
-            workers = [self._reading(client, writer) for client in clients]
-            done = of_total(self._progress, sum(length for _, length in extents_of(content.data, self._size_bytes)))
-            in_parallel(pieces, workers, done, lambda: _abort(clients))
-        finally:
-            for client in clients[1:]:
-                client.close()
-
-    def _reading(self, client: Client, writer: PointWriter) -> Work[Segment]:
-        buffer = new_buffer(PIECE_BYTES)
-
-        def work(piece: Segment) -> int:
-            offset = piece.first * CLUSTER_BYTES
-            view = buffer[: min(piece.clusters * CLUSTER_BYTES, self._size_bytes - offset)]
-            client.read_into(offset, view)
-            writer.write(piece.position, view)
-            return len(view)
-
-        return work
+        mapped = overlay([(content, self._size_bytes)], self._size_bytes)
+        pieces = [piece for piece in cut(mapped, PIECE_CLUSTERS) if piece.layer is not None]
+        data = sum(length for _, length in extents_of(content.data, self._size_bytes))
+        self._tally.set(phase="data", size=self._size_bytes, data=data)
+        count = min(self._wish.max_workers, max(1, self._client.options().max_readers), len(pieces))
+        crew: Crew[Segment] = Crew(self._tally.tell)
+        crew.run(pieces, lambda: _Reading(self._client.again(crew.sleep), writer, self._size_bytes, self._tally), count)
 
     def _blkhash(self, content: Content, own: Digests, chain: Sequence[Manifest]) -> str:
         """Of the whole disk, from the digests of the chain and the new ones."""
@@ -207,6 +191,36 @@ class _Run:
         )
 
 
+class _Reading:
+    """One connection, and what it reads into."""
+
+    def __init__(self, client: Client, writer: PointWriter, size_bytes: int, tally: Tally) -> None:
+        self._client = client
+        self._writer = writer
+        self._size_bytes = size_bytes
+        self._tally = tally
+        self._buffer = new_buffer(PIECE_BYTES)
+
+    def do(self, task: Segment) -> None:
+        """Read a piece, and write it with its digests."""
+        offset = task.first * CLUSTER_BYTES
+        view = self._buffer[: min(task.clusters * CLUSTER_BYTES, self._size_bytes - offset)]
+        self._client.read_into(offset, view)
+        self._writer.write(task.position, view, digests_of(view))
+        self._tally.moved(len(view))
+
+    def finish(self) -> None:
+        """There is nothing to be flushed."""
+
+    def abort(self) -> None:
+        """End the connection."""
+        self._client.abort()
+
+    def close(self) -> None:
+        """Give it back."""
+        self._client.close()
+
+
 def storing_failed(disk: Disk, error: OSError) -> RepositoryError:
     """What the system said when a point's files were written. Nothing is left of them."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -221,8 +235,3 @@ def _tool() -> str:
         return f"mover {version('image-mover')}"
     except PackageNotFoundError:  # run from a source tree
         return "mover"
-
-
-def _abort(clients: Sequence[Client]) -> None:
-    for client in clients:
-        client.abort()

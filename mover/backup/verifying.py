@@ -6,7 +6,7 @@ blkhash of the file and of every point, which stand in the manifest; and that ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 from mover.backup.clusters import CLUSTER_BYTES, Segment, cut, overlay
@@ -14,18 +14,19 @@ from mover.backup.errors import Damage, DamagedError
 from mover.backup.files import pread_into
 from mover.backup.manifest import Manifest
 from mover.backup.names import file_names
-from mover.backup.parallel import Progress, Work, in_threads, new_buffer, nothing, of_total
+from mover.backup.parallel import Work, in_threads, new_buffer
 from mover.backup.qcow2 import Layout
 from mover.backup.reader import PIECE_BYTES, PIECE_CLUSTERS, Layer, PointReader
 from mover.backup.repository import Disk
+from mover.client.progress import OnProgress, Tally
 
 ZEROS = bytes(CLUSTER_BYTES)
 
 
-def verify(disk: Disk, point: int | None = None, progress: Progress = nothing) -> list[Damage]:
+def verify(disk: Disk, point: int | None = None, progress: OnProgress | None = None) -> list[Damage]:
     """What is damaged of a disk, or of the chain of one point; nothing if all is as it was.
 
-    `progress` gets the bytes that were read. Raises NoSuchPoint, BusyError, OSError.
+    Raises NoSuchPoint, BusyError, OSError.
     """
     with disk.reading():
         survey = disk.survey()
@@ -34,13 +35,14 @@ def verify(disk: Disk, point: int | None = None, progress: Progress = nothing) -
         except DamagedError as error:
             return error.damages
         found = [] if point is not None else survey.damages
-        return found + _damages(disk, survey.points, chosen, progress)
+        return found + _damages(disk, survey.points, chosen, Tally(progress))
 
 
-def _damages(disk: Disk, points: list[Manifest], chosen: list[Manifest], progress: Progress) -> list[Damage]:
+def _damages(disk: Disk, points: list[Manifest], chosen: list[Manifest], tally: Tally) -> list[Damage]:
     found: list[Damage] = []
     by_number = {manifest.point: manifest for manifest in points}
-    total, done = sum(manifest.data_bytes for manifest in chosen), 0
+    data = sum(manifest.data_bytes for manifest in chosen)
+    tally.set(phase="data", size=data, data=data)
     for manifest in chosen:
         parent = by_number.get(manifest.parent) if manifest.parent is not None else None
         if manifest.parent is not None and parent is None:
@@ -50,8 +52,7 @@ def _damages(disk: Disk, points: list[Manifest], chosen: list[Manifest], progres
                 layer = Layer(disk, manifest, parent)
                 stack.callback(layer.close)
                 found += _metadata_damages(layer, parent)
-                found += _data_damages(layer, of_total(progress, total, done))
-                done += manifest.data_bytes
+                found += _data_damages(layer, tally)
             PointReader(disk, disk.chain(manifest.point)).close()
         except DamagedError as error:
             found += [damage for damage in error.damages if damage not in found]
@@ -79,7 +80,7 @@ def _names_old_file(layer: Layer, parent: Manifest | None, found: bytearray) -> 
     return found == next(before.metadata())
 
 
-def _data_damages(layer: Layer, progress: Callable[[int], None]) -> list[Damage]:
+def _data_damages(layer: Layer, tally: Tally) -> list[Damage]:
     size_bytes = layer.manifest.size_bytes
     found: list[Damage] = []
     mapped = overlay([(layer.content, size_bytes)], size_bytes)
@@ -91,12 +92,12 @@ def _data_damages(layer: Layer, progress: Callable[[int], None]) -> list[Damage]
         def work(piece: Segment) -> int:
             start = piece.first * CLUSTER_BYTES
             view = buffer[: min(piece.clusters * CLUSTER_BYTES, size_bytes - start)]
-            found.extend(layer.read(piece.first, piece.position, view))
+            found.extend(layer.read(piece.first, piece.position, view)[1])
             return len(view)
 
         return work
 
-    in_threads(pieces, worker, progress)
+    in_threads(pieces, worker, tally)
     found += _padding_damages(layer)
     return sorted(found, key=lambda damage: damage.offset)
 

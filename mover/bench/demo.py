@@ -1,5 +1,7 @@
 """`make demo`: a real disk goes through Mover and back, a worker is killed on the way, and nothing is lost.
 
+Then it is backed up, changed, backed up incrementally, and restored as it was at both times.
+
 Every step is printed with its speed, beside nbdcopy's at the same task. The exit status is 0 only when every
 comparison held.
 """
@@ -22,6 +24,7 @@ import msgspec
 
 from mover.bench import clients, disk, report, tools
 from mover.bench.data import GIB, MIB, workplace
+from mover.bench.demo_backup import Backups
 from mover.bench.errors import BenchError, ClientError, DifferenceError
 from mover.bench.exports import NbdServer, qemu_nbd
 from mover.bench.processes import terminable
@@ -108,6 +111,7 @@ def _run() -> None:
             _download_through_kill(demo)
             _upload_through_kill(demo)
         _compare(demo, *zeroed)
+        _back_up(demo)
     say("")
     header = ["step", "seconds", "MB/s", "nbdcopy MB/s", "ratio"]
     say("\n".join(report.table([header, *demo.steps])))
@@ -269,6 +273,15 @@ def _compare(demo: Demo, zero_offset: int, zero_length: int) -> None:
     disk.zero_range(download, zero_offset, zero_length)
     disk.compare(download, demo.file("upload.qcow2"))
     say(f"compare: upload.qcow2 is {source.name} with the range zeroed")
+
+
+def _back_up(demo: Demo) -> None:
+    """The second part, with the disk and a copy of it; what the first part made otherwise goes."""
+    for name in ("upload.qcow2", "survivor.qcow2", "nbdcopy.qcow2", "download.raw"):
+        demo.file(name).unlink()
+    Backups(
+        demo.file("source.qcow2"), demo.file("survivor.raw"), demo.directory, demo.size_bytes, demo.step, say
+    ).show()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mover.bench import clients
 from mover.bench.asking import checksum, extents
+from mover.bench.backups import backup
 from mover.bench.contest import Contender, Contest
 from mover.bench.data import MIB, SparseLayout, write_random
 from mover.bench.exports import NbdServer, nbdkit, qemu_nbd
@@ -209,4 +210,5 @@ ROWS = {
     "file": Row("GET of a raw file", ["curl", "qemu-nbd"], file),
     "extents": Row("dirty extents of an image in pieces", ["curl", "qemu-img", "qemu-io", "qemu-nbd", "wrk"], extents),
     "checksum": Row("checksum of the whole", ["curl", "qemu-nbd", "wrk"], checksum),
+    "backup": Row("a full and an incremental backup", ["qemu-img", "qemu-io", "qemu-nbd"], backup),
 }

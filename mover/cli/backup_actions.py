@@ -3,89 +3,97 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
 from mover.backup.errors import Damage, DamagedError
 from mover.backup.manifest import Manifest
-from mover.backup.parallel import Progress
 from mover.backup.pruning import Keep, Pruned, prune
 from mover.backup.repository import Disk, Repository
-from mover.backup.restoring import FileFormat, restore_to_file, restore_to_server
+from mover.backup.restoring import FileFormat, restore_to_file
 from mover.backup.taking import Taken, Wish, back_up
+from mover.backup.uploading import restore_to_server
 from mover.backup.verifying import verify
+from mover.cli import client_options, progress
+from mover.cli.client_options import shown_size
 from mover.cli.status import Status, UsageError, complain
-from mover.client import Client, ClientError, UnreachableError, VerificationError
+from mover.cli.tables import print_table
+from mover.cli.terminable import terminable
+from mover.client import ClientError, OnProgress
 
-MIB = 1024 * 1024
+T = TypeVar("T")
+
 URLS = ("http://", "https://")
+HEADER = ["disk", "point", "kind", "time", "size", "data", "parent", "checkpoint"]
 
 
 def run(options: argparse.Namespace) -> int:
     """Does what the options say; the exit status. Raises UsageError."""
+    job = f"backup {options.action}"
     try:
-        return ACTIONS[options.action](options)
-    except UnreachableError as error:
-        return complain(str(error), Status.UNREACHABLE)
-    except (DamagedError, VerificationError) as error:
-        return complain(str(error), Status.VERIFICATION)
+        with terminable():
+            return ACTIONS[options.action](options)
     except ClientError as error:
-        return complain(str(error), Status.FAILED)
+        status = Status.VERIFICATION if isinstance(error, DamagedError) else client_options.status_of(error)
+        if options.json and not isinstance(error, DamagedError):
+            progress.report_error(error, status, sys.stdout)
+        return complain(f"{job}: {error}", status)
+    except KeyboardInterrupt:
+        return complain(f"{job}: interrupted: run it again", Status.INTERRUPTED)
 
 
 def _full(options: argparse.Namespace) -> int:
-    return _take(options, Wish(False, options.bitmap, options.checkpoint))
+    return _take(options, Wish(False, options.bitmap, options.checkpoint, max_workers=options.max_workers))
 
 
 def _incremental(options: argparse.Namespace) -> int:
-    return _take(options, Wish(True, options.bitmap, options.checkpoint, options.allow_full))
+    wish = Wish(True, options.bitmap, options.checkpoint, options.allow_full, options.max_workers)
+    return _take(options, wish)
 
 
 def _take(options: argparse.Namespace, wish: Wish) -> int:
-    disk = _right(lambda: Repository(options.repo).make_disk(options.name))
-    with _right(lambda: Client(options.url)) as client:
-        taken = back_up(disk, client, wish, _progress(options))
+    with client_options.client(options) as client:
+        disk = _named(lambda: Repository(options.repo).make_disk(options.name))
+        with _shown(options) as shown:
+            taken = back_up(disk, client, wish, shown)
     if taken.why_full is not None:
         print(f"mover: a full backup was made: {taken.why_full.why}", file=sys.stderr)
-    _say(options, _facts(disk, taken.manifest), _taken_text(disk, taken))
+    _done(options, _facts(disk, taken.manifest), _taken_text(disk, taken))
     return Status.DONE
 
 
 def _taken_text(disk: Disk, taken: Taken) -> str:
     made = taken.manifest
-    zeros = f" and {_mib(made.zero_bytes)} of zeros" if made.zero_bytes else ""
-    return f"{disk.name}: point {made.point}, {made.kind}: {_mib(made.data_bytes)} of data{zeros}"
+    zeros = f" and {shown_size(made.zero_bytes)} of zeros" if made.zero_bytes else ""
+    return f"{disk.name}: point {made.point}, {made.kind}: {shown_size(made.data_bytes)} of data{zeros}"
 
 
 def _list(options: argparse.Namespace) -> int:
-    disks = _disks(options)
     damages: list[Damage] = []
     rows: list[tuple[Disk, Manifest]] = []
-    for disk in disks:
+    for disk in _disks(options):
         survey = disk.survey()
         rows += [(disk, manifest) for manifest in survey.points]
         damages += survey.damages
     if options.json:
-        _lines(_facts(disk, manifest) for disk, manifest in rows)
+        for disk, manifest in rows:
+            progress.emit(_facts(disk, manifest), sys.stdout)
     else:
-        from mover.cli.tables import print_table
-
-        print_table(
-            ["disk", "point", "kind", "time", "size", "data", "parent", "checkpoint"],
-            [
-                [disk.name, str(each.point), each.kind, each.time, _mib(each.size_bytes), _mib(each.data_bytes),
-                 str(each.parent or "-"), each.checkpoint or "-"]
-                for disk, each in rows
-            ],
-        )  # fmt: skip
+        print_table(HEADER, [_row(disk, manifest) for disk, manifest in rows])
     if damages:
         raise DamagedError(f"repository {options.repo}", damages)
     return Status.DONE
+
+
+def _row(disk: Disk, each: Manifest) -> list[str]:
+    first = [disk.name, str(each.point), each.kind, each.time]
+    size, data = shown_size(each.size_bytes), shown_size(each.data_bytes)
+    return [*first, size, data, str(each.parent or "-"), each.checkpoint or "-"]
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -93,30 +101,34 @@ def _verify(options: argparse.Namespace) -> int:
         raise UsageError("backup verify: --point is of one disk: give --name, too")
     status = Status.DONE
     for disk in _disks(options):
-        damages = verify(disk, options.point, _progress(options))
+        with _shown(options) as shown:
+            damages = verify(disk, options.point, shown)
         for damage in damages:
-            _say(options, {"disk": disk.name, "damage": damage.facts()}, f"{disk.name}: damaged: {damage}")
-        points = len(disk.survey().points) if options.point is None else 1
-        verdict = f"{len(damages)} damaged ranges" if damages else "as it was made"
-        facts: dict[str, object] = {"disk": disk.name, "points": points, "damages": len(damages)}
-        _say(options, facts, f"{disk.name}: {verdict} ({points} points)")
+            if options.json:
+                progress.emit({"event": "damage", "disk": disk.name, **damage.facts()}, sys.stdout)
+            else:
+                print(f"{disk.name}: damaged: {damage}", flush=True)
+        what = f"point {options.point}" if options.point is not None else f"{len(disk.survey().points)} points"
+        verdict = f"{len(damages)} ranges are damaged" if damages else "as it was made"
+        _done(options, {"disk": disk.name, "damages": len(damages)}, f"{disk.name}: {what}: {verdict}")
         if damages:
-            status = complain(str(DamagedError(disk.name, damages)), Status.VERIFICATION)
+            status = complain(f"backup verify: {DamagedError(disk.name, damages)}", Status.VERIFICATION)
     return status
 
 
 def _restore(options: argparse.Namespace) -> int:
-    disk = _right(lambda: Repository(options.repo).disk(options.name))
-    if options.target.startswith(URLS):
+    disk = _named(lambda: Repository(options.repo).disk(options.name))
+    if options.url.startswith(URLS):
         if options.format is not None:
             raise UsageError("backup restore: --format is for files, and the target is a URL")
-        with _right(lambda: Client(options.target)) as client:
-            restored = restore_to_server(disk, options.point, client, _progress(options))
+        with client_options.client(options) as client, _shown(options) as shown:
+            restored = restore_to_server(disk, options.point, client, shown, options.max_workers)
     else:
-        path = Path(options.target)
-        restored = restore_to_file(disk, options.point, path, _format(options, path), _progress(options))
-    facts = _facts(disk, restored) | {"target": options.target}
-    _say(options, facts, f"{disk.name}: point {restored.point} is restored to {options.target}")
+        path = Path(options.url)
+        with _shown(options) as shown:
+            restored = restore_to_file(disk, options.point, path, _format(options, path), shown)
+    facts = _facts(disk, restored) | {"target": options.url}
+    _done(options, facts, f"{disk.name}: point {restored.point} is restored to {options.url}")
     return Status.DONE
 
 
@@ -126,11 +138,11 @@ def _format(options: argparse.Namespace, path: Path) -> FileFormat:
 
 
 def _prune(options: argparse.Namespace) -> int:
-    keep = Keep(options.keep, options.older_than)
     for disk in _disks(options):
-        done = prune(disk, keep, time.time(), _progress(options))
+        with _shown(options) as shown:
+            done = prune(disk, Keep(options.keep, options.older_than), progress=shown)
         facts: dict[str, object] = {"disk": disk.name, "gone": done.gone, "merged": done.merged}
-        _say(options, facts, f"{disk.name}: {_pruned_text(done)}")
+        _done(options, facts, f"{disk.name}: {_pruned_text(done)}")
     return Status.DONE
 
 
@@ -153,19 +165,18 @@ ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 
 def _disks(options: argparse.Namespace) -> list[Disk]:
-    """The disk that was named, or all that have points."""
+    """The disk that was named, or all of the repository's."""
     repository = Repository(options.repo)
-    if options.name is not None:
-        return [_right(lambda: repository.disk(options.name))]
-    return [repository.disk(name) for name in repository.names()]
+    names = repository.names() if options.name is None else [options.name]
+    return [_named(lambda name=name: repository.disk(name)) for name in names]  # type: ignore[misc]
 
 
-def _right(make: Callable[[], Any]) -> Any:
-    """What is made from what the command line says. Raises UsageError where that is wrong."""
+def _named(make: Callable[[], T]) -> T:
+    """What is made of a name on the command line. Raises UsageError where none can be so."""
     try:
         return make()
     except ValueError as error:
-        raise UsageError(f"backup: {error}") from error
+        raise UsageError(f"--name: {error}") from error
 
 
 def _facts(disk: Disk, manifest: Manifest) -> dict[str, object]:
@@ -176,21 +187,14 @@ def _facts(disk: Disk, manifest: Manifest) -> dict[str, object]:
     return {"disk": disk.name, **facts, "data_bytes": manifest.data_bytes, "zero_bytes": manifest.zero_bytes}
 
 
-def _say(options: argparse.Namespace, facts: dict[str, object], text: str) -> None:
+@contextlib.contextmanager
+def _shown(options: argparse.Namespace) -> Iterator[OnProgress]:
+    with progress.shown(f"backup {options.action}", as_json=options.json, events=sys.stdout) as shown:
+        yield shown
+
+
+def _done(options: argparse.Namespace, facts: dict[str, object], text: str) -> None:
     if options.json:
-        _lines([facts])
+        progress.emit({"event": "done", "job": f"backup {options.action}", **facts}, sys.stdout)
     else:
         print(text, flush=True)
-
-
-def _lines(facts: Iterable[dict[str, object]]) -> None:
-    for each in facts:
-        print(msgspec.json.encode(each).decode(), flush=True)
-
-
-def _progress(options: argparse.Namespace) -> Progress:
-    return lambda done_bytes, total_bytes: None
-
-
-def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / MIB:.1f} MiB"

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mover.cli import client_options
 from mover.cli.ages import parse_age
 from mover.cli.parser import Parser
 
@@ -109,6 +110,12 @@ def _add_full(parser: Parser) -> None:
     text = "the dirty bitmap that records what changes from now on; kept for the next incremental"
     parser.add_argument("--bitmap", metavar="NAME", help=text)
     parser.add_argument("--checkpoint", metavar="NAME", help="the same, as it is called where checkpoints have names")
+    _add_connection(parser)
+
+
+def _add_connection(parser: Parser) -> None:
+    client_options.add_workers(parser)
+    client_options.add_connection(parser)
 
 
 def _add_incremental(parser: Parser) -> None:
@@ -120,6 +127,7 @@ def _add_incremental(parser: Parser) -> None:
     parser.add_argument("--checkpoint", metavar="NAME", help=text)
     text = "make a full backup where what has changed is not known"
     parser.add_argument("--allow-full", action="store_true", help=text)
+    _add_connection(parser)
 
 
 def _add_restore(parser: Parser) -> None:
@@ -127,7 +135,9 @@ def _add_restore(parser: Parser) -> None:
     _add_point(parser, "the point in time; the newest without it")
     text = "of a file: raw or qcow2; without it as its name ends, raw if that says nothing"
     parser.add_argument("--format", choices=["raw", "qcow2"], help=text)
-    parser.add_argument("target", metavar="FILE|URL", help="a new file, or an image on a server that is overwritten")
+    text = "a new file, or an image on a server that is overwritten"
+    parser.add_argument("url", metavar="FILE|URL", help=text)
+    _add_connection(parser)
 
 
 def _add_prune(parser: Parser) -> None:

@@ -42,12 +42,18 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
 def add_moving(parser: argparse.ArgumentParser) -> None:
     """Options of commands that move an image."""
     group = parser.add_argument_group("moving")
-    group.add_argument("--max-workers", type=_workers, default=4, metavar="N", help="connections (default %(default)s)")
+    add_workers(group)
     group.add_argument("--buffer-size", type=_buffer, metavar="SIZE", help="bytes moved at a time, as 1MiB")
     group.add_argument("--bandwidth", type=size, metavar="SIZE", help="bytes a second at most, as 100MiB")
     group.add_argument("--resume", action="store_true", help="go on where the last run of the same job ended")
     group.add_argument("--verify", action="store_true", help="compare checksums with the server's; status 4 if unequal")
     group.add_argument("--json", action="store_true", help="events as JSON, one a line")
+
+
+def add_workers(parser: argparse._ActionsContainer) -> None:
+    """How many connections move an image."""
+    text = "connections (default %(default)s)"
+    parser.add_argument("--max-workers", type=_workers, default=4, metavar="N", help=text)
 
 
 def client(options: argparse.Namespace) -> Client:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mover.cli import client_options, progress
 from mover.cli.status import Status, UsageError, complain
+from mover.cli.terminable import terminable
 
 if TYPE_CHECKING:
     from mover.cli.parser import Commands
@@ -92,7 +90,7 @@ def _run(job: str, options: argparse.Namespace, events: TextIO, work: Callable[[
     if options.buffer_size is not None:
         more["buffer_bytes"] = options.buffer_size
     try:
-        with _terminable(), progress.shown(job, as_json=options.json, events=events) as shown:
+        with terminable(), progress.shown(job, as_json=options.json, events=events) as shown:
             report = work(more | {"progress": shown})
     except ClientError as error:
         status = client_options.status_of(error)
@@ -104,17 +102,3 @@ def _run(job: str, options: argparse.Namespace, events: TextIO, work: Callable[[
         return complain(f"{job}: interrupted{again}", Status.INTERRUPTED)
     progress.report_done(report, options.file, as_json=options.json, events=events)
     return Status.DONE
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a job as Ctrl-C does: resumable."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -46,7 +46,7 @@ def test_a_flipped_bit_of_data_is_named_with_its_place_in_the_file_and_on_the_di
 def test_any_bit_of_any_file_is_found(five: Chain) -> None:
     """Data, metadata, padding, digests, manifests: a bit at random places of each, put back afterwards."""
     chance = random.Random(7)
-    prune(five.disk, Keep(3), 0.0)
+    prune(five.disk, Keep(3))
     for path in sorted(five.disk.directory.glob("0*")):
         for offset in {0, path.stat().st_size - 1, *(chance.randrange(path.stat().st_size) for _ in range(12))}:
             bit = chance.randrange(8)

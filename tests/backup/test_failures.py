@@ -19,8 +19,9 @@ import pytest
 from mover.backup.errors import RepositoryError
 from mover.backup.pruning import Keep, prune
 from mover.backup.repository import Disk, Repository
-from mover.backup.restoring import restore_to_file, restore_to_server
+from mover.backup.restoring import restore_to_file
 from mover.backup.taking import Wish, back_up
+from mover.backup.uploading import restore_to_server
 from mover.backup.verifying import verify
 from mover.client import Client, ClientError
 from tests.backup.conftest import Chain

@@ -32,7 +32,7 @@ def files_below(points: list[Manifest], manifest: Manifest) -> list[str]:
 @pytest.mark.parametrize("keep", [5, 3, 1])
 def test_qemu_reads_every_point_as_it_was(five: Chain, room: Path, keep: int) -> None:
     """Check, info and convert agree with each file, through growth and shrinking, before and after pruning."""
-    prune(five.disk, Keep(keep), 0.0)
+    prune(five.disk, Keep(keep))
     points = five.disk.points()
     for manifest in points:
         assert_sound(five.disk.file(manifest.file), files_below(points, manifest))

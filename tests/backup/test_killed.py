@@ -100,7 +100,7 @@ def test_a_killed_prune_leaves_every_point_that_is_listed_restorable(five: Chain
     """By Mover and by qemu-img, at once and after the next run, which does the rest."""
     kept = [1, 2, 3, 4, 5][-keep:]
     killed = 0
-    for number in scenes(five, room, lambda: prune(five.disk, Keep(keep), 0.0)):
+    for number in scenes(five, room, lambda: prune(five.disk, Keep(keep))):
         killed = number
         points = five.points()
         assert points[-keep:] == kept
@@ -108,7 +108,7 @@ def test_a_killed_prune_leaves_every_point_that_is_listed_restorable(five: Chain
         assert verify(five.disk) == []
         assert_qemu_reads(five, kept[0], room)
         assert_qemu_reads(five, kept[-1], room)
-        prune(five.disk, Keep(keep), 0.0)
+        prune(five.disk, Keep(keep))
         assert five.points() == kept
         five.assert_restores(room)
         assert_qemu_reads(five, kept[-1], room)
@@ -118,7 +118,7 @@ def test_a_killed_prune_leaves_every_point_that_is_listed_restorable(five: Chain
 
 def test_a_backup_after_a_killed_prune_goes_on(five: Chain, room: Path) -> None:
     """The run that comes next need not be another prune."""
-    for _ in scenes(five, room, lambda: prune(five.disk, Keep(2), 0.0)):
+    for _ in scenes(five, room, lambda: prune(five.disk, Keep(2))):
         five.take()
         five.assert_restores(room)
         assert_qemu_reads(five, 6, room)

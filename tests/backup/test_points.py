@@ -173,7 +173,7 @@ def test_a_point_that_is_not_there_is_named_with_those_that_are(five: Chain, roo
 @pytest.mark.parametrize("keep", [1, 2, 3, 4, 5])
 def test_pruning_keeps_the_newest_and_merges_what_they_need(five: Chain, room: Path, keep: int) -> None:
     """The oldest that stays becomes a full one; all that stay are what they were."""
-    done = prune(five.disk, Keep(keep), 0.0)
+    done = prune(five.disk, Keep(keep))
     assert done.gone == [1, 2, 3, 4, 5][: 5 - keep]
     points = five.disk.points()
     assert [each.point for each in points] == [1, 2, 3, 4, 5][5 - keep :]
@@ -190,13 +190,13 @@ def _ours(points: list[Manifest]) -> set[str]:
 
 def test_incrementals_go_on_after_pruning(five: Chain, room: Path) -> None:
     """A chain whose begin was merged grows like any other, and is pruned again."""
-    prune(five.disk, Keep(2), 0.0)
+    prune(five.disk, Keep(2))
     five.image.write(0, b"after pruning")
     five.take()
-    prune(five.disk, Keep(2), 0.0)
+    prune(five.disk, Keep(2))
     assert five.points() == [5, 6]
     five.assert_restores(room)
-    prune(five.disk, Keep(1), 0.0)
+    prune(five.disk, Keep(1))
     assert five.points() == [6]
     five.assert_restores(room)
 
@@ -204,7 +204,7 @@ def test_incrementals_go_on_after_pruning(five: Chain, room: Path) -> None:
 def test_a_full_one_that_stays_is_not_merged(five: Chain) -> None:
     """There is nothing to merge: the chain before it goes as it is."""
     five.take(incremental=False)
-    done = prune(five.disk, Keep(1), 0.0)
+    done = prune(five.disk, Keep(1))
     assert done.merged is None
     assert [each.kind for each in five.disk.points()] == ["full"]
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import cast
 
 from mover.client import Client, Extent, Options
-from mover.client.patience import Patience
+from mover.client.patience import Patience, Sleep
 
 GRANULARITY = 64 * 1024
 
@@ -74,7 +74,7 @@ class MemoryImage:
         """As Client has it."""
         return Patience(0.0, time.sleep)
 
-    def again(self) -> MemoryImage:
+    def again(self, sleep: Sleep | None = None) -> MemoryImage:
         """As Client has it."""
         return self
 

@@ -76,6 +76,7 @@ class QemuSystem:
 
     def close(self) -> None:
         """End it."""
+        self._lines.close()
         self._sock.close()
         self.process.terminate()
         self.process.wait(PATIENCE_S)
