@@ -36,6 +36,11 @@ class Export(msgspec.Struct, frozen=True):
     frozen: bool = False
 
     @property
+    def of_library(self) -> bool:
+        """It is a library image's, or a store's: one of very many, each used once in a while, none written in place."""
+        return self.frozen or self.transport == "store"
+
+    @property
     def key(self) -> str:
         """The canonical address and export name: what a worker is for. Bitmaps do not take part.
 

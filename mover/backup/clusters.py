@@ -214,6 +214,16 @@ class Positions:
         return self._before[number] + cluster - self._firsts[number]
 
 
+def cut_at(segments: Iterable[Segment], every: int) -> Iterator[Segment]:
+    """The same, cut wherever a multiple of `every` clusters of the disk begins."""
+    for first, clusters, layer, position in segments:
+        at = first
+        while at < first + clusters:
+            end = min(first + clusters, (at // every + 1) * every)
+            yield Segment(at, end - at, layer, position + at - first if layer is not None else 0)
+            at = end
+
+
 def cut(segments: Iterable[Segment], most: int) -> Iterator[Segment]:
     """The same in segments of `most` clusters at most."""
     for first, count, layer, position in segments:

@@ -5,6 +5,7 @@ BackupError
 ├ BusyError         another run is at work on the disk, in process `pid`
 ├ ChangesUnknown    an incremental is not possible: what has changed since the parent is not known
 ├ NoSuchPoint       a point in time, or a disk, that the repository does not have
+├ DifferentError    a point is not what the server has
 └ DamagedError      bytes are not what the manifest says: `damages`
 """
 
@@ -75,6 +76,19 @@ class Damage:
     def facts(self) -> dict[str, object]:
         """The same for machines."""
         return asdict(self)
+
+
+class DifferentError(BackupError):
+    """A point is not what the server has: its checksum is `found`, and the server's `expected`."""
+
+    def __init__(self, name: str, point: int, found: str, expected: str) -> None:
+        why = f"its checksum is {found}, and the server's {expected}: it was removed again"
+        advice = (
+            "see that the image does not change, and that the bitmap began at the point before; then make a full one"
+        )
+        super().__init__(f"point {point} of {name}", why, advice)
+        self.found = found
+        self.expected = expected
 
 
 class DamagedError(BackupError):

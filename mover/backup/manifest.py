@@ -13,6 +13,7 @@ import msgspec
 
 from mover.backup.clusters import CLUSTER_BYTES, Content, Run
 from mover.backup.digests import ALGORITHM, DIGEST_BYTES
+from mover.backup.names import file_names
 
 FORMAT = 1
 
@@ -122,7 +123,24 @@ def decode(data: bytes) -> Manifest:
         raise FormatError(f"no manifest: {error}", damaged=True) from error
     if encode(manifest) != data:
         raise FormatError("its seal does not fit", damaged=True)
+    _check(manifest)
     return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    """A seal says that nothing has changed, not who made it: names must not lead elsewhere, nor extents."""
+    if (manifest.file, manifest.digests) != file_names(manifest.point, merged=manifest.kind == "merged"):
+        raise FormatError(f"its files are not called as those of a point: {manifest.file!r}", damaged=True)
+    if (manifest.parent is not None) != (manifest.kind == "incremental"):
+        raise FormatError(f"it is {manifest.kind}, and its parent {manifest.parent}", damaged=True)
+    end = 0
+    for offset, length in sorted([*manifest.data, *manifest.zero]):
+        whole = length % CLUSTER_BYTES == 0 or offset + length == manifest.size_bytes
+        if offset < end or offset % CLUSTER_BYTES or length <= 0 or not whole:
+            raise FormatError(f"an extent of {length} bytes at {offset}", damaged=True)
+        end = offset + length
+    if end > manifest.size_bytes:
+        raise FormatError(f"an extent that ends at {end}, after the disk", damaged=True)
 
 
 def _seal(manifest: Manifest) -> str:

@@ -13,11 +13,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from mover.backup.clusters import CLUSTER_BYTES, Change, Content, Segment, changes_of, content_of, cut, overlay
 from mover.backup.digests import Digests, blkhash_of_data, blkhash_of_disk, digests_of, load
-from mover.backup.errors import BackupError, ChangesUnknown, RepositoryError
+from mover.backup.errors import BackupError, ChangesUnknown, DifferentError, RepositoryError
 from mover.backup.manifest import Blkhash, Manifest, extents_of
 from mover.backup.names import file_names, new_name
 from mover.backup.parallel import new_buffer
 from mover.backup.point_writer import PointWriter, new_point
+from mover.backup.proving import prove
 from mover.backup.qcow2 import Layout, TooLargeError
 from mover.backup.reader import PIECE_BYTES, PIECE_CLUSTERS, Layer
 from mover.backup.repository import Disk
@@ -25,6 +26,7 @@ from mover.client import BrokenError, Client, RefusedError
 from mover.client.crew import MAX_WORKERS, Crew
 from mover.client.errors import shown
 from mover.client.progress import OnProgress, Tally
+from mover.client.verification import require_checksum
 
 # What servers answer that have no bitmap (404), or know no contexts (400).
 NO_CHANGES = frozenset({400, 404})
@@ -42,6 +44,8 @@ class Wish:
     checkpoint: str | None = None
     allow_full: bool = False
     max_workers: int = MAX_WORKERS
+    verify: bool = False
+    """Read the point back, and compare it with the image by the server's checksum."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class _Run:
         self._tally = tally
         self._began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._size_bytes = client.size()
+        if wish.verify:
+            require_checksum(client)
 
     def make(self) -> Taken:
         why_full = None
@@ -140,11 +146,23 @@ class _Run:
                 own = load(new_digests, content.data_clusters)
                 blkhash = self._blkhash(content, own, chain)
                 writer.sync()
-                return self._disk.publish(self._manifest(point, layout, chain, blkhash, blkhash_of_data(own)))
+                made = self._disk.publish(self._manifest(point, layout, chain, blkhash, blkhash_of_data(own)))
         except TooLargeError as error:
             raise BackupError(f"backup of {shown(self._client.url)}", str(error), "store it in another way") from error
         except OSError as error:
             raise storing_failed(self._disk, error) from error
+        if self._wish.verify:
+            self._prove([*chain, made])
+        return made
+
+    def _prove(self, chain: Sequence[Manifest]) -> None:
+        """A point that is not the image is no base for others: it goes again."""
+        try:
+            prove(self._disk, chain, self._client, self._tally)
+        except DifferentError:
+            self._disk.withdraw(chain[-1:])
+            self._disk.sweep()
+            raise
 
     def _copy(self, content: Content, writer: PointWriter) -> None:
         """Read all the data by several connections."""

@@ -21,8 +21,6 @@ from mover.cli.parser import Parser
 from mover.cli.status import Status, complain
 
 DESCRIPTION = "Measures Mover beside nbdcopy and ovirt-imageio: each on the same NBD servers, in turns."
-# The data, nbdkit's copy of it in `put`, and the sparse image's data in `holes`.
-COPIES = 3
 
 
 def main(argv: Sequence[str]) -> int:
@@ -76,7 +74,7 @@ def _run(options: argparse.Namespace) -> None:
     if imageio is None:
         print(f"mover: bench: no ovirt-imageio: `make bench` installs it, or set {IMAGEIO_VARIABLE}", file=sys.stderr)
     results = []
-    with workplace(COPIES * options.size) as directory:
+    with workplace(max(ROWS[row].copies for row in options.rows) * options.size) as directory:
         for row in options.rows:
             results += _hold_row(row, options.size, options.runs, directory, imageio, text=not options.json)
     if options.json:

@@ -48,8 +48,12 @@ class Bench:
 
 @dataclass(frozen=True)
 class Row:
-    """One row: what it shows, the programs it needs, and the function that sets it up."""
+    """One row: what it shows, the programs it needs, and the function that sets it up.
+
+    `copies` of the data are what its files may take together.
+    """
 
     title: str
     tools: Sequence[str]
     contests: Callable[[Bench], list[Contest]]
+    copies: int = 3

@@ -12,6 +12,7 @@ from pathlib import Path
 from mover.bench import clients
 from mover.bench.asking import checksum, extents
 from mover.bench.backups import backup
+from mover.bench.client_row import client
 from mover.bench.contest import Contender, Contest
 from mover.bench.data import MIB, SparseLayout, write_random
 from mover.bench.exports import NbdServer, nbdkit, qemu_nbd
@@ -210,5 +211,7 @@ ROWS = {
     "file": Row("GET of a raw file", ["curl", "qemu-nbd"], file),
     "extents": Row("dirty extents of an image in pieces", ["curl", "qemu-img", "qemu-io", "qemu-nbd", "wrk"], extents),
     "checksum": Row("checksum of the whole", ["curl", "qemu-nbd", "wrk"], checksum),
+    # Its target is sixfold where a client has the server zero it without holes.
+    "client": Row("Mover's client beside imageio's", ["nbdkit", "qemu-img", "qemu-nbd"], client, copies=9),
     "backup": Row("a full and an incremental backup", ["qemu-img", "qemu-io", "qemu-nbd"], backup),
 }

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from mover.backup.errors import Damage, DamagedError
+from mover.backup.errors import Damage, DamagedError, DifferentError
 from mover.backup.manifest import Manifest
 from mover.backup.pruning import Keep, Pruned, prune
 from mover.backup.repository import Disk, Repository
@@ -39,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
         with terminable():
             return ACTIONS[options.action](options)
     except ClientError as error:
-        status = Status.VERIFICATION if isinstance(error, DamagedError) else client_options.status_of(error)
+        wrong = isinstance(error, DamagedError | DifferentError)
+        status = Status.VERIFICATION if wrong else client_options.status_of(error)
         if options.json and not isinstance(error, DamagedError):
             progress.report_error(error, status, sys.stdout)
         return complain(f"{job}: {error}", status)
@@ -48,15 +49,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _full(options: argparse.Namespace) -> int:
-    return _take(options, Wish(False, options.bitmap, options.checkpoint, max_workers=options.max_workers))
+    return _take(options, allow_full=False)
 
 
 def _incremental(options: argparse.Namespace) -> int:
-    wish = Wish(True, options.bitmap, options.checkpoint, options.allow_full, options.max_workers)
-    return _take(options, wish)
+    return _take(options, allow_full=options.allow_full)
 
 
-def _take(options: argparse.Namespace, wish: Wish) -> int:
+def _take(options: argparse.Namespace, *, allow_full: bool) -> int:
+    incremental = options.action == "incremental"
+    wish = Wish(incremental, options.bitmap, options.checkpoint, allow_full, options.max_workers, options.verify)
     with client_options.client(options) as client:
         disk = _named(lambda: Repository(options.repo).make_disk(options.name))
         with _shown(options) as shown:

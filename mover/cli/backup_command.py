@@ -110,6 +110,12 @@ def _add_full(parser: Parser) -> None:
     text = "the dirty bitmap that records what changes from now on; kept for the next incremental"
     parser.add_argument("--bitmap", metavar="NAME", help=text)
     parser.add_argument("--checkpoint", metavar="NAME", help="the same, as it is called where checkpoints have names")
+    _add_taking(parser)
+
+
+def _add_taking(parser: Parser) -> None:
+    text = "read the point back, and compare it with the server's checksum; status 4 and no point if they differ"
+    parser.add_argument("--verify", action="store_true", help=text)
     _add_connection(parser)
 
 
@@ -127,7 +133,7 @@ def _add_incremental(parser: Parser) -> None:
     parser.add_argument("--checkpoint", metavar="NAME", help=text)
     text = "make a full backup where what has changed is not known"
     parser.add_argument("--allow-full", action="store_true", help=text)
-    _add_connection(parser)
+    _add_taking(parser)
 
 
 def _add_restore(parser: Parser) -> None:

@@ -16,6 +16,7 @@ from mover.client.errors import (
     RangeError,
     RefusedError,
     UnreachableError,
+    UntrustedError,
     VerificationError,
 )
 from mover.client.extents import Extent
@@ -44,6 +45,7 @@ __all__ = [
     "Report",
     "Tls",
     "UnreachableError",
+    "UntrustedError",
     "VerificationError",
     "download",
     "file_checksum",

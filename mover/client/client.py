@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 DEFAULT_ALGORITHM = "blake2b"
 DEFAULT_BLOCK_BYTES = 4 * 1024 * 1024
+# A URL with a mistake should not take a minute to be told.
+FIRST_CONTACT_S = 3.0
 
 
 class Checksum(msgspec.Struct, frozen=True):
@@ -148,8 +150,9 @@ class Client:
     # -- one try each: what jobs are made of -----------------------------------------------------------------
 
     def patience(self) -> Patience:
-        """A new one, as this client was told to have."""
-        return Patience(self._patience_s, self._sleep)
+        """A new one, as this client was told to have; shorter as long as the server has never been there."""
+        seconds = self._patience_s if self._link.reached else min(self._patience_s, FIRST_CONTACT_S)
+        return Patience(seconds, self._sleep)
 
     @contextlib.contextmanager
     def reading(self, offset: int, length: int, ahead: Sequence[Range] = ()) -> Iterator[Reply]:

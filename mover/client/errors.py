@@ -2,7 +2,8 @@
 
 ClientError
 ├ RangeError             something failed at `offset`, `length` of `image`
-│ ├ UnreachableError     no connection, or none that lasts, within the patience
+│ ├ UnreachableError     no connection within the patience
+│ │ └ UntrustedError     one, but with whom?
 │ ├ BrokenError          one connection broke off; jobs try again
 │ ├ RefusedError         the server answered with an error, `status` and `reason`
 │ │ └ LostWritesError    a flush that did not hold for the ranges `lost`
@@ -58,6 +59,10 @@ class RangeError(ClientError):
 
 class UnreachableError(RangeError):
     """The server cannot be reached."""
+
+
+class UntrustedError(UnreachableError):
+    """There is something, but it is not the server, or does not speak TLS as it should. Not tried again."""
 
 
 class BrokenError(RangeError):

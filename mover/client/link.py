@@ -21,6 +21,7 @@ from mover.client.errors import (
     ProtocolError,
     RefusedError,
     UnreachableError,
+    UntrustedError,
 )
 from mover.client.ranges import Range
 from mover.client.same_host import same_server
@@ -76,6 +77,8 @@ class Link:
         self._found: str | None = None
         self._connection: Connection | None = None
         self._aborted = False
+        # It has been connected once: what fails now may pass.
+        self.reached = False
         # Ranges whose GET is sent and not yet answered. Only to a server that keeps its connections.
         self._asked: deque[Range] = deque()
         self._lasts = False
@@ -120,6 +123,7 @@ class Link:
         if self._connection is None:
             sock = self._connect()
             sock.settimeout(SILENCE_S)
+            self.reached = True
             self._connection = Connection(sock, self.address.netloc, self._headers)
         return self._connection
 
@@ -195,8 +199,9 @@ class Link:
             if isinstance(error, NotHttp):
                 raise ProtocolError(url, operation, offset, length, str(error)) from error
             if isinstance(error, OSError):
+                kind = UntrustedError if _is_for_good(error) else UnreachableError
                 why = f"cannot connect: {_reason(error)}"
-                raise UnreachableError(url, operation, offset, length, why, _connect_advice(error)) from error
+                raise kind(url, operation, offset, length, why, _connect_advice(error)) from error
             raise
 
     # -- connecting ------------------------------------------------------------------------------------------
@@ -265,6 +270,13 @@ class Link:
             return None
 
 
+def _is_for_good(error: OSError) -> bool:
+    """Trying again would be met with the same."""
+    if isinstance(error, socket.gaierror):
+        return error.errno != socket.EAI_AGAIN
+    return isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+
+
 def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate: {error.verify_message}"
@@ -274,6 +286,8 @@ def _reason(error: OSError) -> str:
 
 
 def _connect_advice(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "check the host's name"
     if isinstance(error, ssl.SSLError):
         return "name its authority with --ca-file, and check the host's name"
     return "check that the service runs there"

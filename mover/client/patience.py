@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable
 
-from mover.client.errors import BrokenError, ClientError, RefusedError, UnreachableError
+from mover.client.errors import BrokenError, ClientError, RefusedError, UnreachableError, UntrustedError
 
 PATIENCE_S = 60.0
 FIRST_WAIT_S = 0.1
@@ -56,7 +56,7 @@ class Patience:
             self._server_errors += error.status == SERVER_ERROR
             within = self._server_errors < MOST_SERVER_ERRORS
             return error.status in PASSING or (error.status == SERVER_ERROR and within)
-        return isinstance(error, (BrokenError, UnreachableError))
+        return isinstance(error, BrokenError | UnreachableError) and not isinstance(error, UntrustedError)
 
     def _wait(self, error: ClientError) -> float:
         longest = min(FIRST_WAIT_S * 2.0 ** min(self._failures - 1, 10), LONGEST_WAIT_S)

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 # A killed job's qemu-nbd writes its tables before it lets go.
 LOCK_S = 20.0
 LOCK_POLL_S = 0.05
-# Buffers that one worker may have on their way into a qcow2 file.
-DEPTH = 8
+# Buffers that one worker may have on their way into a qcow2 file. More of them leave the cache before they are sent:
+# with four workers, 8 cost 15 % more processor time than 2.
+DEPTH = 2
 MAGIC_QCOW2 = b"QFI\xfb"
 
 Written = Callable[[int, int], None]

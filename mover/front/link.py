@@ -263,8 +263,7 @@ class Link:
             lambda closed: self._closed(key, closed),
         )
         self._lanes[key] = self._by_number[lane.number] = lane
-        of_library = export.frozen or export.transport == "store"
-        lane.idle_most_s = LIBRARY_IDLE_S if of_library else settings.lane_idle_s
+        lane.idle_most_s = LIBRARY_IDLE_S if export.of_library else settings.lane_idle_s
         self._look_later(lane.idle_most_s, lane)
         self._send(OpenLane(lane.number, export, settings.slots * settings.slot_bytes))
         return lane

@@ -33,7 +33,8 @@ async def delete(library: Library, image: ImageRecord) -> ImageRecord:
     else:
         raise ApiError(409, f"Image {image.id} is being changed by others")
     log.info("library image deleted", extra=facts(image=image.id, state=str(gone.state)))
-    await library.carrier.forget(image.id)
+    if image.state is State.QUEUED:  # an upload under way ends by itself
+        await library.carrier.forget(image.id)
     if gone.state is State.DELETED:
         for location in gone.locations:
             await remove(library, gone.id, location)

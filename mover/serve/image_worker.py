@@ -75,6 +75,7 @@ class ImageWorker:
         self.ended = asyncio.Event()  # set whenever no process of this export runs
         self.ended.set()
         self._house = house
+        self._at_rest = at_rest
         self._loop = asyncio.get_running_loop()
         self._child: Child[FromWorker] | None = None
         self._connections = Connections()

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from itertools import count
 
 from config.allow import places_of
+from config.export import Export
 from config.export_url import parse_export
 from config.settings import Settings
+from config.stores import path_of, uri_of
 from mover.serve.image_worker import House, ImageWorker
 from mover.serve.lanes import FrontEndPort, Lane, LaneBook
 from mover.serve.ledgers import Ledgers
@@ -35,7 +37,7 @@ class ImageWorkers:
         self._workers: dict[str, ImageWorker] = {}
 
     def __iter__(self) -> Iterator[ImageWorker]:
-        return iter(self._workers.values())
+        return iter(list(self._workers.values()))
 
     def retune(self, settings: Settings) -> None:
         """Put other settings in force, in every worker that runs and all that will."""
@@ -51,9 +53,19 @@ class ImageWorkers:
             reason = f"all images together have {limit} bytes of shared memory (supervisor.arena_limit_bytes) in use"
             front_end.send(LaneRefused(message.lane, reason, ARENA_RETRY_S))
             return
+        if not self._is_of_store(message.export):
+            front_end.send(LaneRefused(message.lane, "it is no image of any store"))
+            return
         lane = Lane(front_end, message.lane, message.export, message.arena_bytes)
         self.lanes.add(lane)
-        self._worker(message.export.key).want(lane)
+        self._worker(message.export).want(lane)
+
+    def _is_of_store(self, export: Export) -> bool:
+        """A front end that somebody has taken over must not have any file opened by calling it a library's."""
+        stores = self._house.settings.store
+        if export.transport == "store":
+            return any(store.id == export.name for store in stores)
+        return not export.frozen or any(path_of(store, uri_of(export.path)) for store in stores)
 
     def close_lane(self, front_end: FrontEndPort, number: int) -> None:
         """Forget a lane; nothing happens if it was refused meanwhile."""
@@ -105,7 +117,8 @@ class ImageWorkers:
     async def _all_ended(self) -> None:
         await asyncio.gather(*(worker.ended.wait() for worker in self._workers.values()))
 
-    def _worker(self, key: str) -> ImageWorker:
+    def _worker(self, export: Export) -> ImageWorker:
+        key = export.key
         if key not in self._workers:
             self._workers[key] = ImageWorker(key, self._house, self._at_rest)
         return self._workers[key]

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ import pytest
 from mover.backup.errors import RepositoryError
 from mover.backup.pruning import Keep, prune
 from mover.backup.repository import Disk, Repository
-from mover.backup.restoring import restore_to_file
+from mover.backup.restoring import FileFormat, restore_to_file
 from mover.backup.taking import Wish, back_up
 from mover.backup.uploading import restore_to_server
 from mover.backup.verifying import verify
@@ -233,54 +233,76 @@ def test_an_interrupted_backup_ends_with_130_and_leaves_nothing(house: House, ro
     assert sorted(path.name for path in disk.directory.iterdir()) == ["reading.lock", "writing.lock"]
 
 
+class LittleRoom:
+    """A file system of 24 MiB; without root a directory, where files are limited while something is `filling` it."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        place.mkdir()
+        self.mounted = os.geteuid() == 0 and mount("-t", "tmpfs", "-o", "size=24m", "tmpfs", place)
+
+    @contextmanager
+    def filling(self, limit_bytes: int) -> Iterator[None]:
+        """No file may become longer, if there is no other way to run out of room."""
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if not self.mounted:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    def close(self) -> None:
+        if self.mounted:
+            # Lazily: pytest may still hold an exception, and that a reader's files.
+            subprocess.run(["umount", "--lazy", str(self.place)], check=True)
+
+
 @pytest.fixture
-def little_room(room: Path) -> Iterator[Path]:
-    """A file system of 24 MiB; without root, a limit on the size of files, which fails in the same place."""
-    place = room / "little"
-    place.mkdir()
-    if os.geteuid() == 0 and mount("-t", "tmpfs", "-o", "size=24m", "tmpfs", place):
-        yield place
-        # Lazily: pytest may still hold an exception, and that a reader's files.
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
-        return
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (24 * MIB, before[1]))
-    yield place
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def little(room: Path) -> Iterator[LittleRoom]:
+    """Room for less than any of these disks."""
+    with closing(LittleRoom(room / "little")) as little:
+        yield little
 
 
 def mount(*arguments: object) -> bool:
     return subprocess.run(["mount", *(str(each) for each in arguments)], check=False).returncode == 0
 
 
-def test_a_full_disk_fails_a_backup_and_leaves_what_was_there(house: House, little_room: Path) -> None:
+def test_a_full_disk_fails_a_backup_and_leaves_what_was_there(house: House, little: LittleRoom) -> None:
     """One line that says what to do; no half file takes up the rest of the room."""
-    disk = Repository(little_room / "repo").make_disk(NAME)
-    with house.client("source") as client, pytest.raises(RepositoryError, match="make room"):
+    disk = Repository(little.place / "repo").make_disk(NAME)
+    with (
+        house.client("source") as client,
+        little.filling(24 * MIB),
+        pytest.raises(RepositoryError, match="make room"),
+    ):
         back_up(disk, client, Wish(incremental=False))
     assert sorted(path.name for path in disk.directory.iterdir()) == ["reading.lock", "writing.lock"]
 
 
-def test_a_full_disk_fails_a_restore_and_leaves_no_file(house: House, disk: Disk, little_room: Path) -> None:
+@pytest.mark.parametrize("file_format", ["raw", "qcow2"])
+def test_a_full_disk_fails_a_restore_and_leaves_no_file(
+    house: House, disk: Disk, little: LittleRoom, file_format: FileFormat
+) -> None:
     """Neither under its name nor under another."""
     with house.client("source") as client:
         back_up(disk, client, Wish(incremental=False))
-    for file_format in ("raw", "qcow2"):
-        with pytest.raises(ClientError, match=r"restoring to .*make room"):
-            restore_to_file(disk, None, little_room / "target", file_format)
-        assert list(little_room.iterdir()) == []
+    with little.filling(24 * MIB), pytest.raises(ClientError, match=r"restoring to .*make room"):
+        restore_to_file(disk, None, little.place / "target", file_format)
+    assert list(little.place.iterdir()) == []
 
 
-def test_a_full_disk_fails_a_prune_and_leaves_every_point(little_room: Path, room: Path, chain: Chain) -> None:
+def test_a_full_disk_fails_a_prune_and_leaves_every_point(little: LittleRoom, room: Path, chain: Chain) -> None:
     """Merging needs room for a full one beside what is there."""
-    here = Chain(Repository(little_room / "repo").make_disk(NAME), chain.image)
+    here = Chain(Repository(little.place / "repo").make_disk(NAME), chain.image)
     chain.image.resize(12 * MIB)
     chain.image.write(0, os.urandom(10 * MIB))
     here.take(incremental=False)
     chain.image.write(MIB, os.urandom(5 * MIB))
     here.take()
-    with pytest.raises(RepositoryError, match="make room"):
-        prune(here.disk, Keep(1), 0.0)
+    with little.filling(5 * MIB), pytest.raises(RepositoryError, match="make room"):
+        prune(here.disk, Keep(1))
     assert here.points() == [1, 2]
     here.assert_restores(room)
     assert verify(here.disk) == []

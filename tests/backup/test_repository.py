@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -10,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from mover.backup.errors import BusyError, DamagedError, NoSuchPoint, RepositoryError
-from mover.backup.manifest import FormatError, decode
+from mover.backup.errors import BackupError, BusyError, DamagedError, NoSuchPoint, RepositoryError
+from mover.backup.manifest import FormatError, decode, encode
 from mover.backup.pruning import Keep, prune
 from mover.backup.repository import Repository
 from mover.backup.restoring import restore_to_file
@@ -237,6 +239,41 @@ def test_a_disk_that_is_not_there_is_named_with_those_that_are(five: Chain) -> N
     """Restoring makes no directories."""
     with pytest.raises(NoSuchPoint, match=r"disk vm/vdx in .*the disks there are: vm/vda"):
         Repository(five.disk.directory.parents[1]).disk("vm/vdx")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"file": "../../../etc/shadow"}, "its files are not called"),
+        ({"digests": "000002.digests"}, "its files are not called"),
+        ({"data": [(0, 65536), (65535, 65536)]}, "an extent of 65536 bytes at 65535"),
+        ({"data": [(0, 65536)], "zero": [(0, 65536)]}, "an extent of 65536 bytes at 0"),
+        ({"data": [(1 << 40, 65536)]}, "after the disk"),
+        ({"data": [(0, -65536)]}, "an extent of -65536 bytes"),
+        ({"parent": 1}, "it is full, and its parent 1"),
+        ({"kind": "incremental"}, "it is incremental, and its parent None"),
+    ],
+)
+def test_a_manifest_that_leads_elsewhere_is_none(chain: Chain, change: dict[str, Any], why: str) -> None:
+    """Also one whose seal fits: whoever wrote it, no file outside is read or removed because of it."""
+    chain.take(incremental=False)
+    [manifest] = chain.disk.points()
+    with pytest.raises(FormatError, match=why):
+        decode(encode(msgspec.structs.replace(manifest, **change)))
+
+
+def test_two_restores_to_one_file_do_not_mix(five: Chain, room: Path) -> None:
+    """The second one fails, and leaves the first one's file alone."""
+    target = room / "target.raw"
+    with (room / ".target.raw.restoring").open("w") as part:
+        fcntl.flock(part, fcntl.LOCK_EX)
+        part.write("the first one's")
+        part.flush()
+        with pytest.raises(BackupError, match="another run is writing it"):
+            restore_to_file(five.disk, None, target, "raw")
+        assert (room / ".target.raw.restoring").read_text() == "the first one's"
+    restore_to_file(five.disk, None, target, "raw")
+    assert target.read_bytes() == five.held[5]
 
 
 @pytest.mark.parametrize("junk", [b"", b"{", b"[]", b'{"format":1}', b"\xff\xfe", b'{"format":"1"}'])

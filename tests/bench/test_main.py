@@ -120,3 +120,14 @@ def test_every_other_run_of_the_benchs_image_is_dirty(tmp_path: Path) -> None:
     assert [(run["start"], run["length"], run["data"]) for run in json.loads(listed)] == [
         (number * 65536, 65536, number % 2 == 1) for number in range(8)
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.nbd
+def test_both_clients_meet_the_same_server(capsys: pytest.CaptureFixture[str]) -> None:
+    """Mover's and imageio's, at every task."""
+    assert main.main(["client", "--size", "16MiB", "--runs", "1", "--json"]) == Status.DONE
+    results = json.loads(capsys.readouterr().out)
+    cases = ["download to raw", "download to qcow2", "upload from raw", "download of an empty 1 TiB"]
+    contenders = ["mover", *(["imageio's client"] if find_imageio() else [])]
+    assert [(each["case"], each["contender"]) for each in results] == [(c, n) for c in cases for n in contenders]

@@ -23,6 +23,7 @@ class Proxy:
         self._luck = random.Random(1)
         self._cut_every: int | None = None
         self._flip_after: int | None = None
+        self._flip_sent_after: int | None = None
         self._lock = threading.Lock()
         self._ends: list[socket.socket] = []
         self.cuts = 0
@@ -40,6 +41,10 @@ class Proxy:
     def flip(self, after: int) -> None:
         """Flip one bit, once, of what the server sends, after so many bytes on one connection."""
         self._flip_after = after
+
+    def flip_sent(self, after: int) -> None:
+        """The same of what a client sends."""
+        self._flip_sent_after = after
 
     def cut_all(self) -> None:
         """Break every connection there is."""
@@ -74,7 +79,7 @@ class Proxy:
             self._ends += [client, server]
             left = self._next_cut()
         with client, server:
-            came = 0
+            came = went = 0
             with contextlib.suppress(OSError):
                 while True:
                     for source in select.select([client, server], [], [])[0]:
@@ -84,6 +89,9 @@ class Proxy:
                         if source is server:
                             self._maybe_flip(block, came)
                             came += len(block)
+                        else:
+                            self._maybe_flip_sent(block, went)
+                            went += len(block)
                         left -= len(block)
                         if left < 0:
                             with self._lock:
@@ -102,3 +110,9 @@ class Proxy:
             if self._flip_after is not None and came <= self._flip_after < came + len(block):
                 block[self._flip_after - came] ^= 1
                 self._flip_after = None
+
+    def _maybe_flip_sent(self, block: bytearray, went: int) -> None:
+        with self._lock:
+            if self._flip_sent_after is not None and went <= self._flip_sent_after < went + len(block):
+                block[self._flip_sent_after - went] ^= 1
+                self._flip_sent_after = None

@@ -23,7 +23,7 @@ from tests.harness.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-m", "mover")
-READY = re.compile(r"mover: ready on https?://127\.0\.0\.1:(\d+)")
+READY = re.compile(r"mover: ready on https?://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)")
 
 # An environment variable that every process of one Mover has, orphans too.
 MARK = "TEST_ROOM"
@@ -34,8 +34,8 @@ STEADY = 8
 ANYTHING = {"files": ["/"], "nbd_sockets": ["/"], "nbd_hosts": ["*"], "tls_files": ["/"]}
 
 Value = bool | int | float | str | list[str]
-# {"worker": {"reconnect_s": 2.0}}: the tables of the TOML file.
-Tables = Mapping[str, Mapping[str, Value]]
+# {"worker": {"reconnect_s": 2.0}}: the tables of the TOML file; a list of them is one of [[NAME]].
+Tables = Mapping[str, Mapping[str, Value] | Sequence[Mapping[str, Value]]]
 
 
 @dataclass(frozen=True)
@@ -297,9 +297,11 @@ def _environment(room: Path) -> dict[str, str]:
 
 def _toml(tables: Tables) -> str:
     lines = []
-    for table, values in tables.items():
-        lines.append(f"[{table}]")
-        lines += [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+    for table, content in tables.items():
+        several = not isinstance(content, Mapping)
+        for values in content if not isinstance(content, Mapping) else [content]:
+            lines.append(f"[[{table}]]" if several else f"[{table}]")
+            lines += [f"{name} = {json.dumps(value)}" for name, value in values.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -45,7 +45,10 @@ class FakeCarrier:
             if not incoming.resumable:
                 part.unlink()
             raise
-        data = part.read_bytes()
+        try:
+            data = part.read_bytes()
+        except FileNotFoundError:
+            raise seam.NotThere("the upload was forgotten") from None
         if incoming.resumable and incoming.size_bytes is not None and len(data) < incoming.size_bytes:
             return Kept(len(data))
         try:

@@ -142,3 +142,11 @@ def test_v1_verifies_what_came(either: Service) -> None:
     answer = either.ask("POST", "/v1/images", DATA, **formats, **right)
     assert either.done(201, answer)["image"]["checksum"] == md5
     assert either.ask("GET", f"/v1/images/{answer.json()['image']['id']}").body == DATA
+
+
+@pytest.mark.parametrize("data", [bytes(5), bytes(100_000), b"x" * 70_000 + bytes(100_000)], ids=len)
+def test_data_that_is_zeros(either: Service, data: bytes) -> None:
+    """All of it, or its end: it comes back as it went in."""
+    image = either.active(data)
+    assert (image["size"], image["checksum"]) == (len(data), hashlib.md5(data).hexdigest())
+    assert either.ask("GET", f"/v2/images/{image['id']}/file").body == data

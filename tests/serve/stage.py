@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from config.settings import LibrarySettings, ServeSettings, Settings, SupervisorSettings, WorkerSettings
+from config.settings import AllowSettings, LibrarySettings, ServeSettings, Settings, SupervisorSettings, WorkerSettings
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -63,7 +63,8 @@ class Stage:
             unix_socket=changes.pop("unix_socket", self.unix_path),
             drain_s=changes.pop("drain_s", 10.0),
         )
-        return Settings(serve=serve, **{"library": LibrarySettings(enabled=False), **changes})
+        allow = AllowSettings(("/",), ("/",), ("*",), ("/",))
+        return Settings(serve=serve, **{"library": LibrarySettings(enabled=False), "allow": allow, **changes})
 
     def with_serve(self, settings: Settings, **changes: Any) -> Settings:
         return replace(settings, serve=replace(settings.serve, **changes))
@@ -125,7 +126,9 @@ class Stage:
     def event(self, name: str, who: str = "", **values: object) -> Event:
         """The oldest unread event like this."""
         wanted = {"event": name, **({"who": who} if who else {}), **values}
+        deadline = time.monotonic() + 2 * PATIENCE_S
         while True:
+            assert time.monotonic() < deadline, f"waited in vain for {wanted}"
             for event in self._events:
                 if wanted.items() <= event.items():
                     self._events.remove(event)

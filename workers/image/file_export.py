@@ -61,8 +61,7 @@ class FileExport(LocalExport):
             self._close()
             raise
         self.server = _identity(found)
-        if not self._frozen:
-            self._look = self._loop.later(LOOK_S, self._look_at_file)
+        self._look = self._loop.later(LOOK_S, self._look_at_file)
         return Limits(self._facts(read_only), MOST_BYTES)
 
     def _facts(self, read_only: bool) -> ImageFacts:
@@ -109,8 +108,17 @@ class FileExport(LocalExport):
             self._look = self._loop.later(LOOK_S, self._look_at_file)
 
     def _check_place(self) -> None:
-        """Raises OSError if what is at the path now is not what was opened."""
-        if _identity(os.stat(self._path)) != self.server:
+        """Raises OSError if what is at the path now is not what was opened.
+
+        A library image that was removed is read to its end by who has begun.
+        """
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError:
+            if self._frozen:
+                return
+            raise
+        if _identity(found) != self.server:
             raise OSError(errno.ESTALE, "another one has taken its place")
 
     # -- commands --------------------------------------------------------------------------------------------

@@ -50,8 +50,11 @@ class FilePart:
             write_plain(self._fd, buffer, offset)
 
     def read(self, buffer: memoryview, offset: int) -> None:
-        """Fill `buffer` with bytes that were written before."""
-        read_all(self._fd, buffer, offset)
+        """Fill `buffer` with bytes that were written before; in a thin store, zeros at the end are not there yet."""
+        size = os.fstat(self._fd).st_size if self._store.thin else offset + len(buffer)
+        there = min(max(size - offset, 0), len(buffer))
+        read_all(self._fd, buffer[:there], offset)
+        buffer[there:] = bytes(len(buffer) - there)
 
     def fileno(self) -> int:
         """The file's descriptor."""
