@@ -12,7 +12,7 @@ import fcntl
 import logging
 import os
 import signal
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from hashlib import sha256
 from uuid import UUID
@@ -20,9 +20,10 @@ from uuid import UUID
 import psutil
 
 from config.log import facts
-from workers.image import ledger
+from workers.image import ledger, writers
 from workers.image.ledger import LEDGER_BYTES, Ledger, LedgerBroken
 from workers.image.range_set import Range
+from workers.image.writers import FILE_BYTES, PAGE_AT
 from workers.lane import memory
 
 __all__ = ["KeptLedger", "LedgerBroken", "LedgerHeld", "Ledgers"]
@@ -48,10 +49,11 @@ class KeptLedger:
         self.doubts: list[Range] = []
         self._path = path
 
-    def inherit(self, boot: bytes, remote: bool, known: Callable[[], Container[int]]) -> None:
+    def inherit(self, boot: bytes, remote: bool, known: Callable[[], set[int]]) -> None:
         """Take over what is in the file; no worker may have it.
 
         What was not flushed is lost if the host was booted since, or the connection to a `remote` server ended unseen.
+        After a boot the file may not have it all: whoever wrote is told of the whole image.
         """
         with self._written() as (buffer, book):
             same_boot = ledger.boot(buffer) == boot
@@ -61,11 +63,14 @@ class KeptLedger:
                 self.doubts = book.doubts()
             else:
                 book.clear_doubts()
+                _lose(book, writers.noted(buffer[PAGE_AT:]), known)
                 ledger.set_boot(buffer, boot)
             if book.transfers():
                 transfers = known()
                 for transfer in [one for one in book.transfers() if one not in transfers]:
                     book.forget(transfer)
+            if not book.transfers():
+                writers.clear(buffer)
 
     def completed(self) -> int:
         """Jobs completed by all workers of this export."""
@@ -85,11 +90,13 @@ class KeptLedger:
         with self._written() as (_, book):
             book.server_lost()
 
-    def reset(self, boot: bytes) -> None:
-        """Begin anew: what was in it is no ledger."""
+    def reset(self, boot: bytes, known: Callable[[], set[int]]) -> None:
+        """Begin anew: what was in it is no ledger. All that anybody has written since it was empty counts as lost."""
+        noted = writers.noted(os.pread(self.fd, writers.PAGE_BYTES, PAGE_AT))
         os.ftruncate(self.fd, 0)
         _make_room(self.fd)
-        with self._written() as (buffer, _):
+        with self._written() as (buffer, book):
+            _lose(book, noted, known)
             ledger.set_boot(buffer, boot)
 
     def close(self) -> None:
@@ -107,16 +114,16 @@ class KeptLedger:
 
     @contextmanager
     def _written(self) -> Iterator[tuple[memoryview, Ledger]]:
-        if os.fstat(self.fd).st_size != LEDGER_BYTES:
-            raise LedgerBroken("size in bytes", os.fstat(self.fd).st_size, LEDGER_BYTES)
-        buffer = memory.map_file(self.fd, LEDGER_BYTES)
-        yield buffer, Ledger(buffer)
+        if os.fstat(self.fd).st_size != FILE_BYTES:
+            raise LedgerBroken("size in bytes", os.fstat(self.fd).st_size, FILE_BYTES)
+        buffer = memory.map_file(self.fd, FILE_BYTES)
+        yield buffer, Ledger(buffer[:LEDGER_BYTES])
 
 
 class Ledgers:
     """All ledgers, a file each in a directory; `known` are the transfers that somebody may ask for."""
 
-    def __init__(self, directory: str, known: Callable[[], Container[int]]) -> None:
+    def __init__(self, directory: str, known: Callable[[], set[int]]) -> None:
         self._directory = directory
         self._known = known
         with open(BOOT_ID) as file:
@@ -135,7 +142,7 @@ class Ledgers:
             raise LedgerHeld from None
         except OSError as error:
             log.error("a ledger is not on disk, and ends with the service", extra=facts(export=key, why=error))
-            return KeptLedger(memory.create("mover-ledger", LEDGER_BYTES), None)
+            return KeptLedger(memory.create("mover-ledger", FILE_BYTES), None)
         self._inherit(kept, remote)
         return kept
 
@@ -144,11 +151,11 @@ class Ledgers:
             kept.inherit(self._boot, remote, self._known)
         except LedgerBroken as error:
             log.error("replaced a broken ledger", extra=facts(why=error))
-            kept.reset(self._boot)
+            kept.reset(self._boot, self._known)
 
     def reset(self, kept: KeptLedger) -> None:
         """Begin anew with a ledger that is broken."""
-        kept.reset(self._boot)
+        kept.reset(self._boot, self._known)
 
     def forget(self, key: str, transfer: int) -> bool:
         """Nobody will ask for this transfer's ranges any more; False while somebody else has the export's ledger."""
@@ -193,6 +200,14 @@ class Ledgers:
         return os.path.join(self._directory, sha256(key.encode()).hexdigest()[:32] + SUFFIX)
 
 
+def _lose(book: Ledger, noted: Sequence[int], known: Callable[[], set[int]]) -> None:
+    """All that these transfers may have written counts as lost, as far as anybody may ask."""
+    if noted:
+        transfers = known()
+        for transfer in transfers if writers.ANY in noted else transfers.intersection(noted):
+            book.lose(transfer)
+
+
 def _open_locked(path: str) -> int:
     """A locked descriptor of the file, which is made if it is not there. Raises BlockingIOError, OSError."""
     while True:
@@ -217,8 +232,8 @@ def _is_at(fd: int, path: str) -> bool:
 
 def _make_room(fd: int) -> None:
     """Zeros where there is nothing yet, and room on the disk: writing to a hole on a full one would kill the worker."""
-    os.ftruncate(fd, LEDGER_BYTES)
-    os.posix_fallocate(fd, 0, LEDGER_BYTES)
+    os.ftruncate(fd, FILE_BYTES)
+    os.posix_fallocate(fd, 0, FILE_BYTES)
 
 
 def _has_open(pid: int, path: str) -> bool:

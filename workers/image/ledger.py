@@ -187,6 +187,15 @@ class Ledger:
         if self._dues(transfer).lost:
             self._append(Kind.TOLD, transfer)
 
+    def owes(self, transfer: int) -> bool:
+        """Whether anything of this transfer is unflushed, or lost and not told."""
+        return transfer in self._state.dues
+
+    def lose(self, transfer: int) -> None:
+        """All that this transfer may ever have written is lost."""
+        self._count_loss()
+        self._append(Kind.IS_LOST, transfer, 0, 0, END_MOST)
+
     def transfers(self) -> list[int]:
         """The transfers that have unflushed or lost ranges."""
         return list(self._state.dues)

@@ -28,9 +28,10 @@ from workers.image.ledger import LEDGER_BYTES, Ledger
 from workers.image.loop import READ, Loop, Timer
 from workers.image.nbd_export import NbdConnection
 from workers.image.plan import WRITING, Command, Limits, Operation
-from workers.image.schedule import Schedule
+from workers.image.schedule import CHANGING, Schedule
 from workers.image.succession import Succession
 from workers.image.threads import Threads
+from workers.image.writers import FILE_BYTES, Writers
 from workers.lane import memory
 from workers.lane.channel import Channel, ChannelBroken, ChannelClosed
 from workers.lane.protocol import Job, Kind
@@ -142,7 +143,9 @@ class Worker:
         logs.setup(serve.log, "worker")
         # A job that is submitted again must not meet a session of its predecessor's number.
         self._session_numbers = count(serve.generation << 31)
-        ledger = Ledger(memory.map_file(fds[0], LEDGER_BYTES))
+        buffer = memory.map_file(fds[0], FILE_BYTES)
+        ledger = Ledger(buffer[:LEDGER_BYTES])
+        self._writers = Writers(buffer)
         # Kept open for its lock: no worker of a later service begins before this one has ended.
         self._ledger_fd = fds[0]
         self._schedule = Schedule(ledger, is_zero)
@@ -293,11 +296,22 @@ class Worker:
             asker, job, completion = schedule.finished.popleft()
             if asker is None or asker.closed:
                 continue
+            if job.kind in CHANGING and job.transfer not in self._writers:
+                self._note_writer(job.transfer)
             try:
                 asker.publish(job, completion)
                 rung.add(asker)
             except ChannelBroken as error:
                 self._drop(asker, str(error))
+
+    def _note_writer(self, transfer: int) -> None:
+        """The host may die as soon as the client has heard of its first write that is not flushed."""
+        if not self._schedule.ledger.owes(transfer):
+            return
+        try:
+            self._writers.note(transfer)
+        except OSError as error:
+            log.error("cannot sync the ledger's file", extra=facts(why=error))
 
     def _room(self) -> Connection | None:
         """The READY connection with the fewest commands in flight, if it may have one more."""
