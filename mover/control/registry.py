@@ -67,6 +67,13 @@ STATES: dict[tuple[State, Event], State] = {
 }
 
 
+class NoAnswer(Exception):
+    """A front end does not say how tickets are used."""
+
+    def __init__(self) -> None:
+        super().__init__("a front end does not say how the ticket is used: ask again")
+
+
 class TooMany(Exception):
     """There are as many tickets as there may be."""
 
@@ -342,11 +349,14 @@ class Registry:
             audit.note("first used", ticket.transfer, ticket.id, client=client)
 
     async def look(self, ticket_ids: Iterable[str]) -> list[Info]:
-        """The tickets of these ids as they are now; those that are not there are left out."""
+        """The tickets of these ids as they are now; those that are not there are left out. Raises NoAnswer."""
         entries = [self._entries[one] for one in ticket_ids if one in self._entries]
         versions = {version: one for one in entries for version in self._tickets.versions(one.kept.id)}
         found: dict[Entry, list[TicketUse]] = {entry: [] for entry in entries}
-        for use in await self._tickets.uses(list(versions)) or []:
+        uses = await self._tickets.uses(list(versions))
+        if uses is None:
+            raise NoAnswer
+        for use in uses:
             found[versions[use.version]].append(use)
         return [self._info(entry, uses) for entry, uses in found.items()]
 

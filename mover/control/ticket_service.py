@@ -13,7 +13,7 @@ from config.places import NotAllowed
 from mover.control import audit
 from mover.control.http_socket import Answer, Request, refusal
 from mover.control.imageio import BadTicket, answer_of, ticket_of, timeout_of
-from mover.control.registry import Registry, TooMany
+from mover.control.registry import NoAnswer, Registry, TooMany
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class TicketService:
             return refusal(400, str(error))
         except NotAllowed as error:
             return refusal(403, str(error))
-        except TooMany as error:
+        except (NoAnswer, TooMany) as error:
             return refusal(503, str(error))
         except OSError as error:
             log.error("cannot write the state directory", extra=facts(why=error))

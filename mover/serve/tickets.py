@@ -56,12 +56,12 @@ class TicketBook:
         return Tickets(self._next_number(), installed=[ticket])
 
     def remove(self, ticket_id: str, cancel: bool = False) -> Tickets | None:
-        """Take a ticket out of force; the change to push to every follower, None if there is no such ticket.
+        """Take a ticket out of force; the change to push to every follower, None if there is nothing to change.
 
-        `cancel` has the requests end that are in flight under this id.
+        `cancel` has the requests end that are in flight under this id, also those of tickets that were removed before.
         """
         ticket = self._tickets.pop(ticket_id, None)
-        if ticket is None:
+        if ticket is None and not (cancel and self.retired(ticket_id)):
             return None
         self._retire(ticket)
         return Tickets(self._next_number(), removed=[ticket_id], cancel=cancel)
