@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TextIO
 
 from config.settings import LogSettings
 
@@ -20,10 +24,18 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 # Who installed, used and removed which ticket: written whatever the level.
 AUDIT = "mover.audit"
 
+# The request that is at work, in every line that it causes.
+REQUEST: ContextVar[str | None] = ContextVar("request", default=None)
+
+# Lines that are gathered go out so soon; a page of them at once, which no other process's line can come into: writes to
+# a pipe are whole up to this size (pipe(7)).
+GATHER_S = 0.02
+WRITE_BYTES = 4096
+
 
 def setup(settings: LogSettings, process: str) -> None:
     """Send this process's log to standard error; `process` says in each line who speaks, like `supervisor`."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(JsonLines(process) if settings.format == "json" else TextLines(process))
     root = logging.getLogger()
     root.handlers = [handler]
@@ -34,6 +46,60 @@ def setup(settings: LogSettings, process: str) -> None:
 def facts(**values: object) -> dict[str, dict[str, object]]:
     """What an event is about, as `extra` of a logging call."""
     return {"facts": values}
+
+
+class Batch:
+    """Lines that come by thousands a second, written many at once; `later` calls a function after some seconds."""
+
+    def __init__(self, later: Callable[[float, Callable[[], None]], object]) -> None:
+        self._later = later
+        self._lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        """One more line, with its end."""
+        if not self._lines:
+            _gathering.add(self)
+            self._later(GATHER_S, self.flush)
+        self._lines.append(line)
+
+    def flush(self) -> None:
+        """Write what has been gathered."""
+        lines, self._lines = self._lines, []
+        _gathering.discard(self)
+        page: list[str] = []
+        room = WRITE_BYTES
+        for line in lines:
+            if len(line) > room and page:
+                _write(page)
+                page, room = [], WRITE_BYTES
+            page.append(line)
+            room -= len(line)
+        _write(page)
+
+
+_gathering: set[Batch] = set()
+
+
+def flush() -> None:
+    """Write what is gathered: the process ends, or a line comes that is not gathered."""
+    for batch in list(_gathering):
+        batch.flush()
+
+
+def _write(lines: list[str]) -> None:
+    try:
+        os.write(2, "".join(lines).encode())
+    except OSError:
+        pass  # nobody listens, and there is nobody else to tell
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes each line at once, after those that were gathered before it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if _gathering:
+            flush()
+        super().emit(record)
 
 
 class TextLines(logging.Formatter):
@@ -74,11 +140,18 @@ class JsonLines(logging.Formatter):
 
 def _facts(record: logging.LogRecord) -> dict[str, object]:
     values: dict[str, object] = getattr(record, "facts", {})
-    return values
+    request = REQUEST.get()
+    return values if request is None else {**values, "request": request}
 
 
 def _time(record: logging.LogRecord) -> str:
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03}Z"
+    return stamp(int(record.created) * 1000 + int(record.msecs))
+
+
+def stamp(now_ms: int) -> str:
+    """A time in milliseconds since 1970, as every line begins: `2025-01-31T12:00:00.250Z`."""
+    seconds, ms = divmod(now_ms, 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{ms:03}Z"
 
 
 def _quoted(value: object) -> str:

@@ -23,6 +23,7 @@ LIVE = frozenset(
         "tls.handshake_s",
         "log.level",
         "log.format",
+        "log.requests",
         "front.progress_s",
         "front.least_bytes_s",
         "front.head_s",

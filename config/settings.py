@@ -41,6 +41,9 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # Directory for tickets, the library and sockets of our own, created 0700; empty is /var/lib/mover as root,
     # else $XDG_STATE_HOME/mover.
     state_dir: str = ""
+    # Whether the TCP listener serves /metrics, which names no image and no client: if it is bound to a loopback
+    # address, always, or never. The Unix socket always does.
+    metrics: Literal["loopback", "always", "never"] = "loopback"
     # How long SIGTERM waits for requests in flight before they are cut off.
     drain_s: Seconds = 30.0
 
@@ -70,6 +73,8 @@ class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     # One line of key=value text, or one JSON object, an event.
     format: Literal["text", "json"] = "text"
+    # One line for each request that has ended, at level info. journald drops lines that come by thousands a second.
+    requests: bool = True
 
 
 class FrontSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,11 +11,12 @@ from config.export import Export
 from config.places import Places
 from config.settings import FileStore, LogSettings, WorkerSettings
 
-VERSION = 3
+VERSION = 4
 
 
 class Serve(msgspec.Struct, tag=True, frozen=True):
-    """First message to a worker; one descriptor: the ledger's memfd (see workers/image/ledger.py).
+    """First message to a worker; two descriptors: the memfds of the ledger (workers/image/ledger.py) and of the tally
+    (workers/image/counts.py).
 
     `doubts` are (offset, length, tag): ranges in bytes that a predecessor's command, of the job `tag`, may still write
     until `doubts_until_s` (CLOCK_MONOTONIC): overlapping writes wait. `server_lost`: a non-local connection had

@@ -40,14 +40,14 @@ def curl(*arguments: str) -> list[str]:
     return ["curl", "--disable", "--noproxy", "*", "--silent", "--show-error", "--fail", *arguments]
 
 
-def curl_to_null(url: str) -> list[str]:
+def curl_to_null(url: str, *options: str) -> list[str]:
     """Return a curl command that downloads `url` and discards it."""
-    return curl("--output", "/dev/null", url)
+    return curl(*options, "--output", "/dev/null", url)
 
 
-def curl_get(url: str, size_bytes: int) -> float:
+def curl_get(url: str, size_bytes: int, *options: str) -> float:
     """Download `url`, discard it, and return the seconds it took; ClientError unless it was `size_bytes` long."""
-    command = [*curl_to_null(url), "--write-out", "%{size_download}"]
+    command = [*curl_to_null(url, *options), "--write-out", "%{size_download}"]
     seconds, output = timed(command)
     _check_moved(command, int(output), size_bytes)
     return seconds
@@ -62,9 +62,10 @@ def curl_get_range(url: str, offset: int, length: int) -> float:
     return float(seconds)
 
 
-def curl_put(url: str, file: Path) -> float:
+def curl_put(url: str, file: Path, *options: str) -> float:
     """Upload `file` to `url` and return the seconds it took."""
-    command = curl("--output", "/dev/null", "--write-out", "%{size_upload}", "--upload-file", str(file), url)
+    upload = ["--write-out", "%{size_upload}", "--upload-file", str(file)]
+    command = [*curl_to_null(url, *options), *upload]
     seconds, output = timed(command)
     _check_moved(command, int(output), file.stat().st_size)
     return seconds

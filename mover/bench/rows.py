@@ -13,10 +13,11 @@ from mover.bench import clients
 from mover.bench.asking import checksum, extents
 from mover.bench.backups import backup
 from mover.bench.client_row import client
-from mover.bench.contest import Contender, Contest
+from mover.bench.contest import Contender, Contest, as_rate
 from mover.bench.data import MIB, SparseLayout, write_random
 from mover.bench.exports import NbdServer, nbdkit, qemu_nbd
 from mover.bench.row import Bench, Row
+from mover.bench.secure import tls
 from mover.bench.servers import HttpServer, Image
 
 IMAGES_AT_ONCE = 8
@@ -25,7 +26,6 @@ FIRST_BYTE_IMAGE_BYTES = 16 * MIB
 BETWEEN_FIRST_BYTES_S = 0.5
 # A read as nbdkit's log filter writes it; its completion, which begins with "...", is another line.
 LOGGED_READ = re.compile(r" Read id=\d+ offset=0x([0-9a-f]+) count=0x([0-9a-f]+) ")
-MEGABYTE = 1_000_000
 
 
 def get(bench: Bench) -> list[Contest]:
@@ -84,7 +84,7 @@ def holes(bench: Bench) -> list[Contest]:
 
 def _part(http: HttpServer, name: str, offset: int, length: int) -> Contender:
     run = partial(clients.curl_get_range, http.url("disk"), offset, length)
-    return _as_rate(
+    return as_rate(
         Contender(f"{http.name} on {name}", f"curl --range {offset}-{offset + length - 1} HTTP", run), length
     )
 
@@ -192,12 +192,7 @@ def _seconds(command: Sequence[str]) -> Callable[[], float]:
 
 
 def _as_rates(contenders: Sequence[Contender], moved_bytes: int) -> list[Contender]:
-    return [_as_rate(contender, moved_bytes) for contender in contenders]
-
-
-def _as_rate(contender: Contender, moved_bytes: int) -> Contender:
-    """The same contender, measured in MB/s instead of seconds."""
-    return replace(contender, run=lambda: moved_bytes / MEGABYTE / contender.run())
+    return [as_rate(contender, moved_bytes) for contender in contenders]
 
 
 ROWS = {
@@ -211,6 +206,7 @@ ROWS = {
     "file": Row("GET of a raw file", ["curl", "qemu-nbd"], file),
     "extents": Row("dirty extents of an image in pieces", ["curl", "qemu-img", "qemu-io", "qemu-nbd", "wrk"], extents),
     "checksum": Row("checksum of the whole", ["curl", "qemu-nbd", "wrk"], checksum),
+    "tls": Row("over HTTPS", ["curl", "nbdkit", "openssl", "qemu-nbd"], tls),
     # Its target is sixfold where a client has the server zero it without holes.
     "client": Row("Mover's client beside imageio's", ["nbdkit", "qemu-img", "qemu-nbd"], client, copies=9),
     "backup": Row("a full and an incremental backup", ["qemu-img", "qemu-io", "qemu-nbd"], backup),

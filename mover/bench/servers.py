@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 import psutil
 
 import mover as package
+from mover.bench import tools
 from mover.bench.errors import ClientError
 from mover.bench.exports import NbdServer
 from mover.bench.processes import Server, running
@@ -27,13 +29,13 @@ IMAGEIO_VARIABLE = "BENCH_IMAGEIO"
 TICKET_S = 86400
 CONTROL_S = 10.0
 
-# What differs from imageio's defaults: no systemd, no TLS, no fixed paths, no fixed port.
+# What differs from imageio's defaults: no systemd, no fixed paths, no fixed port.
 IMAGEIO_CONFIGURATION = """\
 [daemon]
 systemd_enable = false
 drop_privileges = false
 [tls]
-enable = false
+{tls}
 [remote]
 host = 127.0.0.1
 port = 0
@@ -104,9 +106,31 @@ class HttpServer:
         return [max(front_ends, key=lambda child: child.cpu_times().user), *workers]
 
 
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate that is its own authority, and its key."""
+
+    certificate: Path
+    key: Path
+
+
+def make_certificate(directory: Path) -> Certificate:
+    """Make one for 127.0.0.1, of the kind that most hosts have: RSA, 2048 bits."""
+    made = Certificate(directory / "tls.crt", directory / "tls.key")
+    key = ["-newkey", "rsa:2048", "-nodes", "-keyout", str(made.key), "-out", str(made.certificate)]
+    name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    subprocess.run([tools.path("openssl"), "req", "-x509", *key, *name], check=True, capture_output=True)
+    return made
+
+
 @contextlib.contextmanager
-def mover(directory: Path, images: Sequence[Image]) -> Iterator[HttpServer]:
-    """Run `mover serve` with its default settings, serving `images`, for the time of the block."""
+def mover(
+    directory: Path, images: Sequence[Image], tls: Certificate | None = None, front_ends: int = 0
+) -> Iterator[HttpServer]:
+    """Run `mover serve` with its default settings, serving `images`, for the time of the block.
+
+    With TLS on its TCP listener, and another number of front ends, if these are given.
+    """
     with tempfile.TemporaryDirectory(prefix="mover-", dir=directory) as name:
         room = Path(name)
         # An empty file instead of this host's /etc/mover/mover.toml, whose listeners may be in use.
@@ -114,8 +138,11 @@ def mover(directory: Path, images: Sequence[Image]) -> Iterator[HttpServer]:
         command = [sys.executable, "-m", "mover", "serve", f"--config={room / 'mover.toml'}", "--port=0"]
         command += [f"--unix-socket={room / 'http'}", f"--state-dir={room / 'state'}"]
         command += [f"--image={image.id}={image.url}" for image in images]
+        command += [f"--front-ends={front_ends}"] if front_ends else []
+        if tls:
+            command += ["--tls-enabled", f"--tls-cert-file={tls.certificate}", f"--tls-key-file={tls.key}"]
         with running("mover serve", command, room / "log", mover_environment(os.environ)) as server:
-            base_url = _await_line(server, r"mover: ready on (http://[\w.:]+)")
+            base_url = _await_line(server, r"mover: ready on (https?://[\w.:]+)")
             yield HttpServer("mover", base_url, server.pid, room / "http")
 
 
@@ -135,18 +162,21 @@ def find_imageio() -> Path | None:
 
 
 @contextlib.contextmanager
-def imageio(program: Path, directory: Path, images: Sequence[Image]) -> Iterator[HttpServer]:
+def imageio(
+    program: Path, directory: Path, images: Sequence[Image], tls: Certificate | None = None
+) -> Iterator[HttpServer]:
     """Run ovirt-imageio's daemon, with a ticket for each of `images`, for the time of the block."""
+    speaks = f"key_file = {tls.key}\ncert_file = {tls.certificate}\nca_file =" if tls else "enable = false"
     with tempfile.TemporaryDirectory(prefix="imageio-", dir=directory) as name:
         room = Path(name)
         (room / "conf.d").mkdir()
-        (room / "conf.d/50-bench.conf").write_text(IMAGEIO_CONFIGURATION.format(socket=room / "control"))
+        (room / "conf.d/50-bench.conf").write_text(IMAGEIO_CONFIGURATION.format(socket=room / "control", tls=speaks))
         with running("ovirt-imageio", [str(program), "--conf-dir", str(room)], room / "log") as server:
             port = _await_line(server, r"remote\.service listening on \('127\.0\.0\.1', (\d+)\)")
             _await_line(server, "(Ready for requests)")
             for image in images:
                 _install_ticket(room / "control", image)
-            yield HttpServer("imageio", f"http://127.0.0.1:{port}", server.pid)
+            yield HttpServer("imageio", f"{'https' if tls else 'http'}://127.0.0.1:{port}", server.pid)
 
 
 def _await_line(server: Server, pattern: str) -> str:

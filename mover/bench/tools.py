@@ -14,6 +14,7 @@ PACKAGES = {
     "mkfs.ext4": "e2fsprogs",
     "nbdcopy": "libnbd-bin",
     "nbdkit": "nbdkit",
+    "openssl": "openssl",
     "qemu-img": "qemu-utils",
     "qemu-io": "qemu-utils",
     "qemu-nbd": "qemu-utils",

@@ -19,19 +19,24 @@ from dataclasses import dataclass
 import uvloop
 
 from config import log as logs
-from config.settings import TlsSettings
-from mover.front import sanic_seam
+from config.settings import LogSettings, TlsSettings
 from mover.front.acceptor import Acceptor
+from mover.front.account import Account
 from mover.front.admission import Admission
 from mover.front.app import create_app, retune
+from mover.front.counts import LAYOUT
 from mover.front.crowd import Crowd
 from mover.front.link import Link
+from mover.front.request_log import RequestLog
+from mover.front.sanic_connections import Connections
 from mover.front.seats import House
 from mover.front.visit import Door
 from mover.library.start import make_library
 from mover.serve.certificates import make_context
 from mover.serve.messages import VERSION, Begin, NewCertificates, Retune, ToFrontEnd
+from workers.lane import memory
 from workers.lane.channel import Channel, ChannelBroken
+from workers.lane.tally import words_of
 
 DRAIN_POLL_S = 0.05
 
@@ -43,6 +48,7 @@ class Inheritance:
     listeners: list[socket.socket]
     seats: House
     crowd: Crowd
+    words: memoryview
     context: ssl.SSLContext | None
 
 
@@ -50,16 +56,18 @@ class FrontEnd:
     """One front end process."""
 
     def __init__(self, channel: Channel[ToFrontEnd], begin: Begin, given: Inheritance) -> None:
+        self._account = Account(given.words)
         self._name = f"front-{begin.front_end}"
         self._admission = Admission(begin.limits, given.seats)
         self._draining = asyncio.Event()
-        self._link = Link(channel, begin.settings, self._draining.set, self._retune, self._renew, begin.ask)
-        self._door = Door(self._link, self._admission, begin.settings, begin.unix_socket)
+        self._link = Link(channel, begin.settings, self, begin.ask, self._account)
+        self._door = Door(self._link, self._admission, begin.settings, begin.unix_socket, self._account)
+        self._tune_log(begin.log)
         self._library = (
             make_library(begin.library, begin.state_dir, begin.stores, self._door) if begin.library.enabled else None
         )
-        self._app = create_app(self._door, self._library)
-        self._connections = sanic_seam.Connections(self._app)
+        self._app = create_app(self._door, begin.metrics_on_tcp, self._library)
+        self._connections = Connections(self._app)
         self._acceptor = Acceptor(
             given.listeners, given.crowd, begin.limits, self._connections.make, given.context, begin.tls.handshake_s
         )
@@ -77,18 +85,40 @@ class FrontEnd:
         await self._draining.wait()
         await self._drain()
 
-    def _retune(self, message: Retune) -> None:
+    # -- what the link asks of it ----------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Accept no more, and end when what is under way has."""
+        self._draining.set()
+
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
+    def waiting(self) -> int:
+        """How many requests are in line."""
+        return self._admission.waiting
+
+    def retune(self, message: Retune) -> None:
         """A reload has changed the settings."""
-        logs.setup(message.log, self._name)
+        self._tune_log(message.log)
         self._admission.retune(message.limits)
         self._acceptor.limits = message.limits
         self._door.settings = message.settings
         retune(self._app, message.settings)
 
-    def _renew(self, message: NewCertificates, fds: list[int]) -> None:
+    def renew(self, message: NewCertificates, fds: list[int]) -> None:
         """There are other certificates, which the supervisor has tried; connections that are there keep the old."""
         self._acceptor.context = _context(message.tls, fds)
         self._acceptor.handshake_s = message.tls.handshake_s
+
+    # -- its life --------------------------------------------------------------------------------------------
+
+    def _tune_log(self, settings: LogSettings) -> None:
+        logs.setup(settings, self._name)
+        wanted = settings.requests and logging.getLogger().isEnabledFor(logging.INFO)
+        later = asyncio.get_running_loop().call_later
+        self._account.lines = RequestLog(settings, self._name, later) if wanted else None
 
     async def _drain(self) -> None:
         """Accept no more, let what is under way end; the supervisor's patience is the deadline."""
@@ -124,10 +154,12 @@ def _first_message(channel: Channel[ToFrontEnd]) -> tuple[Begin, Inheritance]:
         raise ChannelBroken(f"expected Begin of version {VERSION}, got {message}")
     sockets = message.tcp + (message.unix_socket is not None)
     listeners = [socket.socket(fileno=fd) for fd in fds[:sockets]]
-    seats, crowd, *certificates = fds[sockets:]
-    given = Inheritance(listeners, House(seats), Crowd(crowd, message.front_end), _context(message.tls, certificates))
-    os.close(seats)
-    os.close(crowd)
+    seats, crowd, tally, *certificates = fds[sockets:]
+    words = words_of(memory.map_shared(tally, LAYOUT.size_bytes))
+    context = _context(message.tls, certificates)
+    given = Inheritance(listeners, House(seats), Crowd(crowd, message.front_end), words, context)
+    for fd in (seats, crowd, tally):
+        os.close(fd)
     return message, given
 
 
@@ -137,13 +169,13 @@ def main() -> int:
     control = socket.socket(fileno=int(sys.argv[sys.argv.index("--control-fd") + 1]))
     channel: Channel[ToFrontEnd] = Channel(control, ToFrontEnd)
     begin, given = _first_message(channel)
-    logs.setup(begin.log, f"front-{begin.front_end}")
     logging.getLogger("sanic").setLevel(logging.WARNING)
 
     async def run() -> None:
         await FrontEnd(channel, begin, given).run()
 
     uvloop.run(run())
+    logs.flush()
     return 0
 
 

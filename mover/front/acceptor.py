@@ -28,11 +28,12 @@ log = logging.getLogger(__name__)
 
 # So many are accepted before other events have their turn.
 ACCEPTS_PER_TURN = 16
-# A connection is left to front ends with fewer of them for LEAVE_S, twice for each that this one is ahead: a busy one
-# takes some milliseconds. One that hangs must not keep clients waiting for longer than ten times that.
+# A connection is left to front ends with fewer of them for LEAVE_S, some times: FEW_LEAVES where this one is one ahead,
+# MOST_LEAVES where it is more. After those the others must hang, and for HURRY_S nothing is left to them.
 LEAVE_S = 0.005
-LEAVES_A_LEAD = 2
-MOST_LEAVES = 10
+FEW_LEAVES = 2
+MOST_LEAVES = 20
+HURRY_S = 1.0
 # Descriptors or memory have run out: what holds them must end first.
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 RECOVER_S = 0.5
@@ -65,6 +66,7 @@ class Acceptor:
         self._tasks: set[asyncio.Task[None]] = set()
         # How often the connection that waits was left to other front ends.
         self._left: Counter[socket.socket] = Counter()
+        self._hurry_until_s = 0.0
         self._timers: dict[socket.socket, asyncio.TimerHandle] = {}
 
     def open(self) -> None:
@@ -106,8 +108,12 @@ class Acceptor:
 
     def _leaves_it(self, sock: socket.socket) -> bool:
         """Whether another front end should take the connection that waits: it has fewer, and has had little time."""
-        most = min(LEAVES_A_LEAD * self._crowd.lead, MOST_LEAVES)
-        if self._left[sock] >= most:
+        lead = self._crowd.lead
+        if lead <= 0 or self._loop.time() < self._hurry_until_s:
+            return False
+        if self._left[sock] >= (FEW_LEAVES if lead == 1 else MOST_LEAVES):
+            if lead > 1:
+                self._hurry_until_s = self._loop.time() + HURRY_S
             return False
         self._left[sock] += 1
         self._look_away(sock, LEAVE_S)

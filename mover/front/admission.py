@@ -158,11 +158,11 @@ class Admission:
 
     def _refusal(self, use: Use) -> RequestError:
         if self._limits.exclusive:
-            return RequestError(409, "image busy")
+            return RequestError(409, "image busy", fault="refused")
         what = "writes" if use is Use.WRITE else "reads"
         host = self._limits.host_writers if use is Use.WRITE else self._limits.host_readers
         limits = f"{self.most(use)} of an image" + (f", {host} of this host" if host else "")
-        return RequestError(503, f"too many {what} at once (limit {limits})", [RETRY_AFTER])
+        return RequestError(503, f"too many {what} at once (limit {limits})", [RETRY_AFTER], fault="refused")
 
     # -- waiting ---------------------------------------------------------------------------------------------
 
@@ -177,7 +177,7 @@ class Admission:
         except TimeoutError:
             self._withdraw(line, future)
             why = f"{self._refusal(line.use).message}, for {self._limits.wait_s:g} s"
-            raise RequestError(503, why, [RETRY_AFTER]) from None
+            raise RequestError(503, why, [RETRY_AFTER], fault="refused") from None
         except asyncio.CancelledError:
             self._withdraw(line, future)
             raise

@@ -40,6 +40,9 @@ async def send_error(request: Request, error: RequestError) -> Sent:
     """Every error: a status and `{"error": ...}`."""
     if error.closes:
         sanic_seam.close_after(request)
+    noted = sanic_seam.noted(request)
+    if not noted.ended:
+        noted.account.failed(error.fault)
     answer: dict[str, object] = {"error": error.message}
     if error.lost is not None:
         answer["lost"] = [list(span) for span in error.lost]
@@ -48,8 +51,10 @@ async def send_error(request: Request, error: RequestError) -> Sent:
 
 async def break_off(request: Request, error: BodyBroken | ClientGone) -> Sent:
     """No client may take a short body for a whole one: the connection ends here."""
+    is_ours = isinstance(error, BodyBroken)
+    sanic_seam.noted(request).account.failed("broken_off" if is_ours else "gone")
     if isinstance(error, BodyBroken):
         log.error("broken off", extra=facts(transfer=error.transfer, offset=error.offset, reason=str(error)))
     sanic_seam.close_after(request)
     sanic_seam.transport(request).abort()
-    return Sent(0)
+    return Sent(0 if is_ours else 499)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import msgspec
 from sanic import Request, Sanic
 from sanic.exceptions import MethodNotAllowed, PayloadTooLarge, SanicException
 
@@ -24,22 +24,25 @@ from mover.front.sanic_seam import Sent
 from mover.front.visit import Door
 from mover.library import routes as library_routes
 from mover.library.library import Library
+from mover.version import version
 from workers.lane.front_lane import LaneLost
 
 log = logging.getLogger(__name__)
 
 App = Sanic[Any, Any]
 
+# Prometheus's text format, as prometheus_client writes it (mover/serve/metrics.py).
+METRICS = "text/plain; version=1.0.0; charset=utf-8"
 METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "OPTIONS")
 
 
-def create_app(door: Door, library: Library | None = None) -> App:
+def create_app(door: Door, metrics_on_tcp: bool, library: Library | None = None) -> App:
     """The application of one front end; without a library, /v1 and /v2 are unknown paths."""
-    app: App = Sanic("mover", request_class=sanic_seam.StrictRequest, configure_logging=False)
+    app: App = Sanic("mover", request_class=sanic_seam.request_class(door.account), configure_logging=False)
     sanic_seam.configure(app)
     retune(app, door.settings)
     _add_images(app, door)
-    _add_service(app, door.link)
+    _add_service(app, door.link, metrics_on_tcp)
     if library is not None:
         library_routes.add(app, library)
     _add_errors(app, has_library=library is not None)
@@ -70,9 +73,9 @@ def _add_images(app: App, door: Door) -> None:
         app.add_route(partial(handler), path, methods=methods, stream=True, name=name)
 
 
-def _add_service(app: App, link: Link) -> None:
+def _add_service(app: App, link: Link, metrics_on_tcp: bool) -> None:
     async def info(request: Request) -> Sent:
-        return await send_json(request, 200, {"version": _version()}, [])
+        return await send_json(request, 200, {"version": version()}, [])
 
     async def healthz(request: Request) -> Sent:
         return await send_json(request, 200, {"status": "ok"}, [])
@@ -80,24 +83,29 @@ def _add_service(app: App, link: Link) -> None:
     async def readyz(request: Request) -> Sent:
         if not link.supervised:
             raise RequestError(503, "the supervisor is gone")
+        faults = msgspec.json.decode(await link.ask("ready"), type=list[str])
+        if faults:
+            raise RequestError(503, f"not ready: {'; '.join(faults)}")
         return await send_json(request, 200, {"status": "ready"}, [])
 
     async def workers(request: Request) -> Sent:
         if not sanic_seam.over_unix(request):
             raise RequestError(404, "not found; /workers is served on the Unix socket only")
-        body = await link.workers()
-        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-        return await sanic_seam.reply(request, 200, headers, body)
+        return await _send(request, "application/json", await link.ask("workers"))
 
-    for handler, path in ((info, "/info"), (healthz, "/healthz"), (readyz, "/readyz"), (workers, "/workers")):
+    async def metrics(request: Request) -> Sent:
+        if not (metrics_on_tcp or sanic_seam.over_unix(request)):
+            raise RequestError(404, "not found; /metrics is served on the Unix socket only (serve.metrics)")
+        return await _send(request, METRICS, await link.ask("metrics"))
+
+    service = {"/info": info, "/healthz": healthz, "/readyz": readyz, "/workers": workers, "/metrics": metrics}
+    for path, handler in service.items():
         app.add_route(handler, path, methods=["GET", "HEAD"], stream=True, name=handler.__name__)
 
 
-def _version() -> str:
-    try:
-        return version("image-mover")
-    except PackageNotFoundError:
-        return "unknown"
+async def _send(request: Request, kind: str, body: bytes) -> Sent:
+    headers = [("Content-Type", kind), ("Content-Length", str(len(body)))]
+    return await sanic_seam.reply(request, 200, headers, body)
 
 
 def _allow(request: Request, error: SanicException) -> list[tuple[str, str]]:
@@ -138,7 +146,7 @@ def _add_errors(app: App, has_library: bool) -> None:
 
     async def bug(request: Request, error: Exception) -> Sent:
         log.exception("request failed", exc_info=error)
-        return await send_error(request, RequestError(500, "internal error; the log has it"))
+        return await send_error(request, RequestError(500, "internal error; the log has it", fault="bug"))
 
     app.exception(RequestError)(refused)
     app.exception(LaneLost)(lost)

@@ -38,6 +38,7 @@ class ChunkedIntake(asyncio.BufferedProtocol):
 
     def __init__(self, request: Request, filler: ChunkFiller) -> None:
         self._request = request
+        self._noted = sanic_seam.noted(request)
         self._transport = sanic_seam.transport(request)
         self._before = sanic_seam.handler_protocol(request)
         self._filler = filler
@@ -153,6 +154,7 @@ class ChunkedIntake(asyncio.BufferedProtocol):
 
     def _advance(self, count: int) -> None:
         self._at += count
+        self._noted.account.received(self._noted, count)
         self.taken += count
         if self._room is not None and self._at == len(self._room):
             self._room, self._at = None, 0

@@ -162,9 +162,13 @@ class Download:
             rest = view[at : piece.length]
             sent = self._took_head(self._outlet.send(self._head, rest) if self._head else self._outlet.send(rest))
             at += sent
-            self.sent += sent
+            self._moved(sent)
             if at < piece.length and not await self._writable(piece):
                 return
+
+    def _moved(self, count: int) -> None:
+        self.sent += count
+        self._outlet.moved(count)
 
     def _took_head(self, sent: int) -> int:
         """How much of `sent` was body: the head goes first."""
@@ -204,7 +208,8 @@ class Download:
                 self._foresight.distrust(self.sent)
                 return
             sent = self._outlet.send_zeros(left)
-            left, turn, self.sent = left - sent, turn + sent, self.sent + sent
+            left, turn = left - sent, turn + sent
+            self._moved(sent)
             if not sent and not await self._writable(piece):
                 self._surrendered = False
                 return

@@ -20,7 +20,7 @@ GONE = {
 class RequestError(Exception):
     """An answer other than success. `headers` are added to it; `lost` are ranges that must be sent again.
 
-    `closes` says that the connection ends with it.
+    `closes` says that the connection ends with it, `fault` whose fault it was where the status does not tell.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class RequestError(Exception):
         headers: Sequence[tuple[str, str]] = (),
         lost: list[tuple[int, int]] | None = None,
         closes: bool = False,
+        fault: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -37,6 +38,14 @@ class RequestError(Exception):
         self.headers = headers
         self.lost = lost
         self.closes = closes
+        self._fault = fault
+
+    @property
+    def fault(self) -> str:
+        """Whose fault it was, as mover/front/counts.py tells them apart."""
+        if self._fault or self.lost is not None:
+            return self._fault or "lost"
+        return "request" if self.status < 500 else "unreachable" if self.status in (502, 503) else "nbd"
 
 
 class ClientGone(Exception):

@@ -13,7 +13,7 @@ from mover.front.errors import RequestError
 from mover.front.flushing import flush
 from mover.front.ranges import Span
 from mover.front.sanic_seam import Headers, Sent
-from mover.front.sending import SMALL_BYTES, Body, send_body
+from mover.front.sending import Body, send_body
 from mover.front.upload import Upload
 from mover.front.visit import WRITING, Door, Visit
 
@@ -44,10 +44,7 @@ class Images:
         if visit.request.method == "HEAD" or span.length == 0:
             return await sanic_seam.reply(visit.request, status, headers)
         body = Body(span, session, visit.ticket.transfer, visit)
-        sent = await send_body(visit.request, visit.lane, body, status, headers, visit.pace())
-        if span.length > SMALL_BYTES:
-            visit.log_transfer("read", span.offset, span.length)
-        return sent
+        return await send_body(visit.request, visit.lane, body, status, headers, visit.pace())
 
     def _answer(self, visit: Visit, size: int) -> tuple[Span, int, Headers]:
         """What a GET asks for: the bytes, the status and the headers."""
@@ -81,7 +78,6 @@ class Images:
                 await self._upload(visit, span)
             if wants_flush:
                 await flush(visit)
-            visit.log_transfer("write", span.offset, length)
             return await visit.send_written(length, wants_flush)
 
     async def _replace(self, visit: Visit, length: int) -> Sent:
@@ -90,7 +86,6 @@ class Images:
         async with whole_files.replacing(visit, length) as file:
             if length:
                 await self._upload(visit, Span(0, length), file.session)
-        visit.log_transfer("replace", 0, length)
         return await visit.send_written(length, True)
 
     async def _upload(self, visit: Visit, span: Span, session: int = 0) -> None:

@@ -35,6 +35,7 @@ class Intake(asyncio.BufferedProtocol):
 
     def __init__(self, request: Request, length: int, filler: Filler) -> None:
         self._request = request
+        self._noted = sanic_seam.noted(request)
         self._transport = sanic_seam.transport(request)
         self._tls = sanic_seam.tls(request)
         self._before = sanic_seam.handler_protocol(request)
@@ -118,6 +119,7 @@ class Intake(asyncio.BufferedProtocol):
     def _advance(self, count: int) -> None:
         self._at += count
         self._left -= count
+        self._noted.account.received(self._noted, count)
         self.progressed_s = time.monotonic()
         self._wait_for(BATCH_BYTES if self._eager and self._to_come() >= BATCH_BYTES else 1)
         sanic_seam.progress(self._request)

@@ -6,25 +6,32 @@ No request asks the supervisor anything but, on the first use of an export, for 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import logging
 import os
 import socket
+import time
 from collections import Counter
-from collections.abc import Callable
 from itertools import count
+from typing import Protocol
 
 import msgspec
 
 from config.export import Export
 from config.log import facts
 from config.settings import FrontSettings
+from mover.front.account import Account
 from mover.front.tickets import TicketShelf
 from mover.front.usage import Guest
 from mover.serve.messages import (
     VERSION,
+    About,
+    Activity,
+    Answer,
+    Ask,
+    AskActivity,
     AskUses,
-    AskWorkers,
     Begin,
     CloseLane,
     DialectName,
@@ -43,7 +50,6 @@ from mover.serve.messages import (
     Tickets,
     TicketsApplied,
     ToFrontEnd,
-    WorkersAnswer,
 )
 from workers.lane.channel import Channel, ChannelBroken, ChannelClosed
 from workers.lane.front_lane import FrontLane, LaneLost
@@ -56,6 +62,27 @@ log = logging.getLogger(__name__)
 COLLECT_AFTER_S = 1.0
 # A library image is used once in a while, and there are many: their lanes do not wait for the next use.
 LIBRARY_IDLE_S = 2.0
+# The supervisor asks its children for a second or two before it answers.
+ANSWER_S = 10.0
+
+
+class Host(Protocol):
+    """The front end itself, as its link needs it."""
+
+    def drain(self) -> None:
+        """Accept no more, and end when what is under way has."""
+
+    def retune(self, message: Retune) -> None:
+        """Other settings are in force."""
+
+    def renew(self, message: NewCertificates, fds: list[int]) -> None:
+        """There are other certificates."""
+
+    def connections(self) -> int:
+        """How many clients are connected."""
+
+    def waiting(self) -> int:
+        """How many requests are in line."""
 
 
 class Link:
@@ -68,19 +95,17 @@ class Link:
         self,
         channel: Channel[ToFrontEnd],
         settings: FrontSettings,
-        drain: Callable[[], None],
-        retune: Callable[[Retune], None],
-        renew: Callable[[NewCertificates, list[int]], None],
+        host: Host,
         ask: bool = False,
+        account: Account | None = None,
     ) -> None:
         self.supervised = True
         self._tickets = TicketShelf(self._send, self._gone)
         self._ask = ask
         self._channel = channel
         self._settings = settings
-        self._drain = drain
-        self._retune = retune
-        self._renew = renew
+        self._host = host
+        self._account = account or Account()
         self._loop = asyncio.get_running_loop()
         self._numbers = count(1)
         self._lanes: dict[str, FrontLane] = {}
@@ -130,7 +155,7 @@ class Link:
             log.warning("supervisor gone", extra=facts(reason=reason))
             self.supervised = False
             self._loop.remove_reader(self._channel.fileno())
-            self._drain()
+            self._host.drain()
 
     def _handle(self, message: ToFrontEnd, fds: list[int]) -> None:
         match message:
@@ -146,17 +171,19 @@ class Link:
                 lane = self._by_number.get(message.lane)
                 if lane is not None:
                     lane.close(message.reason, message.retry_after_s)
-            case WorkersAnswer():
+            case Answer():
                 self._collect(message)
             case Retune():
                 self._settings = message.settings
-                self._retune(message)
+                self._host.retune(message)
             case NewCertificates():
-                self._renew(message, fds)
+                self._host.renew(message, fds)
             case Ping():
                 self._send(Pong())
+            case AskActivity():
+                self._send(self._activity(message.question))
             case Drain():
-                self._drain()
+                self._host.drain()
             case Begin():
                 raise ChannelBroken("a second Begin")
 
@@ -235,6 +262,7 @@ class Link:
         lane.users += 1
         if lane.image is not None and lane.lost is None:
             return lane, lane.image
+        began_ns = time.monotonic_ns()
         try:
             async with asyncio.timeout(self._settings.open_s):
                 return lane, await lane.opened()
@@ -244,6 +272,8 @@ class Link:
         except BaseException:
             self.leave_lane(lane)
             raise
+        finally:
+            self._account.lane.since(began_ns)
 
     def leave_lane(self, lane: FrontLane) -> None:
         """A request is done with it; without any, it is closed after a while."""
@@ -261,6 +291,7 @@ class Link:
             settings.request_slots,
             settings.replay_s,
             lambda closed: self._closed(key, closed),
+            self._account,
         )
         self._lanes[key] = self._by_number[lane.number] = lane
         lane.idle_most_s = LIBRARY_IDLE_S if export.of_library else settings.lane_idle_s
@@ -277,7 +308,9 @@ class Link:
         lane.attach(sock, message.generation)
 
     def _look_later(self, seconds: float, lane: FrontLane) -> None:
-        self._looks[lane.number] = self._loop.call_later(seconds, self._look_whether_idle, lane)
+        # Not in the name of the request that opened it.
+        looks = self._loop.call_later(seconds, self._look_whether_idle, lane, context=contextvars.Context())
+        self._looks[lane.number] = looks
 
     def _look_whether_idle(self, lane: FrontLane) -> None:
         """Close a lane that nobody has used for long; look again later at one that is used."""
@@ -305,23 +338,35 @@ class Link:
         for lane in list(self._by_number.values()):
             lane.close("the service is going down")
 
-    # -- workers ---------------------------------------------------------------------------------------------
+    # -- the whole house -------------------------------------------------------------------------------------
 
-    async def workers(self) -> bytes:
-        """The JSON body of `GET /workers`. Raises LaneLost when the supervisor does not answer."""
+    async def ask(self, about: About) -> bytes:
+        """What the supervisor says of the whole house. Raises LaneLost when it does not answer."""
         question = next(self._numbers)
         future: asyncio.Future[bytes] = self._loop.create_future()
         self._questions[question] = (future, [])
         try:
-            self._send(AskWorkers(question))
-            async with asyncio.timeout(self._settings.open_s):
+            self._send(Ask(question, about))
+            async with asyncio.timeout(ANSWER_S):
                 return await future
         except TimeoutError:
             raise LaneLost("the supervisor does not answer", 1.0) from None
         finally:
             del self._questions[question]
 
-    def _collect(self, answer: WorkersAnswer) -> None:
+    def _activity(self, question: int) -> Activity:
+        lanes = list(self._lanes.values())
+        return Activity(
+            question=question,
+            connections=self._host.connections(),
+            in_flight=self._account.in_flight,
+            waiting=self._host.waiting(),
+            lanes=len(lanes),
+            slots=sum(len(lane.slots) for lane in lanes),
+            slots_used=sum(lane.slots.used for lane in lanes),
+        )
+
+    def _collect(self, answer: Answer) -> None:
         future, pieces = self._questions.get(answer.question, (None, []))
         pieces.append(answer.body)
         if future is not None and not answer.more and not future.done():

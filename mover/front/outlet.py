@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from abc import ABC, abstractmethod
 
 from sanic import Request
@@ -38,6 +39,7 @@ class Outlet(ABC):
 
     def __init__(self, request: Request, pace: Pace) -> None:
         self._request = request
+        self._noted = sanic_seam.noted(request)
         self._transport = sanic_seam.transport(request)
         self._pace = pace
         self._loop = asyncio.get_running_loop()
@@ -60,13 +62,15 @@ class Outlet(ABC):
 
     async def writable(self) -> None:
         """Wait until the client has read something. Raises ClientGone when it does not, or is too slow."""
-        began_s = self._loop.time()
+        began_ns = time.monotonic_ns()
         try:
             async with asyncio.timeout(self._pace.left_s):
                 await self._room()
         except TimeoutError:
             raise ClientGone from None
-        self._pace.waited(self._loop.time() - began_s)
+        finally:
+            self._noted.account.client.since(began_ns)
+        self._pace.waited((time.monotonic_ns() - began_ns) / 1e9)
         sanic_seam.progress(self._request)
 
     @abstractmethod
@@ -88,6 +92,10 @@ class Outlet(ABC):
         if len(whole) < ZERO_VIEWS and rest:
             whole.append(ZEROS[:rest])
         return self.send(*whole)
+
+    def moved(self, count: int) -> None:
+        """So many of the bytes that were sent are the image's."""
+        self._noted.account.sent(self._noted, count)
 
     async def send_all(self, data: bytes | memoryview) -> None:
         """Write all of `data`."""

@@ -1,8 +1,8 @@
-"""The only file that touches Sanic's private parts, one function per thing it takes from Sanic.
+"""What touches the private parts of Sanic's requests, one function per thing it takes from Sanic.
 
 Mover writes its responses itself, head and body, and takes request bodies from the transport without Sanic's
 buffer in between. Sanic then has to find its stream in the state that its own response would have left.
-`tests/front/test_sanic_seam.py` tests every attribute used here against the pinned version.
+`tests/front/test_sanic_seam.py` tests every attribute used here and in sanic_connections.py against the pinned version.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import asyncio
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
 from sanic import Request, Sanic
-from sanic.exceptions import BadRequest, PayloadTooLarge
+from sanic.exceptions import BadRequest
 from sanic.http.constants import Stage
-from sanic.models.server_types import Signal
 from sanic.response import HTTPResponse
-from sanic.server.async_server import AsyncioServer
-from sanic.server.protocols.http_protocol import HttpProtocol
 
+from mover.front import heads
+from mover.front.account import Account, AccountedRequest
+from mover.front.chunks import Chunks, NotChunked, Part
 from mover.front.errors import ClientGone
 from mover.front.tls import TlsTransport
 
@@ -32,32 +32,31 @@ Headers = Sequence[tuple[str, str]]
 DRAIN_BYTES = 1024 * 1024
 DRAIN_S = 1.0
 
-_STRICT_HEAD = re.compile(rb"[^\r\n\0]*(?:\r\n[^\r\n\0: \t]+:[^\r\n\0]*)*")
-
 _VERSION = re.compile(r"\bapplication/vnd\.openstack\.images-v([12])(?![0-9])")
 _VERSIONED = re.compile(rb"/v[0-9]|[^/]|/$")
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
-class StrictRequest(Request):
-    """A request whose head leaves no doubt where it ends and how long its body is.
-
-    Sanic is more lenient: a bare LF, a blank before a colon or a length in Thai digits pass, and a proxy before us
-    may read them otherwise; then a body is taken for a request (RFC 9112, 2.2, 5 and 6.3).
-    """
+class StrictRequest(AccountedRequest):
+    """A request whose head leaves no doubt where it ends and how long its body is (mover/front/heads.py)."""
 
     # Bytes of the answer are on their way; another answer cannot follow.
     answers = False
 
     def __init__(self, *, url_bytes: bytes, headers: Any, head: bytes = b"", **parts: Any) -> None:
         super().__init__(url_bytes=_versioned(url_bytes, headers), headers=headers, head=head, **parts)
+        self.begin()
         parts["transport"].get_protocol().head_read()
-        if not _STRICT_HEAD.fullmatch(head):
-            raise BadRequest("a line of the head holds CR, LF or NUL, or a header's name is empty or holds a blank")
-        length = self.headers.get("content-length")
-        if length is not None and not (length.isascii() and length.strip(" \t").isdigit()):
-            raise BadRequest("Content-Length is no number")
+        # Without a head it is what Sanic passes off as the request when it could not read one.
+        fault = heads.fault(head, "content-length" in headers or "transfer-encoding" in headers) if head else None
+        if fault is not None:
+            raise BadRequest(fault)
+
+
+def request_class(account: Account) -> type[StrictRequest]:
+    """The class of requests that this account is for."""
+    return type("Request", (StrictRequest,), {"account": account})
 
 
 def _versioned(url: bytes, headers: Any) -> bytes:
@@ -69,76 +68,6 @@ def _versioned(url: bytes, headers: Any) -> bytes:
     return b"/v" + found[1].encode() + url if found else url
 
 
-class Connection(HttpProtocol):
-    """Sanic's protocol of one connection; `ended` is called when it is over.
-
-    A head has a deadline from its first byte to its last. Sanic's own begins anew with every byte.
-    """
-
-    __slots__ = ("_ended", "_head_began_s")
-
-    def __init__(self, *, ended: Callable[[], None], **parts: Any) -> None:
-        super().__init__(**parts)
-        self._ended = ended
-        self._head_began_s = 0.0
-
-    async def receive_more(self) -> None:
-        """Sanic waits for more: for a request, for the rest of a head, or for a body."""
-        if self._http.stage is not Stage.REQUEST:
-            self._head_began_s = 0.0
-        elif not self._head_began_s:
-            self._head_began_s = time.monotonic()
-        await super().receive_more()  # type: ignore[no-untyped-call]
-
-    def head_read(self) -> None:
-        """A head is complete; what stands behind it may be the beginning of another one."""
-        self._head_began_s = 0.0
-
-    def check_timeouts(self) -> None:
-        """Sanic's, which look at the time of the last byte."""
-        began_s = self._head_began_s
-        if began_s and time.monotonic() - began_s > self.request_timeout:
-            self._time = began_s
-        super().check_timeouts()  # type: ignore[no-untyped-call]
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
-        super().connection_lost(exc)  # type: ignore[no-untyped-call]
-        self._ended()
-
-
-class Connections:
-    """An app's connections, which somebody else accepts."""
-
-    def __init__(self, app: Sanic[Any, Any]) -> None:
-        self._app = app
-        self._open: set[Any] = set()
-
-    async def start(self) -> None:
-        """What Sanic does before it serves."""
-        server: Any = AsyncioServer(self._app, asyncio.get_running_loop(), None, self._open)
-        await server.startup()
-        await server.before_start()
-        await server.after_start()
-
-    def make(self, ended: Callable[[], None]) -> Connection:
-        """The protocol of a connection that was accepted; `ended` is called when it is over."""
-        loop = asyncio.get_running_loop()
-        return Connection(ended=ended, loop=loop, app=self._app, connections=self._open, signal=Signal())
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def __iter__(self) -> Iterator[Connection]:
-        return iter(list(self._open))
-
-    def close_idle(self) -> None:
-        """Close those that have no request under way; the others are told with their answer."""
-        for connection in self:
-            if not connection.close_if_idle() and connection.http is not None:
-                connection.http.keep_alive = False
-
-
 class Sent(HTTPResponse):
     """A response that was written already: all that Sanic still has to do is to see it as finished."""
 
@@ -148,7 +77,10 @@ class Sent(HTTPResponse):
     async def send(self, data: Any = None, end_stream: bool | None = None) -> None:
         """Leave the stream as Sanic's own response would."""
         http: Any = self.stream
-        if http is not None and http.stage is Stage.HANDLER:
+        if http is None:
+            return
+        http.request.account.ended(http.request, self.status)
+        if http.stage is Stage.HANDLER:
             http.response_func = None
             http.stage = Stage.IDLE
 
@@ -157,6 +89,11 @@ def transport(request: Request) -> asyncio.Transport:
     """The connection's transport."""
     found: Any = request.transport
     return cast(asyncio.Transport, found)
+
+
+def noted(request: Request) -> AccountedRequest:
+    """The request with what is noted of it."""
+    return cast(AccountedRequest, request)
 
 
 def connection(request: Request) -> Any:
@@ -225,6 +162,7 @@ def head(request: Request, status: int, headers: Headers) -> bytes:
     http = _http(request)
     lines = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}"]
     lines += [f"{name}: {value}" for name, value in headers]
+    lines.append(f"X-Request-Id: {noted(request).request_id}")
     lines.append("Connection: keep-alive" if http.keep_alive else "Connection: close")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 
@@ -372,18 +310,45 @@ def chunked_body_taken(request: Request, whole: bool) -> None:
 
 
 async def read_body(request: Request, most: int) -> bytes | None:
-    """The whole body, if it has at most `most` bytes, else None."""
+    """The whole body, if it has at most `most` bytes, else None. Raises BadRequest for chunks that are none."""
     left = body_left(request)
-    if left is not None and left > most:
+    if left is None:
+        return await _read_chunks(request, most)
+    if left > most:
         return None
     _http(request).request_max_size = most
     parts = []
-    try:
-        while (part := await _http(request).read()) is not None:
-            parts.append(part)
-    except PayloadTooLarge:  # only chunks can be, and Sanic gives the connection up
-        return None
+    while (part := await _http(request).read()) is not None:
+        parts.append(part)
     return b"".join(parts)
+
+
+async def _read_chunks(request: Request, most: int) -> bytes | None:
+    """Sanic takes `0x5` for a chunk's size, and any two bytes for the end of one."""
+    http = _http(request)
+    await send_continue(request)
+    chunks, body = Chunks(), bytearray()
+    view = memoryview(begin_chunks(request))
+    try:
+        while chunks.part is not Part.END and len(body) + chunks.left <= most:
+            if not view:
+                await http._receive_more()
+                view = memoryview(take_buffered(request, DRAIN_BYTES))
+            elif chunks.part is Part.DATA:
+                data = view[: chunks.left]
+                body += data
+                chunks.took(len(data))
+                view = view[len(data) :]
+            else:
+                view = view[chunks.read_line(view) :]
+    except NotChunked as error:
+        chunked_body_taken(request, False)
+        raise BadRequest(str(error)) from error
+    chunked_body_taken(request, chunks.part is Part.END)
+    if chunks.part is not Part.END:
+        return None
+    put_back(request, bytes(view))
+    return bytes(body)
 
 
 async def settle_body(request: Request) -> None:

@@ -60,11 +60,15 @@ async def _send_small(request: Request, lane: FrontLane, body: Body, status: int
         raise job_failed(completion, "read", span.offset, span.length)
     if body.watcher is not None:
         body.watcher.has_moved(span)
+    noted = sanic_seam.noted(request)
+    noted.offset = span.offset
+    noted.account.sent(noted, span.length)
     return await sanic_seam.reply(request, status, headers, data)
 
 
 async def _send_large(request: Request, lane: FrontLane, body: Body, status: int, headers: Headers, pace: Pace) -> Sent:
     await sanic_seam.settle_body(request)
+    sanic_seam.noted(request).offset = body.span.offset
     way_out = outlet(request, pace)
     download = Download(lane, way_out, body.span, sanic_seam.head(request, status, headers), body.session)
     if body.watcher is not None:

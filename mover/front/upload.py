@@ -53,7 +53,7 @@ class Upload:
         self._flags = flags
         self._session = session
         self._pace = pace
-        self._start = self._at = span.offset
+        self._start = self._at = sanic_seam.noted(request).offset = span.offset
         self._end = span.offset + span.length
         self._chunked = sanic_seam.body_left(request) is None
         self.holder = lane.slots.enter()
@@ -106,13 +106,15 @@ class Upload:
     async def _wait_for_change(self) -> None:
         """Wait until a slot is needed or a write has failed. Raises ClientGone for a client that is too slow."""
         self._changed.clear()
-        taken, began_s = self._intake.taken, time.monotonic()
+        taken, began_ns = self._intake.taken, time.monotonic_ns()
         try:
             async with asyncio.timeout(min(SLOW_S, self._pace.patience_s)):
                 await self._changed.wait()
         except TimeoutError:
             self._intake.relax()
-        self._pace.waited(time.monotonic() - began_s)
+        waited_ns = time.monotonic_ns() - began_ns
+        sanic_seam.noted(self._request).account.client.add(waited_ns)
+        self._pace.waited(waited_ns / 1e9)
         self._pace.moved(self._intake.taken - taken)
         if self._pace.left_s <= 0:
             raise ClientGone

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 
 from msgspec.structs import replace
@@ -15,6 +16,7 @@ from sanic import Request
 from config.log import AUDIT, facts
 from config.settings import FrontSettings
 from mover.front import asked, sanic_seam
+from mover.front.account import Account
 from mover.front.admission import Admission, Seat, Use
 from mover.front.answers import Written, send_json
 from mover.front.dialect import DIALECTS, Dialect
@@ -28,7 +30,6 @@ from mover.serve.messages import Ticket
 from workers.lane.front_lane import FrontLane, LaneLost
 from workers.lane.protocol import Flag, ImageFacts
 
-log = logging.getLogger(__name__)
 audit = logging.getLogger(AUDIT)
 
 CHALLENGE = ("WWW-Authenticate", 'Bearer realm="mover"')
@@ -47,8 +48,16 @@ REPLACING = "GET, HEAD, PUT, POST, OPTIONS"
 class Door:
     """Where requests come to images."""
 
-    def __init__(self, link: Link, admission: Admission, settings: FrontSettings, unix_socket: str | None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        admission: Admission,
+        settings: FrontSettings,
+        unix_socket: str | None,
+        account: Account,
+    ) -> None:
         self.link = link
+        self.account = account
         self.admission = admission
         self.settings = settings
         self.unix_socket = unix_socket
@@ -62,6 +71,8 @@ class Door:
             raise lane_lost(lost) from lost
         if ticket is None:
             raise self.unknown(name)
+        noted = sanic_seam.noted(request)
+        noted.transfer, noted.dialect = ticket.transfer, ticket.dialect
         if ticket.subject is not None and ticket.subject != sanic_seam.client_subject(request):
             raise RequestError(403, "the ticket is bound to another client certificate")
         if ticket.token is not None and not asked.has_token(request, ticket.token):
@@ -150,6 +161,7 @@ class Visit:
             self._leave(error)
             self._translate(error)
             raise
+        self._door.account.in_flight += 1
         return self
 
     async def admit(self, use: Use) -> None:
@@ -160,11 +172,14 @@ class Visit:
         key = link.key(self.ticket)
         self._seat = admission.enter_nowait(key, use)
         if self._seat is None:
+            began_ns = time.monotonic_ns()
             self._seat = await admission.enter(key, use)
+            self._door.account.seat.since(began_ns)
             if not link.in_force(self.ticket):  # it was removed while the request stood in line
                 raise self._door.unknown(self.ticket.id)
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._door.account.in_flight -= 1
         self._leave(error)
         self._translate(error)
 
@@ -180,8 +195,16 @@ class Visit:
         if self._seat is not None:
             self._door.admission.leave(self._seat)
         self._door.link.leave(self.lane, self.ticket, self)
+        if isinstance(error, asyncio.CancelledError) and (self.connection.lost or not self._canceled):
+            self._client_gone()
         if isinstance(error, RequestError):
             error.headers = [*self.headers(), *error.headers]
+
+    def _client_gone(self) -> None:
+        noted = sanic_seam.noted(self.request)
+        if not noted.ended:
+            self._door.account.failed("gone")
+            self._door.account.ended(noted, 499)
 
     # -- as its ticket's guest -------------------------------------------------------------------------------
 
@@ -270,10 +293,6 @@ class Visit:
     async def send_written(self, count: int, flushed: bool) -> Sent:
         """200 after a write."""
         return await self.send_json(Written(count, flushed))
-
-    def log_transfer(self, op: str, offset: int, length: int) -> None:
-        """One line for each body that moved; small GETs are too many for that."""
-        log.info("transferred", extra=facts(transfer=self.ticket.transfer, op=op, offset=offset, length=length))
 
 
 def _bounded(image: ImageFacts, size_bytes: int | None) -> ImageFacts:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Protocol
 
 from config.log import facts
@@ -14,8 +16,11 @@ from mover.serve.lanes import FrontEndPort
 from mover.serve.listeners import Listeners
 from mover.serve.messages import (
     VERSION,
+    About,
+    Activity,
+    Ask,
+    AskActivity,
     AskTicket,
-    AskWorkers,
     Begin,
     CloseLane,
     Drain,
@@ -66,8 +71,8 @@ class Desk(Protocol):
     def ask_ticket(self, front_end: FrontEndPort, ticket_id: str) -> None:
         """It has no ticket of this id, and a client wants it."""
 
-    def ask_workers(self, front_end: FrontEndPort, question: int) -> None:
-        """It wants to know of all workers."""
+    def ask(self, front_end: FrontEndPort, question: int, about: About) -> None:
+        """It wants to know something of the whole house."""
 
 
 class Seat(Protocol):
@@ -114,6 +119,8 @@ class FrontEnd:
         self._silence_s = settings.supervisor.silence_s
         self._says_ready = False
         self._draining = False
+        self._questions = count(1)
+        self._answers: dict[int, asyncio.Future[Activity | None]] = {}
         self.state = FrontEndState.STARTED
         self.mixed_versions: str | None = None
         self._child: Child[FromFrontEnd] = Child(
@@ -133,6 +140,7 @@ class FrontEnd:
             tls=settings.tls,
             library=settings.library,
             state_dir=settings.serve.state_dir,
+            metrics_on_tcp=given.listeners.shows_metrics(settings.serve.metrics),
             stores=settings.store,
         )
         self._child.send(begin, [*given.listeners.fds, *given.fds])
@@ -170,6 +178,22 @@ class FrontEnd:
         """End it at once."""
         self._child.kill(why)
 
+    async def activity(self) -> Activity | None:
+        """What is under way there; None if it ends before it answers."""
+        question = next(self._questions)
+        answer: asyncio.Future[Activity | None] = asyncio.get_running_loop().create_future()
+        self._answers[question] = answer
+        self._child.send(AskActivity(question))
+        try:
+            return await answer
+        finally:
+            self._answers.pop(question, None)
+
+    def _answer(self, question: int, activity: Activity | None) -> None:
+        answer = self._answers.get(question)
+        if answer is not None and not answer.done():
+            answer.set_result(activity)
+
     def _on_message(self, message: FromFrontEnd, fds: list[int]) -> None:
         if self.state is FrontEndState.STARTED and not isinstance(message, FrontEndHello):
             raise Misbehaved("it spoke before it said hello")
@@ -192,8 +216,10 @@ class FrontEnd:
             self._desk.open_lane(self, message)
         elif isinstance(message, CloseLane):
             self._desk.close_lane(self, message.lane)
-        elif isinstance(message, AskWorkers):
-            self._desk.ask_workers(self, message.question)
+        elif isinstance(message, Ask):
+            self._desk.ask(self, message.question, message.about)
+        elif isinstance(message, Activity):
+            self._answer(message.question, message)
 
     def _on_hello(self, message: FrontEndHello) -> None:
         if self.state is not FrontEndState.STARTED:
@@ -234,6 +260,8 @@ class FrontEnd:
 
     def _on_end(self, status: int) -> None:
         self._move(FrontEndEvent.END)
+        for question in list(self._answers):
+            self._answer(question, None)
         self._tickets.leave(self)
         self._desk.close_lanes(self)
         self._seat.front_end_ended(self, status)

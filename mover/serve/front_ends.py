@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 
 from config.log import facts
 from config.settings import Settings
-from mover.front import crowd
+from mover.front import counts, crowd
 from mover.serve.certificates import Certificates
 from mover.serve.errors import CannotStart
 from mover.serve.front_end import Desk, FrontEnd, Inheritance
@@ -20,6 +20,7 @@ from mover.serve.programs import Programs
 from mover.serve.questions import Question
 from mover.serve.restarts import Backoff
 from mover.serve.states import FrontEndState
+from mover.serve.tallies import KeptTally
 from mover.serve.tickets import TicketBook
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class FrontEnds:
         self._certificates = certificates
         # Whose locks are the seats of mover/front/seats.py; it ends with this process.
         self._seats = os.memfd_create("mover-seats", os.MFD_CLOEXEC)
+        self.tallies = {number: KeptTally(counts.LAYOUT) for number in range(1, settings.serve.front_ends + 1)}
         self._crowd = crowd.make(settings.serve.front_ends)
         self._tickets = tickets
         self._desk = desk
@@ -61,6 +63,7 @@ class FrontEnds:
             number: Backoff(settings.supervisor.backoff_s) for number in range(1, settings.serve.front_ends + 1)
         }
         self._running: dict[int, FrontEnd] = {}
+        self.restarts = 0
         self._restarts: dict[int, asyncio.TimerHandle] = {}
         self._numbers = count(1)
         self._questions: dict[int, Question] = {}
@@ -111,6 +114,14 @@ class FrontEnds:
         """Wait until no request uses a ticket that was of this id when this was called, and no longer is."""
         versions = self._tickets.retired(ticket_id)
         await self._wait(lambda: self._tickets.is_released(versions))
+
+    def __iter__(self) -> Iterator[FrontEnd]:
+        return iter(list(self._running.values()))
+
+    @property
+    def wanted(self) -> int:
+        """How many should serve."""
+        return len(self._backoffs)
 
     def ticket(self, ticket_id: str) -> Ticket | None:
         """The ticket in force under this id."""
@@ -200,20 +211,21 @@ class FrontEnds:
         self._backoffs[number].started(self._loop.time())
         try:
             self._running[number] = FrontEnd(
-                number, self._programs, self._settings, self._inheritance(), self._tickets, self._desk, self
+                number, self._programs, self._settings, self._inheritance(number), self._tickets, self._desk, self
             )
         except OSError as error:
             self._ended(number, f"could not be started: {error}")
 
-    def _inheritance(self) -> Inheritance:
+    def _inheritance(self, number: int) -> Inheritance:
         certificates = self._certificates.fds if self._certificates is not None else ()
-        return Inheritance(self._listeners, [self._seats, self._crowd, *certificates])
+        return Inheritance(self._listeners, [self._seats, self._crowd, self.tallies[number].fd, *certificates])
 
     def _ended(self, number: int, how: str) -> None:
         if self._closing:
             self._check_none_left()
             return
         pause_s = self._backoffs[number].died(self._loop.time())
+        self.restarts += 1
         log.error("front end ended", extra=facts(front_end=number, how=how, restart_in_s=pause_s))
         if self._backoffs[number].deaths >= START_ATTEMPTS:
             self._hopeless("start", f"front end {number} {how}, {START_ATTEMPTS} times", "see the lines above")

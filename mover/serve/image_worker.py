@@ -25,6 +25,8 @@ from mover.serve.processes import Child
 from mover.serve.restarts import Deaths
 from mover.serve.spare import Spare
 from mover.serve.states import WORKER_STATES, WorkerEvent, WorkerState
+from mover.serve.tallies import KeptTally
+from workers.image import counts
 from workers.messages import (
     VERSION,
     AskStatistics,
@@ -72,6 +74,7 @@ class ImageWorker:
         self.key = key
         self.state = WorkerState.ABSENT
         self.restarts = 0
+        self.given_up = 0
         self.ended = asyncio.Event()  # set whenever no process of this export runs
         self.ended.set()
         self._house = house
@@ -81,6 +84,7 @@ class ImageWorker:
         self._connections = Connections()
         self._at_rest = at_rest
         self._ledger: KeptLedger | None = None
+        self.tally = KeptTally(counts.LAYOUT)
         self._deaths = Deaths(house.settings.supervisor.deaths, house.settings.supervisor.backoff_s)
         self._doubts = Doubts()
         self._server_lost = False
@@ -188,6 +192,7 @@ class ImageWorker:
 
     def let_go(self) -> None:
         """It is no more; its ledger stays on disk if there is something in it."""
+        self.tally.close()
         if self._ledger is not None:
             if self._server_lost:
                 with self._mended() as ledger:
@@ -226,7 +231,7 @@ class ImageWorker:
             self._loop.call_soon(self._on_end, None)
             return
         self._hello = self._child.within(HELLO_S, f"no hello within {HELLO_S:g} s")
-        self._child.send(self._serve(first), [self._ledger.fd])
+        self._child.send(self._serve(first), [self._ledger.fd, self.tally.fd])
         for transfer in self._forgetting:
             self._child.send(Forget(transfer))
         log.info("worker started", extra=facts(export=self.key, pid=self._child.pid))
@@ -370,6 +375,7 @@ class ImageWorker:
 
     def _give_up(self, reason: str) -> None:
         pause_s = self._house.settings.supervisor.backoff_s
+        self.given_up += 1
         log.error("worker given up", extra=facts(export=self.key, reason=reason))
         self._not_before_s = self._loop.time() + pause_s
         self._move(WorkerEvent.REST)

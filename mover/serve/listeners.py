@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import stat
 from types import TracebackType
+from typing import Literal
 
 from config.settings import ServeSettings
 from mover.serve.errors import CannotStart
@@ -75,6 +77,11 @@ class Listeners:
         host, port = self.tcp.getsockname()[:2]
         shown = f"[{host}]" if self.tcp.family == socket.AF_INET6 else host
         return f"{self._scheme}://{shown}:{port}" + (f" and unix:{self.unix_path}" if self.unix_path else "")
+
+    def shows_metrics(self, setting: Literal["loopback", "always", "never"]) -> bool:
+        """Whether `/metrics` is served over TCP, too."""
+        address = ipaddress.ip_address(self.tcp.getsockname()[0].partition("%")[0])
+        return setting == "always" or (setting == "loopback" and address.is_loopback)
 
     def close(self) -> None:
         """Close our copies: when the last front end has closed its own, clients are refused."""

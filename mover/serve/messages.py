@@ -12,7 +12,7 @@ import msgspec
 from config.export import Export
 from config.settings import FileStore, FrontSettings, LibrarySettings, LimitSettings, LogSettings, TlsSettings
 
-VERSION = 6
+VERSION = 7
 
 # Which side's contract a ticket speaks; mover/front/dialect.py says what that changes.
 DialectName = Literal["imageio", "cloudstack"]
@@ -56,8 +56,8 @@ class Ticket(msgspec.Struct, frozen=True):
 
 class Begin(msgspec.Struct, tag=True, frozen=True):
     """First message to a front end; descriptors: the listening sockets, TCP first, then Unix, as the flags say; the
-    memfd whose locks are the seats of all front ends, and that of all connections (mover/front/crowd.py); then, if
-    the TCP listener speaks TLS, those of `Certificates`.
+    memfd whose locks are the seats of all front ends, that of all connections (mover/front/crowd.py), and that of its
+    tally (mover/front/counts.py); then, if the TCP listener speaks TLS, those of `Certificates`.
 
     `ask` says that an id without a ticket may have one for the asking (AskTicket).
     """
@@ -70,6 +70,7 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     log: LogSettings = LogSettings()
     ask: bool = False
     limits: LimitSettings = LimitSettings()
+    metrics_on_tcp: bool = False
     tls: TlsSettings = TlsSettings()
     library: LibrarySettings = LibrarySettings(enabled=False)
     state_dir: str = ""
@@ -135,12 +136,22 @@ class LaneRefused(msgspec.Struct, tag=True, frozen=True):
     retry_after_s: float | None = None
 
 
-class WorkersAnswer(msgspec.Struct, tag=True, frozen=True):
-    """The answer to AskWorkers: the JSON body of `GET /workers`, in pieces; `more` says that one follows."""
+# What a front end may ask of the whole house: a body to answer a client with, or, for `ready`, what is not ready.
+About = Literal["workers", "metrics", "ready", "status"]
+
+
+class Answer(msgspec.Struct, tag=True, frozen=True):
+    """The answer to Ask, in pieces; `more` says that one follows."""
 
     question: int
     body: bytes
     more: bool = False
+
+
+class AskActivity(msgspec.Struct, tag=True, frozen=True):
+    """Please send Activity."""
+
+    question: int
 
 
 class Drain(msgspec.Struct, tag=True, frozen=True):
@@ -163,7 +174,8 @@ ToFrontEnd = (
     | TicketAnswer
     | LaneSocket
     | LaneRefused
-    | WorkersAnswer
+    | Answer
+    | AskActivity
     | Drain
 )
 
@@ -244,10 +256,27 @@ class CloseLane(msgspec.Struct, tag=True, frozen=True):
     lane: int
 
 
-class AskWorkers(msgspec.Struct, tag=True, frozen=True):
-    """Please send WorkersAnswer."""
+class Ask(msgspec.Struct, tag=True, frozen=True):
+    """Please send Answer."""
 
     question: int
+    about: About
+
+
+class Activity(msgspec.Struct, tag=True, frozen=True):
+    """The answer to AskActivity: what is under way here now.
+
+    `connections` of clients, `in_flight` requests that use an image, `waiting` those in line for a seat; the slots of
+    all lanes, and how many of them are in use.
+    """
+
+    question: int
+    connections: int
+    in_flight: int
+    waiting: int
+    lanes: int
+    slots: int
+    slots_used: int
 
 
 class Pong(msgspec.Struct, tag=True, frozen=True):
@@ -265,5 +294,6 @@ FromFrontEnd = (
     | AskTicket
     | OpenLane
     | CloseLane
-    | AskWorkers
+    | Ask
+    | Activity
 )

@@ -37,11 +37,18 @@ class Spare:
 
     def prepare(self) -> None:
         """Start one, if there is none."""
+        self._timer = None
         if self._child is None and not self._closed:
             try:
                 self._child = self._started(self._on_message, self._on_end)
             except OSError as error:
                 log.warning("cannot start a spare worker", extra=facts(why=error))
+
+    def can_start(self) -> bool:
+        """Whether a worker is ready to begin, or about to be; if not, that is tried again now."""
+        if self._child is None and self._timer is None:
+            self.prepare()
+        return self._child is not None or self._timer is not None
 
     def take(self, on_message: OnMessage, on_end: OnEnd) -> Child[FromWorker]:
         """The spare, or a new process if there is none. Raises OSError when that cannot be started."""

@@ -9,6 +9,8 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from config import log as logs
 from config.errors import ConfigError
 from config.log import facts
@@ -19,12 +21,15 @@ from mover.serve.certificates import CertificateError, Certificates
 from mover.serve.errors import CannotStart, Misbehaved
 from mover.serve.front_ends import FrontEnds
 from mover.serve.image_workers import ImageWorkers
+from mover.serve.inquiries import Inquiries
 from mover.serve.lanes import FrontEndPort
 from mover.serve.ledgers import Ledgers
 from mover.serve.listeners import Listeners
-from mover.serve.messages import OpenLane, TicketAnswer, TicketUse
+from mover.serve.messages import About, OpenLane, TicketAnswer, TicketUse
+from mover.serve.metrics import Metrics
 from mover.serve.programs import Programs
-from mover.serve.survey import pieces, survey
+from mover.serve.readiness import unready
+from mover.serve.survey import survey
 from mover.serve.tickets import TicketBook
 
 log = logging.getLogger(__name__)
@@ -54,8 +59,10 @@ class Supervisor:
         ledgers.sweep()
         self._stop: asyncio.Future[None] = self._loop.create_future()
         self._hurry: asyncio.Future[int] = self._loop.create_future()
-        self._questions: list[tuple[FrontEndPort, int]] = []
-        self._survey: asyncio.Task[None] | None = None
+        metrics = Metrics(settings, self._front_ends, self._workers, self._tickets)
+        self._inquiries = Inquiries(
+            {"workers": lambda: survey(self._workers), "metrics": metrics.page, "ready": self._readiness}
+        )
         self._looking: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
@@ -109,20 +116,18 @@ class Supervisor:
         await self._sources.look(ticket_id)
         front_end.send(TicketAnswer(ticket_id))
 
-    def ask_workers(self, front_end: FrontEndPort, question: int) -> None:
-        """A front end wants to know of all workers; one survey at a time answers all who ask meanwhile."""
-        self._questions.append((front_end, question))
-        if self._survey is None:
-            self._survey = self._loop.create_task(self._answer_questions())
+    def ask(self, front_end: FrontEndPort, question: int, about: About) -> None:
+        """A front end's client wants to know something of the whole house."""
+        self._inquiries.ask(front_end, question, about)
 
-    async def _answer_questions(self) -> None:
-        while self._questions:
-            questions, self._questions = self._questions, []
-            body = await survey(self._workers)
-            for front_end, question in questions:
-                for piece in pieces(question, body):
-                    front_end.send(piece)
-        self._survey = None
+    async def _unready(self) -> list[str]:
+        """What is not as it should be."""
+        if self._stop.done():
+            return ["the service is stopping"]
+        return await unready(self._front_ends, self._workers, self._settings.serve.state_dir)
+
+    async def _readiness(self) -> bytes:
+        return msgspec.json.encode(await self._unready())
 
     # -- SIGHUP ----------------------------------------------------------------------------------------------
 
@@ -193,6 +198,7 @@ class Supervisor:
 
     async def _kill(self) -> None:
         """Nothing is left behind, however the end came."""
+        self._inquiries.close()
         try:
             async with asyncio.timeout(REAP_S):
                 await self._front_ends.kill()

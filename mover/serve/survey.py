@@ -9,14 +9,11 @@ import psutil
 
 from mover.serve.image_worker import ImageWorker
 from mover.serve.image_workers import ImageWorkers
-from mover.serve.messages import WorkersAnswer
 from mover.serve.states import WorkerState
-from workers.lane.channel import PACKET_BYTES
 from workers.messages import LaneUse, Statistics
 
 # A worker answers from its loop, so one that takes longer is in trouble, and is shown to be.
 ANSWER_S = 1.0
-PIECE_BYTES = PACKET_BYTES - 256
 
 
 class WorkerRow(msgspec.Struct, frozen=True):
@@ -44,22 +41,25 @@ async def survey(workers: ImageWorkers) -> bytes:
     return msgspec.json.encode(rows)
 
 
-def pieces(question: int, body: bytes) -> list[WorkersAnswer]:
-    """The body in messages that fit a packet each."""
-    parts = [body[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES)]
-    return [WorkersAnswer(question, part, more=part is not parts[-1]) for part in parts]
+async def statistics(workers: ImageWorkers) -> list[Statistics | None]:
+    """What all running workers say of themselves; None of those that do not."""
+    return await asyncio.gather(*(_asked(worker) for worker in workers if worker.pid is not None))
+
+
+async def _asked(worker: ImageWorker) -> Statistics | None:
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return await worker.statistics()
+    except TimeoutError:
+        return None
 
 
 async def _row(worker: ImageWorker) -> WorkerRow:
     pid = worker.pid
-    try:
-        async with asyncio.timeout(ANSWER_S):
-            statistics = await worker.statistics()
-        state = "restarting"
-    except TimeoutError:
-        statistics, state = None, "not answering"
+    said = await _asked(worker)
+    state = "restarting" if worker.pid != pid or pid is None else "not answering"
     arena_bytes = sum(lane.arena_bytes for lane in worker.lanes)
-    return _filled(statistics, worker, pid, state, arena_bytes)
+    return _filled(said, worker, pid, state, arena_bytes)
 
 
 def _filled(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace
 
-from mover.front.dialect import exported
-from mover.serve.messages import Ticket, Tickets
+from mover.front.dialect import DIALECTS, exported
+from mover.serve.messages import DialectName, Ticket, Tickets
 from workers.lane.channel import PACKET_BYTES
 
 # What a Tickets message needs beside its tickets: tag, number, lengths.
@@ -37,6 +37,13 @@ class TicketBook:
 
     def __len__(self) -> int:
         return len(self._tickets)
+
+    def dialects(self) -> dict[DialectName, int]:
+        """How many tickets in force speak each dialect."""
+        counts = dict.fromkeys(DIALECTS, 0)
+        for ticket in self._tickets.values():
+            counts[ticket.dialect] += 1
+        return counts
 
     def get(self, ticket_id: str) -> Ticket | None:
         """The ticket in force under this id."""

@@ -83,6 +83,14 @@ def test_a_small_bench_ends_with_a_result_for_each_contender(capsys: pytest.Capt
     assert all(each["median"] > 0 and len(each["runs"]) == 1 for each in results)
 
 
+@pytest.mark.nbd
+def test_tls_is_measured_with_one_connection_and_with_eight(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["tls", "--size", "4MiB", "--runs", "1", "--json"]) == Status.DONE
+    results = [each for each in json.loads(capsys.readouterr().out) if each["contender"] == "mover"]
+    assert [each["case"] for each in results] == ["GET, 1 connection", "GET, 8 connections", "PUT, 1 connection"]
+    assert all(each["median"] > 0 for each in results)
+
+
 @pytest.mark.slow
 @pytest.mark.nbd
 def test_what_is_asked_of_a_whole_image_is_measured_and_so_is_what_others_notice(

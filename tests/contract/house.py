@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from tests.harness.mover import Mover
+from tests.harness.certificates import Authority, tables
+from tests.harness.http import Secure
+from tests.harness.mover import Mover, Tables
 from tests.harness.patterns import pattern, write_pattern
 from tests.harness.servers import NbdServer, nbdkit, qemu_nbd
 
@@ -31,6 +33,8 @@ DIRTY_BYTES = 4 * MIB
 DIRTY_CLUSTERS = (3, 4, 17)
 ZEROED_CLUSTER = 17
 
+SETTINGS: Tables = {"front": {"cors_origin": "https://appliance.example"}}
+
 LONGEST_ID = "x" * 255
 UTF8_ID = "Bücher 100% & mehr"
 
@@ -47,9 +51,10 @@ EVAL = (
 class House:
     """Mover, its images by id, and the files behind those that are written."""
 
-    def __init__(self, mover: Mover, room: Path) -> None:
+    def __init__(self, mover: Mover, room: Path, urls: Mapping[str, NbdServer | str]) -> None:
         self.mover = mover
         self.room = room
+        self.urls = urls
         self.scratch = room / "scratch.raw"
         self.fragmented = room / "fragmented.qcow2"
 
@@ -94,9 +99,21 @@ def build(room: Path) -> Iterator[House]:
             "x" * 255: f"nbd+unix:///?socket={room}/data.nbd",
             UTF8_ID: f"nbd+unix:///?socket={room}/data.nbd",
         }
-        mover = Mover(room, urls, {"front": {"cors_origin": "https://appliance.example"}})
+        mover = Mover(room, urls, SETTINGS)
         stack.callback(mover.close)
-        yield House(mover.start(), room)
+        yield House(mover.start(), room, urls)
+
+
+@contextmanager
+def beside(house: House, room: Path) -> Iterator[Secure]:
+    """A second Mover before the same servers, which speaks TLS: its address."""
+    room.mkdir()
+    authority = Authority(room)
+    mover = Mover(room, house.urls, {**SETTINGS, "tls": tables(authority.issue("server"))})
+    try:
+        yield mover.start().secure(authority.client_context())
+    finally:
+        mover.close()
 
 
 def servers(room: Path) -> dict[str, NbdServer]:

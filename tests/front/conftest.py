@@ -14,6 +14,7 @@ from hypothesis import settings
 from sanic import Request, Sanic
 
 from mover.front import sanic_seam
+from mover.front.sanic_connections import Connections
 from mover.front.sanic_seam import Sent
 
 settings.register_profile("front", deadline=None)
@@ -83,7 +84,7 @@ class SanicClient:
             return await handler(request)
 
         self.app.add_route(route, "/<path:path>", methods=["GET", "HEAD", "PUT", "POST"], stream=True, name="all")
-        self._connections = sanic_seam.Connections(self.app)
+        self._connections = Connections(self.app)
         await self._connections.start()
         make = partial(self._connections.make, lambda: None)
         self._server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
@@ -96,7 +97,7 @@ class SanicClient:
         return client
 
     @property
-    def connections(self) -> sanic_seam.Connections:
+    def connections(self) -> Connections:
         """Those that are open."""
         return self._connections
 

@@ -40,7 +40,7 @@ class Client(Outlet):
 
     def __init__(self, chance: random.Random, lane: FrontLane, worker: FakeWorker) -> None:
         self.received = bytearray()
-        self.zeros = 0
+        self.zeros = self.counted = 0
         self._chance = chance
         self._lane = lane
         self._worker = worker
@@ -72,6 +72,9 @@ class Client(Outlet):
                 guest.surrender()
         if self._chance.random() < 0.1:
             self._worker.write_somewhere()
+
+    def moved(self, count: int) -> None:
+        self.counted += count
 
     async def finish(self) -> None:
         pass
@@ -193,6 +196,7 @@ def test_the_client_gets_the_images_bytes_and_every_slot_comes_back(
         async with Stage(image_of(runs), random.Random(seed), slots) as stage:
             await stage.get(span)
             assert stage.client.received == HEAD + stage.image[span.offset : span.offset + span.length]
+            assert stage.client.counted == span.length
 
     asyncio.run(run())
 

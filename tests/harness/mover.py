@@ -112,7 +112,7 @@ class Mover:
     @property
     def command(self) -> list[str]:
         """Its command line, without images."""
-        serve = [*self._program, "serve", f"--config={self._config}", "--port=0", "--log-level=info"]
+        serve = [*self._program, "serve", f"--config={self._config}", "--port=0"]
         return [
             *serve,
             f"--unix-socket={self.unix}",

@@ -14,6 +14,7 @@ from itertools import count
 from config.export import Export
 from config.places import Places
 from config.settings import FileStore, WorkerSettings
+from workers.image.counts import LAYOUT
 from workers.image.writers import FILE_BYTES
 from workers.lane import checksum_format, memory
 from workers.lane.channel import Channel, pair
@@ -42,6 +43,7 @@ class Process:
         self._settings = settings
         self._places = places
         self._ledger_fd = memory.create("ledger", FILE_BYTES)
+        self._tally_fd = memory.create("tally", LAYOUT.size_bytes)
         self._channel: Channel[FromWorker]
         self._popen: subprocess.Popen[bytes]
         self._lanes = count(1)
@@ -59,7 +61,7 @@ class Process:
         theirs.close()
         self._channel = Channel(ours, FromWorker)
         serve = Serve(VERSION, next(_generations), self._export, self._settings, store=self._store, places=self._places)
-        self._channel.send(serve, [self._ledger_fd])
+        self._channel.send(serve, [self._ledger_fd, self._tally_fd])
         self.attach(self.lane)
 
     @property
@@ -95,6 +97,7 @@ class Process:
             self._channel.close()
             assert self._popen.wait(PATIENCE_S) == 0
         os.close(self._ledger_fd)
+        os.close(self._tally_fd)
 
     # -- jobs, one after the other ---------------------------------------------------------------------------
 

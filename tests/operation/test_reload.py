@@ -89,5 +89,5 @@ def test_processes_that_run_log_in_the_new_form(images: Images, start_mover: Sta
     wait_until("the worker tells of its server", lambda: '"event": "no connection"' in mover.log())
     server.start()
     assert len(mover.ask("GET", "/images/disk").body) == SIZE
-    wait_until("the front end tells of it", lambda: '"event": "transferred"' in mover.log())
+    wait_until("the front end tells of it", lambda: '"event": "request"' in mover.log())
     mover.stop_clean()

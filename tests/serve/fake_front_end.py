@@ -31,7 +31,7 @@ def on_channel() -> None:
 
 def on_message(message: messages.ToFrontEnd, fds: list[int]) -> None:
     values = msgspec.to_builtins(message)
-    if isinstance(message, messages.WorkersAnswer):
+    if isinstance(message, messages.Answer):
         values = {"question": message.question, "body": message.body.decode(), "more": message.more}
     HAND.report(type(message).__name__, fds=len(fds), **{k: v for k, v in values.items() if k != "type"})
     if isinstance(message, Begin):
@@ -40,12 +40,14 @@ def on_message(message: messages.ToFrontEnd, fds: list[int]) -> None:
         CHANNEL.send(messages.TicketsApplied(message.number))
     elif isinstance(message, LaneSocket):
         watch_lane(message.lane, socket.socket(fileno=fds[0]))
+    elif isinstance(message, messages.AskActivity) and "mute" not in HAND.misdeeds:
+        CHANNEL.send(messages.Activity(message.question, 1, 2, 3, 4, 5, 6))
     elif isinstance(message, Drain) and "stay" not in HAND.misdeeds:
         sys.exit(0)
 
 
 def begin(fds: list[int]) -> None:
-    for fd in fds[:-2]:  # the last ones are the seats and the crowd
+    for fd in fds[:-3]:  # the last ones are the seats', the crowd's and the tally's
         listener = socket.socket(fileno=fd)
         listener.setblocking(False)
         HAND.watch(fd, partial(accept, listener))
@@ -80,7 +82,7 @@ def on_command(order: dict[str, Any]) -> None:
         case "close":
             CHANNEL.send(messages.CloseLane(order["lane"]))
         case "ask":
-            CHANNEL.send(messages.AskWorkers(order["question"]))
+            CHANNEL.send(messages.Ask(order["question"], order["about"]))
         case "garbage":
             HAND.control.send(b"\xff\xff\xff")
         case "release":

@@ -173,14 +173,18 @@ class Stage:
 
     def workers(self, front: int) -> list[Event]:
         """What `GET /workers` would answer."""
-        self.order(front, "ask", question=7)
+        rows: list[Event] = json.loads(self.ask(front, "workers"))
+        return rows
+
+    def ask(self, front: int, about: str) -> str:
+        """What the supervisor answers a front end."""
+        self.order(front, "ask", question=7, about=about)
         body = ""
         while True:
-            piece = self.event("WorkersAnswer", question=7)
-            body += piece["body"]
+            piece = self.event("Answer", question=7)
+            body += str(piece["body"])
             if not piece["more"]:
-                rows: list[Event] = json.loads(body)
-                return rows
+                return body
 
     def front(self) -> int:
         """The pid of a front end that has begun and was not asked for yet."""

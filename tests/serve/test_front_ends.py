@@ -23,7 +23,7 @@ def test_begin_comes_first_with_the_listening_sockets(stage: Stage) -> None:
     """The first message is Begin, with the TCP and the Unix socket and the seats; then come the tickets."""
     stage.ready(stage.settings(image=[Image("demo", "nbd:unix:/demo.sock")]))
     begin = stage.event("Begin")
-    assert (begin["front_end"], begin["fds"], begin["tcp"]) == (1, 4, True)
+    assert (begin["front_end"], begin["fds"], begin["tcp"]) == (1, 5, True)
     assert begin["unix_socket"] == stage.unix_path
     [ticket] = stage.event("Tickets")["installed"]
     assert (ticket["id"], ticket["write"], ticket["sparse"], ticket["version"]) == ("demo", True, False, 1)

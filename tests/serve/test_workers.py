@@ -62,7 +62,7 @@ def test_both_sides_are_introduced(stage: Stage) -> None:
     front = stage.front()
     stage.open(front, lane=5)
     serve = stage.event("Serve")
-    assert (serve["fds"], serve["doubts"], serve["server_lost"]) == (1, [], False)
+    assert (serve["fds"], serve["doubts"], serve["server_lost"]) == (2, [], False)
     attach, lane_socket = stage.event("Attach"), stage.event("LaneSocket")
     assert attach["fds"] == lane_socket["fds"] == 1
     assert lane_socket["lane"] == 5

@@ -76,3 +76,10 @@ def leaving_nothing(mover: Mover) -> Iterator[None]:
     before = mover.settled_census()
     yield
     mover.assert_returns_to(before)
+
+
+def run(*command: object) -> str:
+    """Run a program to its end, which must be a good one; what it printed."""
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, f"{command}: {done.stdout} {done.stderr}"
+    return done.stdout

@@ -55,7 +55,18 @@ WRITING = frozenset({Operation.WRITE, Operation.ZERO})
 class Command:
     """One NBD command; the same object is sent again when its connection was lost. `found` is a STATUS's answer."""
 
-    __slots__ = ("answered", "buffer", "found", "length", "may_hole", "number", "offset", "operation", "task")
+    __slots__ = (
+        "answered",
+        "buffer",
+        "found",
+        "length",
+        "may_hole",
+        "number",
+        "offset",
+        "operation",
+        "sent_ns",
+        "task",
+    )
 
     def __init__(
         self,
@@ -72,6 +83,7 @@ class Command:
         self.may_hole = may_hole
         self.found: dict[str, list[tuple[int, int]]] = {}
         self.number = 0
+        self.sent_ns = 0
         self.answered = False
         self.task: object = None
 

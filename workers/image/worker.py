@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from config import log as logs
 from config.log import facts
 from workers.image.connection import Connection, State
+from workers.image.counts import LAYOUT, Counts
 from workers.image.ledger import LEDGER_BYTES, Ledger
 from workers.image.loop import READ, Loop, Timer
 from workers.image.nbd_export import NbdConnection
@@ -35,6 +36,7 @@ from workers.image.writers import FILE_BYTES, Writers
 from workers.lane import memory
 from workers.lane.channel import Channel, ChannelBroken, ChannelClosed
 from workers.lane.protocol import Job, Kind
+from workers.lane.tally import words_of
 from workers.lane.worker_lane import LaneBroken, WorkerLane
 from workers.messages import (
     VERSION,
@@ -81,6 +83,7 @@ class Worker:
         self._introduced: set[int] = set()  # numbers of connections whose sockets the supervisor has
         self._hashing: Threads | None = None
         self._serve: Serve
+        self._counts: Counts
         self._schedule: Schedule[WorkerLane | None]
         self._succession: Succession[WorkerLane | None]
         self._limits: Limits | None = None
@@ -137,8 +140,8 @@ class Worker:
         os.set_blocking(self._channel.fileno(), False)
         assert received is not None
         serve, fds = received
-        if not isinstance(serve, Serve) or serve.version != VERSION or len(fds) != 1:
-            raise ChannelBroken(f"expected Serve of version {VERSION} with a ledger, got {serve}")
+        if not isinstance(serve, Serve) or serve.version != VERSION or len(fds) != 2:
+            raise ChannelBroken(f"expected Serve of version {VERSION} with ledger and tally, got {serve}")
         self._serve = serve
         logs.setup(serve.log, "worker")
         # A job that is submitted again must not meet a session of its predecessor's number.
@@ -148,6 +151,8 @@ class Worker:
         self._writers = Writers(buffer)
         # Kept open for its lock: no worker of a later service begins before this one has ended.
         self._ledger_fd = fds[0]
+        self._counts = Counts(words_of(memory.map_shared(fds[1], LAYOUT.size_bytes)))
+        os.close(fds[1])
         self._schedule = Schedule(ledger, is_zero)
         self._schedule.hash_threads = min(HASH_THREADS_MOST, len(os.sched_getaffinity(0)))
         self._succession = Succession(self._schedule, local=serve.export.transport != "tcp")
@@ -326,6 +331,7 @@ class Worker:
             if command.operation is Operation.HASH:
                 self._hash(command)
             else:
+                command.sent_ns = time.monotonic_ns()
                 connection.send(command)
         self._peak = max(self._peak, self._in_flight())
 
@@ -345,6 +351,7 @@ class Worker:
             self._read += command.length
         elif not error and command.operation in WRITING:
             self._written += command.length
+        self._counts.ended(command.operation, command.length, error, time.monotonic_ns() - command.sent_ns)
         self._schedule.ended(command, error)
         if not self._warmed and self._read + self._written >= WARMING_AFTER_BYTES:
             self._warm()
@@ -434,6 +441,7 @@ class Worker:
         """A connection has ended: its commands are sent again on the next one, in their old order."""
         self._connections.remove(connection)
         self._replays += len(commands)
+        self._counts.replayed(len(commands))
         late = self._succession.disconnected(connection.server, connection.was_ready, commands, fenced)
         if late:
             self._loop.later(self._serve.settings.settle_s, lambda: self._let_go(connection, late))
@@ -465,6 +473,7 @@ class Worker:
             return
         if self._gone_timer is None:
             self._reconnects += 1
+            self._counts.reconnecting()
             # Not before writes in doubt have settled: their ranges are free for others when their jobs are gone.
             patience = max(self._serve.settings.reconnect_s, self._serve.settings.settle_s)
             self._gone_timer = self._loop.later(patience, lambda: self._gone(why, self._absent))

@@ -110,8 +110,10 @@ class Books(Generic[EntryT]):
         if entry.job.slot >= 0:
             self._slots.complete(entry.job.slot)
 
-    def reopen(self, push: Push) -> None:
+    def reopen(self, push: Push) -> int:
         """Another worker is there, and its predecessor dead and fenced: submit again what nobody has confirmed.
+
+        How many of them the predecessor had seen is returned.
 
         Slots in quarantine come back here and not before: a job that is abandoned while there is no worker, but was
         sent to the one before, goes into quarantine, too. What the predecessor had seen is marked AGAIN.
@@ -120,9 +122,11 @@ class Books(Generic[EntryT]):
             if entry not in self._unsent:
                 entry.job.flags |= Flag.AGAIN
         self._entries = {number: entry for number, entry in self._entries.items() if not entry.abandoned}
+        again = sum(entry not in self._unsent for entry in self._entries.values())
         self._slots.worker_gone()
         self._unsent = self.entries()
         self.push_unsent(push)
+        return again
 
     def push_unsent(self, push: Push) -> None:
         """Submit what has found no room before, as far as there is room now."""

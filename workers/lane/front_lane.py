@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import Protocol
 
 from workers.lane import memory
 from workers.lane.books import Books, Entry, NeverAsked
@@ -30,6 +32,7 @@ from workers.lane.protocol import (
 from workers.lane.ring import WRITES, Consumer, Producer, RingBroken, Rings, rings_bytes
 from workers.lane.slots import Holder, Slots
 from workers.lane.stalls import STALLED_S, Guest, Stalls
+from workers.lane.tally import Durations
 
 CELLS = 256
 
@@ -75,11 +78,12 @@ class LaneLost(Exception):
 class InFlight(Entry):
     """A submitted job and the future of its completion."""
 
-    __slots__ = ("done",)
+    __slots__ = ("began_ns", "done")
 
     def __init__(self, job: Job, done: asyncio.Future[Completion]) -> None:
         super().__init__(job)
         self.done = done
+        self.began_ns = time.monotonic_ns()
 
 
 class SlotWaiter:
@@ -99,6 +103,21 @@ class SlotWaiter:
         return True
 
 
+class LaneCounts(Protocol):
+    """Where a lane's waits are counted."""
+
+    @property
+    def slot(self) -> Durations:
+        """Waits for a slot."""
+
+    @property
+    def job(self) -> Durations:
+        """Jobs, from their submission to their completion."""
+
+    def replayed(self, jobs: int) -> None:
+        """So many jobs are submitted again."""
+
+
 class FrontLane:
     """One lane; `on_closed(lane)` is called once when it is lost or closed.
 
@@ -114,6 +133,7 @@ class FrontLane:
         request_slots: int,
         replay_s: float,
         on_closed: Callable[[FrontLane], None],
+        counts: LaneCounts | None = None,
     ) -> None:
         self.number = number
         self.slot_bytes = slot_bytes
@@ -127,6 +147,7 @@ class FrontLane:
         self.idle_most_s = 0.0
         self.lost: LaneLost | None = None
         self._on_closed = on_closed
+        self._counts = counts
         self._loop = asyncio.get_running_loop()
         self._arena_fd = memory.create(f"mover-arena-{number}", slots * slot_bytes)
         arena = memory.map_shared(self._arena_fd, slots * slot_bytes)
@@ -203,6 +224,7 @@ class FrontLane:
         slot = self.slots.take_nowait(holder)
         if slot is not None:
             return slot
+        began_ns = time.monotonic_ns()
         waiter = SlotWaiter(holder, self._loop.create_future())
         self.slots.queue(waiter)
         while not waiter.future.done():
@@ -216,6 +238,8 @@ class FrontLane:
             except asyncio.CancelledError:
                 self._withdraw(waiter)
                 raise
+        if self._counts is not None:
+            self._counts.slot.since(began_ns)
         return waiter.future.result()
 
     def _withdraw(self, waiter: SlotWaiter) -> None:
@@ -268,14 +292,19 @@ class FrontLane:
             self._deadline.cancel()
         if not self._opened.done():
             self._opened.set_result(None)
-        self._books.reopen(self._push)
+        again = self._books.reopen(self._push)
+        if self._counts is not None:
+            self._counts.replayed(again)
 
     def _push(self, job: Job) -> bool:
         return self.state is LaneState.OPEN and self._attachment is not None and self._attachment.push(job)
 
     def _on_completions(self, completions: list[Completion]) -> None:
+        now_ns = time.monotonic_ns()
         for completion in completions:
             in_flight = self._books.complete(completion)
+            if self._counts is not None:
+                self._counts.job.add(now_ns - in_flight.began_ns)
             if not in_flight.done.done():
                 in_flight.done.set_result(completion)
         self._books.push_unsent(self._push)

@@ -1,0 +1,139 @@
+"""What each request comes to: its numbers for /metrics, and its line in the log."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from itertools import count
+
+from sanic import Request
+
+from config.log import REQUEST
+from mover.front import counts
+from mover.front.counts import BYTES, FAULTS, KINDS, METHODS, REQUESTS, STAGES, STATUSES, TIME, WAITS
+from mover.front.request_log import RequestLog
+from workers.lane.tally import Durations, unshared
+
+# What a client may call its request: it stands in headers and logs as it is.
+_SANE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,64}").fullmatch
+LIBRARY = frozenset({"", "v1", "v2", "versions", "visor"})
+
+_numbers = count(1)
+# Unique among all processes of all starts; the rest is counted, which costs a tenth of a UUID.
+_prefix = os.urandom(5).hex()
+
+
+def request_id(given: str | None) -> str:
+    """The client's name for a request, if it can be used, or one of our own."""
+    if given is not None and _SANE(given):
+        return given
+    return f"{_prefix}-{next(_numbers)}"
+
+
+class Account:
+    """All requests of one front end; `in_flight` are those that use an image now."""
+
+    def __init__(self, words: memoryview | None = None) -> None:
+        self._words = words = unshared(counts.LAYOUT) if words is None else words
+        self.lines: RequestLog | None = None  # None: requests have no line
+        self.in_flight = 0
+        self.seat, self.lane, self.slot, self.job, self.client = (
+            Durations(words, WAITS.at(stage=stage)) for stage in STAGES
+        )
+        self._taken, self._given = BYTES.at(direction="in"), BYTES.at(direction="out")
+        self._time = {kind: Durations(words, TIME.at(kind=kind)) for kind in KINDS}
+        # By route, method, status and dialect, as far as there were such requests.
+        self._outcomes: dict[tuple[str | None, str, int, str], Outcome] = {}
+
+    def received(self, request: AccountedRequest, count: int) -> None:
+        """So many bytes of an image have come from the client."""
+        request.moved_bytes += count
+        self._words[self._taken] += count
+
+    def sent(self, request: AccountedRequest, count: int) -> None:
+        """So many bytes of an image were given to the client's connection."""
+        request.moved_bytes += count
+        self._words[self._given] += count
+
+    def failed(self, fault: str) -> None:
+        """A request ends with an error of this kind."""
+        self._words[FAULTS.at(kind=fault)] += 1
+
+    def replayed(self, jobs: int) -> None:
+        """So many jobs are submitted again."""
+        self._words[counts.REPLAYS.first] += jobs
+
+    def ended(self, request: AccountedRequest, status: int) -> None:
+        """The answer is written, or there will be none (0: broken off, 499: the client is gone)."""
+        if request.ended:
+            return
+        request.ended = True
+        duration_ns = time.monotonic_ns() - request.began_ns
+        route = request.route
+        key = (None if route is None else route.name, request.method, status, request.dialect)
+        outcome = self._outcomes.get(key)
+        if outcome is None:
+            outcome = self._outcomes[key] = self._outcome(request, status)
+        self._words[outcome.word] += 1
+        outcome.time.add(duration_ns)
+        if self.lines is not None:
+            client = request.conn_info.client_ip if request.conn_info is not None else ""
+            self.lines.add(
+                outcome.said,
+                request.transfer,
+                request.offset,
+                request.moved_bytes,
+                duration_ns // 1000,
+                client or "unix",
+                request.request_id,
+            )
+
+    def _outcome(self, request: AccountedRequest, status: int) -> Outcome:
+        kind = kind_of(request.route.path) if request.route is not None else "service"
+        method = request.method if request.method in METHODS else "other"
+        shown = str(status) if str(status) in STATUSES else "other"
+        word = REQUESTS.at(kind=kind, method=method, status=shown, dialect=request.dialect)
+        return Outcome(word, self._time[kind], (method, kind, status))
+
+
+class Outcome:
+    """What requests have in common that ended alike: a word of the tally, a histogram, what the log says of them."""
+
+    __slots__ = ("said", "time", "word")
+
+    def __init__(self, word: int, time: Durations, said: tuple[str, str, int]) -> None:
+        self.word = word
+        self.time = time
+        self.said = said
+
+
+class AccountedRequest(Request):
+    """A request with what is noted of it: `transfer` is its ticket's number, `offset` where its body began.
+
+    Who makes one calls `begin`: a constructor of its own would pass all of Sanic's parts on once more, for 0.4 µs.
+    """
+
+    account = Account()
+    transfer = 0
+    dialect = "none"
+    offset = 0
+    moved_bytes = 0
+    ended = False
+    began_ns: int
+    request_id: str
+
+    def begin(self) -> None:
+        """Its head was read."""
+        self.began_ns = time.monotonic_ns()
+        self.request_id = request_id(self.headers.get("x-request-id"))
+        REQUEST.set(self.request_id)
+
+
+def kind_of(path: str) -> str:
+    """The kind of the requests of a route, by its path as Sanic writes it: `images/<image_id:str>/extents`."""
+    first, *rest = path.split("/")
+    if first == "images":
+        kind = "image" if len(rest) < 2 else rest[1]
+        return kind if kind in KINDS else "service"
+    return "library" if first in LIBRARY else "service"
