@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 REQUEST_BYTES = 64 * 1024
 REQUEST_S = 5.0
+LINGER_S = 1.0
 # The agent itself gives up after 5 s; who is more patient is told in the end.
 UNREGISTER_S = 60.0
 
@@ -70,8 +71,10 @@ class ControlSocket:
             answer = await self._answer(reader, Peer.of(writer))
             writer.write(msgspec.json.encode(answer) + b"\n")
             await writer.drain()
+            if isinstance(answer, Error):
+                await _linger(reader, writer)
         except OSError:
-            pass  # it has left
+            pass  # it has left, or has heard enough
         finally:
             writer.close()
 
@@ -100,6 +103,14 @@ class ControlSocket:
             raise Refused(str(error)) from error
         except OSError as error:
             raise Refused(f"cannot write the state directory: {error.strerror}") from error
+
+
+async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Read on for a while what a refused client still sends: to close before would take its answer away."""
+    writer.write_eof()
+    async with asyncio.timeout(LINGER_S):
+        while await reader.read(REQUEST_BYTES):
+            pass
 
 
 def _kept(request: Register) -> Kept:
