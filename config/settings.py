@@ -41,6 +41,13 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # Directory for tickets, the library and sockets of our own, created 0700; empty is /var/lib/mover as root,
     # else $XDG_STATE_HOME/mover.
     state_dir: str = ""
+    # Who to be once everything that only root may open is open: the service is started as root, and serves as this
+    # user. Empty stays who it was started as.
+    user: str = ""
+    # The user's group, to which the Unix sockets belong; empty is the user's own.
+    group: str = ""
+    # Other groups whose sockets and disks it may open, such as kvm or disk.
+    groups: Texts = ()
     # Whether the TCP listener serves /metrics, which names no image and no client: if it is bound to a loopback
     # address, always, or never. The Unix socket always does.
     metrics: Literal["loopback", "always", "never"] = "loopback"

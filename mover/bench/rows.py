@@ -16,6 +16,7 @@ from mover.bench.client_row import client
 from mover.bench.contest import Contender, Contest, as_rate
 from mover.bench.data import MIB, SparseLayout, write_random
 from mover.bench.exports import NbdServer, nbdkit, qemu_nbd
+from mover.bench.library_lists import lists
 from mover.bench.row import Bench, Row
 from mover.bench.secure import tls
 from mover.bench.servers import HttpServer, Image
@@ -206,6 +207,7 @@ ROWS = {
     "file": Row("GET of a raw file", ["curl", "qemu-nbd"], file),
     "extents": Row("dirty extents of an image in pieces", ["curl", "qemu-img", "qemu-io", "qemu-nbd", "wrk"], extents),
     "checksum": Row("checksum of the whole", ["curl", "qemu-nbd", "wrk"], checksum),
+    "library": Row("a page of a list of library images", [], lists),
     "tls": Row("over HTTPS", ["curl", "nbdkit", "openssl", "qemu-nbd"], tls),
     # Its target is sixfold where a client has the server zero it without holes.
     "client": Row("Mover's client beside imageio's", ["nbdkit", "qemu-img", "qemu-nbd"], client, copies=9),

@@ -104,7 +104,7 @@ def shown_size(count: float) -> str:
 
 
 def token(file: Path | None) -> str | None:
-    """The token on a file's first line; None without a file. Raises UsageError."""
+    """The token in a file, None without one. Raises UsageError."""
     if file is None:
         return None
     try:

@@ -14,6 +14,7 @@ from mover.cli import (
     completion_command,
     config_command,
     image_command,
+    library_command,
     serve_command,
     ticket_command,
     token_command,
@@ -79,6 +80,7 @@ def _parser() -> Parser:
     backup_command.add(commands)
     ticket_command.add(commands)
     config_command.add(commands)
+    library_command.add(commands)
     token_command.add(commands)
     commands.add_parser("bench", help="measure Mover beside nbdcopy and ovirt-imageio", add_help=False)
     completion_command.add(commands, parser)

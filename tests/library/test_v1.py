@@ -425,7 +425,7 @@ def test_filters_of_a_list(service: Service) -> None:
     [
         "min_ram=x", "min_ram=-1", "size_min=x", "size_max=-1", "size_max=1.5", "protected=maybe", "is_public=maybe",
         "changes-since=yesterday", "limit=x", "limit=-1", "marker=x", f"marker={some_id()}", "sort_key=owner",
-        "sort_dir=up", "name=%00", "%ff",
+        "sort_dir=up", "name=%00", "property-x=%00", "%ff",
     ],
 )  # fmt: skip
 def test_lists_that_are_refused(service: Service, query: str) -> None:

@@ -445,7 +445,7 @@ def test_filters_of_a_list(service: Service) -> None:
         "protected=maybe", "os_hidden=1", "size=x", "size_min=-1", "size_min=99999999999999999999", "min_ram=x",
         "created_at=x", "created_at=about:2026-01-01T00:00:00Z", "created_at=gt:", "name=in:",
         "name=in:%22a", "name=in:a,",
-        "name=in:%22a%22b", "name=%00", "%ff=x", "is_public=True", "k%00=v",
+        "name=in:%22a%22b", "name=%00", "tag=%00", "%ff=x", "is_public=True", "k%00=v",
         "&".join(f"k{number}=v" for number in range(201)),
     ],
 )  # fmt: skip
