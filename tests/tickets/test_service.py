@@ -57,7 +57,8 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vdsm]:
         pytest.skip("ovirt-imageio is missing: `.ci/setup imageio` installs it")
     room = tmp_path_factory.mktemp("imageio")
     (room / "conf.d").mkdir()
-    (room / "conf.d/50-test.conf").write_text(IMAGEIO_CONFIGURATION.format(socket=room / "control"))
+    configuration = IMAGEIO_CONFIGURATION.format(socket=room / "control", tls="enable = false")
+    (room / "conf.d/50-test.conf").write_text(configuration)
     with running("ovirt-imageio", [str(IMAGEIO), "--conf-dir", str(room)], room / "log") as server:
         server.wait_until(lambda: "Ready for requests" in server.output() or None)
         yield Vdsm(room / "control")
