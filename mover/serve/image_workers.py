@@ -17,7 +17,7 @@ from mover.serve.ledgers import Ledgers
 from mover.serve.messages import LaneRefused, OpenLane
 from mover.serve.programs import Programs
 from mover.serve.spare import Spare
-from workers.image.counts import LAYOUT
+from workers.image import counts
 from workers.lane.tally import WORD_BYTES
 
 ARENA_RETRY_S = 1.0
@@ -25,17 +25,17 @@ ARENA_RETRY_S = 1.0
 HELD_S = 0.05
 
 
-class Past:
-    """What workers have counted that are no more."""
+class Dropped:
+    """What workers had counted that are forgotten: a count never falls."""
 
     def __init__(self) -> None:
-        self.words = [0] * (LAYOUT.size_bytes // WORD_BYTES)
+        self.words: list[int] = [0] * (counts.LAYOUT.size_bytes // WORD_BYTES)
         self.restarts = 0
         self.given_up = 0
 
     def add(self, worker: ImageWorker) -> None:
-        """Take over what this one has counted; it counts no more."""
-        self.words = [past + more for past, more in zip(self.words, worker.tally.words(), strict=True)]
+        """This one, too."""
+        self.words = [one + more for one, more in zip(self.words, worker.tally.words(), strict=True)]
         self.restarts += worker.restarts
         self.given_up += worker.given_up
 
@@ -52,7 +52,7 @@ class ImageWorkers:
         named = frozenset(parse_export(image.url).key for image in settings.image)
         self._house = House(self.spare, settings, self.lanes, ledgers, count(1), named, places_of(settings))
         self._workers: dict[str, ImageWorker] = {}
-        self._past = Past()
+        self._dropped = Dropped()
 
     def __iter__(self) -> Iterator[ImageWorker]:
         return iter(list(self._workers.values()))
@@ -67,16 +67,16 @@ class ImageWorkers:
     @property
     def restarts(self) -> int:
         """How often a worker's successor was started."""
-        return self._past.restarts + sum(worker.restarts for worker in self)
+        return self._dropped.restarts + sum(worker.restarts for worker in self)
 
     @property
     def given_up(self) -> int:
         """How often a worker was given up."""
-        return self._past.given_up + sum(worker.given_up for worker in self)
+        return self._dropped.given_up + sum(worker.given_up for worker in self)
 
     def tallies(self) -> list[Sequence[int]]:
         """What the workers have counted."""
-        return [self._past.words, *(worker.tally.words() for worker in self)]
+        return [self._dropped.words, *(worker.tally.words() for worker in self)]
 
     def open_lane(self, front_end: FrontEndPort, message: OpenLane) -> None:
         """Attach a new lane to its export's worker, or refuse it; its number must be free."""
@@ -163,5 +163,5 @@ class ImageWorkers:
     def _let_go(self, worker: ImageWorker) -> None:
         if worker.is_idle and self._workers.get(worker.key) is worker:
             del self._workers[worker.key]
-            self._past.add(worker)
+            self._dropped.add(worker)
             worker.let_go()
