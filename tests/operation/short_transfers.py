@@ -1,6 +1,6 @@
 """Short transfers one after the other, as a host sees them in an hour: a ticket, some bytes, no ticket any more.
 
-Each is of an image of its own (180, then again) behind one NBD server, by CloudStack's socket or imageio's in turn; what Mover holds is
+Each is of an image of its own behind one NBD server, by CloudStack's socket or imageio's in turn; what Mover holds is
 compared between blocks of them.
 """
 
