@@ -78,7 +78,6 @@ class ImageWorker:
         self.ended = asyncio.Event()  # set whenever no process of this export runs
         self.ended.set()
         self._house = house
-        self._at_rest = at_rest
         self._loop = asyncio.get_running_loop()
         self._child: Child[FromWorker] | None = None
         self._connections = Connections()
@@ -118,8 +117,9 @@ class ImageWorker:
 
     @property
     def is_idle(self) -> bool:
-        """Nobody wants anything of it."""
-        return self.state is WorkerState.ABSENT and not self.lanes and not self._forgetting
+        """Nobody wants anything of it, and its deaths, if it had any, are not to be counted on."""
+        wanted = self.lanes or self._forgetting or self._deaths.in_a_row
+        return self.state is WorkerState.ABSENT and not wanted
 
     @property
     def lanes(self) -> list[Lane]:

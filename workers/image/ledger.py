@@ -255,7 +255,7 @@ def begun(buffer: memoryview) -> list[tuple[int, int, int]]:
 def is_empty(buffer: memoryview) -> bool:
     """Whether nobody would miss it: nothing unflushed or lost, nothing in doubt. Raises LedgerBroken."""
     state = _read(buffer)
-    return not (state.dues or state.open or state.abandoned)
+    return not (any(state.dues.values()) or state.open or state.abandoned)
 
 
 def boot(buffer: memoryview) -> bytes:
