@@ -55,6 +55,23 @@ def commented_toml(settings: Settings, origins: Mapping[str, str]) -> Iterator[s
     yield from _stores(settings)
 
 
+def example_toml() -> Iterator[str]:
+    """The lines of a file that changes nothing: every setting with its documentation and its default, as a comment."""
+    yield from [
+        "# Mover's settings, each with its default: take the # away to change one. Made by `mover config example`.",
+        "# The file's place is /etc/mover/mover.toml; `mover config check` tries it.",
+        "",
+    ]
+    for section, struct in SECTIONS.items():
+        yield from [f"# {_first_line(struct)}", f"[{section}]"]
+        for name, wanted in setting_types(section).items():
+            yield from (f"# {line}" for line in comments(struct)[name])
+            yield f"# Allowed: {allowed(wanted)}."
+            yield f"#{name} = {as_toml(getattr(getattr(Settings(), section), name))}"
+        yield ""
+    yield from _images(Settings())
+
+
 def _images(settings: Settings) -> Iterator[str]:
     yield f"# {_first_line(Image)}"
     if not settings.image:

@@ -17,6 +17,8 @@ from config.stores import check_store
 
 LIBRARY_FILE = "library.sqlite"
 TOKEN_FILE = "tokens.json"
+# A body comes in pieces of 4 KiB at least: below this it would seem to stand still.
+RATE_LEAST = 65536
 _HOST = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 # The store that there is when none is configured, and its directory in the state directory.
 STORE = "file"
@@ -58,6 +60,7 @@ def check(settings: Settings, origins: Mapping[str, str]) -> None:
     _check_arena(settings, origins)
     _check_database(settings, origins)
     _check_allowed(settings, origins)
+    _check_rates(settings, origins)
     for store in settings.store:
         check_store(store, "[[store]]")
 
@@ -116,6 +119,14 @@ def _check_allowed(settings: Settings, origins: Mapping[str, str]) -> None:
         if host != ANY_HOST and network_of(host) is None and not _HOST.fullmatch(host):
             why = "must be a host's name, an address, a network (whose address ends where its mask does), or *"
             raise ConfigError(_where(origins, "allow.nbd_hosts"), f"allow.nbd_hosts: {shown(host)}", why)
+
+
+def _check_rates(settings: Settings, origins: Mapping[str, str]) -> None:
+    for name in ("host_bytes_s", "image_bytes_s", "ticket_bytes_s"):
+        rate = getattr(settings.qos, name)
+        if 0 < rate < RATE_LEAST:
+            why = f"must be 0, which is no limit, or at least {RATE_LEAST}"
+            raise ConfigError(_where(origins, f"qos.{name}"), f"qos.{name} = {rate}", why)
 
 
 def _absolute(path: str) -> str:

@@ -8,7 +8,10 @@ from importlib.util import find_spec
 
 import pytest
 
-pytest_plugins = ("tests.harness.fixtures",)
+pytest_plugins = (
+    "tests.harness.fixtures",
+    "tests.harness.shared",
+)
 
 NBD_PROGRAMS = ("qemu-nbd", "qemu-img", "qemu-system-x86_64", "nbdkit", "nbdcopy")
 

@@ -13,6 +13,7 @@ import msgspec
 
 from mover.backup.errors import Damage, DamagedError, DifferentError
 from mover.backup.manifest import Manifest
+from mover.backup.names import check_disk
 from mover.backup.pruning import Keep, Pruned, prune
 from mover.backup.repository import Disk, Repository
 from mover.backup.restoring import FileFormat, restore_to_file
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     except ClientError as error:
         wrong = isinstance(error, DamagedError | DifferentError)
         status = Status.VERIFICATION if wrong else client_options.status_of(error)
-        if options.json and not isinstance(error, DamagedError):
+        if options.json:
             progress.report_error(error, status, sys.stdout)
         return complain(f"{job}: {error}", status)
     except KeyboardInterrupt:
@@ -59,13 +60,16 @@ def _incremental(options: argparse.Namespace) -> int:
 def _take(options: argparse.Namespace, *, allow_full: bool) -> int:
     incremental = options.action == "incremental"
     wish = Wish(incremental, options.bitmap, options.checkpoint, allow_full, options.max_workers, options.verify)
+    _named(lambda: check_disk(options.name))
     with client_options.client(options) as client:
-        disk = _named(lambda: Repository(options.repo).make_disk(options.name))
+        client.options()  # a server that is not there makes no repository
+        disk = Repository(options.repo).make_disk(options.name)
         with _shown(options) as shown:
             taken = back_up(disk, client, wish, shown)
     if taken.why_full is not None:
         print(f"mover: a full backup was made: {taken.why_full.why}", file=sys.stderr)
-    _done(options, _facts(disk, taken.manifest), _taken_text(disk, taken))
+    why_full = taken.why_full.why if taken.why_full is not None else None
+    _done(options, _facts(disk, taken.manifest) | {"why_full": why_full}, _taken_text(disk, taken))
     return Status.DONE
 
 

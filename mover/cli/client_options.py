@@ -69,7 +69,7 @@ def client(options: argparse.Namespace) -> Client:
         return Client(
             options.url,
             tls=Tls(options.ca_file, options.cert_file, options.key_file, options.insecure),
-            token=_token(options.token_file),
+            token=token(options.token_file),
             unix_socket="auto" if unix == "auto" else None if unix == "none" else Path(unix),
             patience_s=options.retry_for,
         )
@@ -103,7 +103,8 @@ def shown_size(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-def _token(file: Path | None) -> str | None:
+def token(file: Path | None) -> str | None:
+    """The token in a file, None without one. Raises UsageError."""
     if file is None:
         return None
     try:

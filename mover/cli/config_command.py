@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config.documentation import commented_toml
+from config.documentation import commented_toml, example_toml
 from config.load import load, load_with_origins
 from mover.cli.status import Status
 
@@ -18,7 +18,7 @@ EPILOG = """\
 The values are those that `mover serve` would use: of the file, of MOVER_SECTION_KEY in the environment, or defaults.
 
 example:
-  mover config show > mover.toml
+  mover config example > mover.toml
   mover config check --config mover.toml
 """
 
@@ -36,6 +36,8 @@ def add(commands: Commands) -> None:
     show.set_defaults(run=_show)
     check = actions.add_parser("check", help="say `ok`, or what is wrong, with status 2")
     check.set_defaults(run=_check)
+    example = actions.add_parser("example", help="print a file to begin with: every setting as a comment")
+    example.set_defaults(run=_example)
     for action in (show, check):
         action.add_argument(
             "--config", metavar="FILE", type=Path, help="settings; /etc/mover/mover.toml if it is there"
@@ -45,6 +47,11 @@ def add(commands: Commands) -> None:
 def _show(options: argparse.Namespace) -> int:
     loaded = load_with_origins({}, os.environ, options.config)
     print("\n".join(commented_toml(loaded.settings, loaded.origins)))
+    return Status.DONE
+
+
+def _example(options: argparse.Namespace) -> int:
+    print("\n".join(example_toml()))
     return Status.DONE
 
 

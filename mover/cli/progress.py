@@ -42,8 +42,9 @@ def report_done(report: Report, what: str, *, as_json: bool, events: TextIO) -> 
     facts = [
         f"{shown_size(report.size)}, {shown_size(report.data)} of it data",
         f"{report.seconds:.1f} s, {shown_size(rate)}/s",
-        "flushed" if report.flushed else "not flushed: the server cannot",
     ]
+    if report.flushed or report.job == "upload":
+        facts.append("flushed" if report.flushed else "not flushed: the server cannot")
     if report.resumed:
         facts.append(f"{shown_size(report.resumed)} of it in an earlier run")
     if report.retries:

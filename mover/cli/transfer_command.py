@@ -96,9 +96,11 @@ def _run(job: str, options: argparse.Namespace, events: TextIO, work: Callable[[
         status = client_options.status_of(error)
         if options.json:
             progress.report_error(error, status, events)
-        return complain(f"{job}: {error}", status)
+        text = str(error)
+        return complain(text if text.startswith(f"{job} of") else f"{job}: {text}", status)
     except KeyboardInterrupt:
         again = "" if options.file == "-" else ": the same command with --resume goes on from here"
         return complain(f"{job}: interrupted{again}", Status.INTERRUPTED)
-    progress.report_done(report, options.file, as_json=options.json, events=events)
+    what = {"download": "standard output", "upload": "standard input"}[job] if options.file == "-" else options.file
+    progress.report_done(report, what, as_json=options.json, events=events)
     return Status.DONE

@@ -59,6 +59,11 @@ class Client:
         self._sleep = sleep
         self._options: Options | None = None
 
+    @property
+    def sleep(self) -> Sleep:
+        """What it waits by."""
+        return self._sleep
+
     def again(self, sleep: Sleep | None = None) -> Client:
         """A client for the same image, with a connection of its own; `sleep` is what it waits by, between tries."""
         client = Client.__new__(Client)
@@ -172,15 +177,13 @@ class Client:
             self._link.finished(reply)
 
     @contextlib.contextmanager
-    def writing(self, offset: int, length: int, *, flush: bool = False) -> Iterator[Connection]:
-        """One PUT of a range, whose `length` bytes the caller sends by what is yielded."""
+    def writing(self, offset: int, length: int, *, flush: bool = False, whole: bool = False) -> Iterator[Connection]:
+        """One PUT of a range, whose `length` bytes the caller sends by what is yielded. `whole`: they are all."""
         with self._link.errors("write", offset, length):
             connection = self._link.connection()
-            headers: dict[str, str | int] = {
-                "Content-Range": f"bytes {offset}-{offset + length - 1}/*",
-                "Content-Type": "application/octet-stream",
-                "Content-Length": length,
-            }
+            headers: dict[str, str | int] = {"Content-Type": "application/octet-stream", "Content-Length": length}
+            if not whole:
+                headers["Content-Range"] = f"bytes {offset}-{offset + length - 1}/*"
             target = f"{self._link.address.target}?flush={'y' if flush else 'n'}"
             try:
                 connection.send_pieces(connection.head("PUT", target, headers))

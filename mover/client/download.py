@@ -15,7 +15,8 @@ from mover.client.keeper import Keeper
 from mover.client.plan import SAMPLE_BYTES, Run, Task, data_runs, digest, known, samples, task_bytes, tasks
 from mover.client.progress import Bandwidth, OnProgress, Report, Tally
 from mover.client.ranges import Ranges
-from mover.client.targets import Target, Writer, open_target
+from mover.client.target import Target, Writer
+from mover.client.targets import open_target
 from mover.client.verification import Asked, require_checksum
 
 BUFFER_BYTES = 1 << 20

@@ -8,7 +8,6 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from workers.nbd_handle import BASE_ALLOCATION, READS, WRITES, Extents, NbdError, NbdHandle
 
@@ -176,13 +175,13 @@ def _nothing() -> None:
     """For commands whose end is all that matters."""
 
 
-def connected(path: Path) -> socket.socket:
+def connected(path: str) -> socket.socket:
     """A socket connected to a server's Unix socket. Raises NbdError."""
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         sock.settimeout(HANDSHAKE_S)
-        sock.connect(str(path))
+        sock.connect(path)
     except OSError as error:
         sock.close()
         raise NbdError(f"cannot connect: {error.strerror}", error.errno or errno.EIO) from error

@@ -21,6 +21,8 @@ TASK_BYTES = 32 << 20
 LEAST_TASK_BYTES = 4 << 20
 TASKS_A_WORKER = 8
 MOST_RUNS = 256
+# Zeros are made, not moved: one request is enough for so many.
+ZEROS_BYTES = 1 << 30
 # What a resumed job looks at, to see that it is the same image: at most 4 MiB.
 SAMPLES = 64
 SAMPLE_BYTES = 64 * 1024
@@ -72,7 +74,7 @@ def tasks(runs: Iterable[Run], task_bytes: int, align: int = 1) -> Iterator[Task
     """The runs as tasks, in order; a run that is too long for one is cut. `task_bytes` is a multiple of `align`."""
     gathered: list[Run] = []
     weight = 0
-    for piece in _cut(runs, task_bytes, align):
+    for piece in _cut(runs, task_bytes):
         closes = weight + piece.length > task_bytes or len(gathered) >= MOST_RUNS
         if gathered and closes and gathered[-1].end - 1 < piece.offset // align * align:
             yield Task(gathered)
@@ -83,12 +85,14 @@ def tasks(runs: Iterable[Run], task_bytes: int, align: int = 1) -> Iterator[Task
         yield Task(gathered)
 
 
-def _cut(runs: Iterable[Run], most: int, align: int) -> Iterator[Run]:
+def _cut(runs: Iterable[Run], most: int) -> Iterator[Run]:
     """Runs cut at every multiple of `most` within them: a task may end there, whatever it is aligned to."""
+    of_zeros = ZEROS_BYTES // most * most or most
     for run in runs:
         at = run.offset
+        step = of_zeros if run.zero else most
         while at < run.end:
-            end = min(run.end, (at // most + 1) * most)
+            end = min(run.end, (at // step + 1) * step)
             yield Run(at, end - at, run.zero, run.have)
             at = end
 

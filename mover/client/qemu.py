@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 64
 END_S = 60.0
+LOG_BYTES = 4096
 # glibc gives memory of 128 KiB and more back to the kernel with every request; each one then pays for its pages again.
 # 32 MiB is glibc's limit. Measured: writes 2.8 times, reads 2 to 3.3 times as fast.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(31 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
@@ -60,10 +61,9 @@ class QemuNbd:
         """Start it, and wait until it serves; it keeps the descriptors `keep` open. Raises LocalError."""
         self._path = path
         self._keep = keep
-        # /tmp, not the image's directory: the path of a socket is short.
-        self._directory = tempfile.TemporaryDirectory(prefix="mover-")
-        self._socket = Path(self._directory.name, "nbd")
-        self._log = Path(self._directory.name, "log")
+        # Neither socket nor log has a name, but for a moment: who is killed leaves nothing behind.
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this object
+        self._socket = -1
         self._process: subprocess.Popen[bytes] | None = None
         self._held: NbdConnection | None = None
         try:
@@ -78,17 +78,31 @@ class QemuNbd:
     def _start(self, arguments: list[str]) -> None:
         command = [_tool("qemu-nbd"), *arguments]
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(self._socket))
+            # /tmp, not the image's directory: the path of a socket is short.
+            with tempfile.TemporaryDirectory(prefix="mover-") as directory:
+                listener.bind(f"{directory}/nbd")
+                self._socket = os.open(f"{directory}/nbd", os.O_PATH | os.O_CLOEXEC)
             listener.listen(CONNECTIONS)
-            with socket.socket(socket.AF_UNIX) as first, self._log.open("wb") as log:
-                first.connect(str(self._socket))
+            with socket.socket(socket.AF_UNIX) as first:
+                first.connect(self._address)
                 self._process = subprocess.Popen(
                     ["/bin/sh", "-c", ACTIVATED, "sh", *command],
-                    pass_fds=self._keep, stdin=listener.fileno(), stdout=log, stderr=log, env=os.environ | ALLOCATOR,
+                    pass_fds=self._keep, stdin=listener.fileno(), stdout=self._log, stderr=self._log,
+                    env=os.environ | ALLOCATOR,
                     start_new_session=True,  # the terminal's Ctrl-C is ours, and the file is closed after it
                 )  # fmt: skip
                 held = first.detach()
         self._held = self._handshake(held)
+
+    @property
+    def _address(self) -> str:
+        """The socket, by its descriptor: its name is gone."""
+        return f"/proc/self/fd/{self._socket}"
+
+    def _said(self) -> str:
+        """The last line that qemu-nbd printed."""
+        text = os.pread(self._log.fileno(), LOG_BYTES, max(os.fstat(self._log.fileno()).st_size - LOG_BYTES, 0))
+        return _last_line(text.decode(errors="replace"))
 
     def _handshake(self, fd: int) -> NbdConnection:
         from mover.client.nbd import NbdConnection
@@ -98,7 +112,7 @@ class QemuNbd:
             return NbdConnection(socket.socket(fileno=fd))
         except NbdError as error:
             self._end()
-            why = _last_line(self._log.read_text(errors="replace")) or error.what
+            why = self._said() or error.what
             raise LocalError(self._path, "opening by qemu-nbd", why, "check the file and its format") from error
 
     @property
@@ -112,7 +126,7 @@ class QemuNbd:
         from mover.client.nbd import NbdConnection, connected
 
         with self.errors("connecting to qemu-nbd of"):
-            return NbdConnection(connected(self._socket))
+            return NbdConnection(connected(self._address))
 
     @contextlib.contextmanager
     def errors(self, operation: str) -> Iterator[None]:
@@ -122,7 +136,7 @@ class QemuNbd:
         try:
             yield
         except NbdError as error:
-            said = _last_line(self._log.read_text(errors="replace"))
+            said = self._said()
             why = f"{error.what}{': ' if said else ''}{said}"
             raise LocalError(self._path, operation, why, "free what it needs, or use another place") from error
 
@@ -132,7 +146,10 @@ class QemuNbd:
             self._held.close()
             self._held = None
         self._end()
-        self._directory.cleanup()
+        self._log.close()
+        if self._socket >= 0:
+            os.close(self._socket)
+            self._socket = -1
 
     def _end(self) -> None:
         """It leaves by itself once its last client has; it is asked to if it does not."""

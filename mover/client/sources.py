@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from mover.client.errors import LocalError
 from mover.client.extents import Extent
+from mover.client.file_target import read_exactly
 from mover.client.journal import state_journal
 from mover.client.qemu import QemuNbd
-from mover.client.targets import MAGIC_QCOW2, read_exactly
 
 if TYPE_CHECKING:
     from mover.client.nbd import NbdConnection
 
 # One NBD read; several are in flight for one buffer.
 READ_BYTES = 512 * 1024
+MAGIC_QCOW2 = b"QFI\xfb"
 
 
 class Reader(Protocol):

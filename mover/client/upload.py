@@ -27,6 +27,7 @@ from mover.client.ranges import Ranges
 from mover.client.sender import Sender, Sending
 from mover.client.sources import Source, guess_format, open_source
 from mover.client.verification import Asked, require_checksum
+from mover.client.whole_file import is_whole_file, upload_whole
 
 BUFFER_BYTES = 4 << 20
 
@@ -47,8 +48,13 @@ def upload(
 
     `image_format` is "qcow2" for files that are named so, "raw" for others, and anything that qemu reads if it is
     said. All of it is flushed at the end. Otherwise as `download`; the journal for `resume` is beside the file.
+    A server that takes files only as a whole gets the file as it is.
     """
     path = Path(path)
+    if is_whole_file(client.options()):
+        if verify:
+            require_checksum(client)
+        return upload_whole(client, path, buffer_bytes=buffer_bytes, bandwidth=bandwidth, progress=progress)
     source = open_source(path, image_format or guess_format(path))
     try:
         job = _Upload(client, source, max_workers, buffer_bytes, bandwidth, verify, progress)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import string
 from collections.abc import Iterator, Mapping, Sequence
 
 # A head larger than this is none of ours.
@@ -17,6 +18,7 @@ HEAD_BYTES = 4096
 TEXT_BYTES = 64 * 1024
 MOST_INTERIM = 8
 CRLF = b"\r\n"
+HEX = string.hexdigits.encode()
 
 Buffer = bytes | bytearray | memoryview
 
@@ -228,10 +230,9 @@ class Reply:
 
     def _chunk_size(self) -> int:
         line = self._connection.line().partition(b";")[0].strip()
-        try:
-            return int(line, 16)
-        except ValueError:
-            raise NotHttp(f"a chunk of size {line[:20]!r}") from None
+        if not line or line.strip(HEX):
+            raise NotHttp(f"a chunk of size {line[:20]!r}")
+        return int(line, 16)
 
 
 def _parse_head(lines: list[str]) -> tuple[int, str, dict[str, str]]:

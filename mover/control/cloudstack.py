@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 REQUEST_BYTES = 64 * 1024
 REQUEST_S = 5.0
+# A client that has sent too much has so long to read why.
+LINGER_S = 1.0
 # The agent itself gives up after 5 s; who is more patient is told in the end.
 UNREGISTER_S = 60.0
 
@@ -66,6 +68,8 @@ class ControlSocket:
             answer = await self._answer(reader)
             writer.write(msgspec.json.encode(answer) + b"\n")
             await writer.drain()
+            writer.write_eof()
+            await _drop_rest(reader)
         except OSError:
             pass  # it has left
         finally:
@@ -98,6 +102,16 @@ def _kept(request: Register) -> Kept:
     """A transfer as a ticket: CloudStack's may read, write and punch holes."""
     export = request.export
     return Kept(request.id, export, request.idle_s, "cloudstack", export.key, ("read", "write"), sparse=True)
+
+
+async def _drop_rest(reader: asyncio.StreamReader) -> None:
+    """Read on for a moment: closing a Unix socket with bytes unread resets it, and the answer is lost."""
+    try:
+        async with asyncio.timeout(LINGER_S):
+            while await reader.read(REQUEST_BYTES):
+                pass
+    except TimeoutError:
+        pass
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:

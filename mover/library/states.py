@@ -18,15 +18,15 @@ class State(enum.StrEnum):
 
 
 # QUEUED ──upload──► SAVING ──published──► ACTIVE ◄──► DEACTIVATED
-#   ▲  │                │ ├── given up by v1, or by VISOR ──► FAILED
+#   ▲  │                │ ├── given up by v1 ──► FAILED
 #   └──┼── failed, v2 ──┘ │
 #      └──── all but PENDING_DELETE and DELETED ──delete──► [PENDING_DELETE ──scrubbed──►] DELETED
 MOVES: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.SAVING, State.ACTIVE, State.FAILED, State.DELETED}),
     State.SAVING: frozenset({State.QUEUED, State.ACTIVE, State.FAILED, State.DELETED}),
-    State.ACTIVE: frozenset({State.DEACTIVATED, State.PENDING_DELETE, State.DELETED, State.QUEUED}),
+    State.ACTIVE: frozenset({State.DEACTIVATED, State.PENDING_DELETE, State.DELETED}),
     State.DEACTIVATED: frozenset({State.ACTIVE, State.PENDING_DELETE, State.DELETED}),
-    State.FAILED: frozenset({State.SAVING, State.QUEUED, State.DELETED}),
+    State.FAILED: frozenset({State.DELETED}),
     State.PENDING_DELETE: frozenset({State.DELETED}),
     State.DELETED: frozenset(),
 }

@@ -173,8 +173,9 @@ class ImageWorker:
             self._child.kill()
 
     def close(self) -> None:
-        """Give its ledger back; it is at rest, and nobody asks anything of it any more."""
+        """Give its memory back; it is at rest, and nobody asks anything of it any more."""
         self._ledger.close()
+        self.tally.close()
 
     # -- its lives -------------------------------------------------------------------------------------------
 

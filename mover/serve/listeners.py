@@ -10,7 +10,9 @@ from types import TracebackType
 from typing import Literal
 
 from config.settings import ServeSettings
+from mover.serve.activation import Passed
 from mover.serve.errors import CannotStart
+from mover.serve.privileges import Identity
 
 # Connections that wait while front ends are busy or being replaced; the kernel cuts it to net.core.somaxconn.
 BACKLOG = 1024
@@ -23,10 +25,11 @@ class Listeners:
     Front ends serve `tcp` and `unix`, the supervisor itself `control` and `tickets`.
     """
 
-    def __init__(self, settings: ServeSettings, tls: bool = False) -> None:
-        """Bind and listen; `tls` says what the TCP listener speaks. Raises CannotStart."""
+    def __init__(self, settings: ServeSettings, tls: bool = False, passed: Passed | None = None) -> None:
+        """Bind and listen, but for what is `passed`; `tls` says what the TCP listener speaks. Raises CannotStart."""
         self._scheme = "https" if tls else "http"
-        self.tcp = bind_tcp(settings.listen, settings.port)
+        self._passed = dict(passed or {})
+        self.tcp = self._passed.get("http") or bind_tcp(settings.listen, settings.port)
         self.unix: socket.socket | None = None
         self.unix_path = settings.unix_socket or None
         self.control: socket.socket | None = None
@@ -34,16 +37,18 @@ class Listeners:
         self._files: dict[str, os.stat_result] = {}
         try:
             if self.unix_path is not None:
-                self.unix = self._bind_unix(self.unix_path, "--unix-socket")
+                self.unix = self._bind_unix("unix", self.unix_path, "--unix-socket")
             if settings.control_socket:
-                self.control = self._bind_unix(settings.control_socket, "--control-socket")
+                self.control = self._bind_unix("control", settings.control_socket, "--control-socket")
             if settings.ticket_socket:
-                self.tickets = self._bind_unix(settings.ticket_socket, "--ticket-socket")
+                self.tickets = self._bind_unix("ticket", settings.ticket_socket, "--ticket-socket")
         except CannotStart:
             self._remove()
             raise
 
-    def _bind_unix(self, path: str, flag: str) -> socket.socket:
+    def _bind_unix(self, role: str, path: str, flag: str) -> socket.socket:
+        if role in self._passed:
+            return self._passed[role]  # its file belongs to whoever bound it
         sock = bind_unix(path, flag)
         self._files[path] = os.lstat(path)
         return sock
@@ -68,6 +73,11 @@ class Listeners:
         shown = f"[{host}]" if self.tcp.family == socket.AF_INET6 else host
         return f"{self._scheme}://{shown}:{port}" + (f" and unix:{self.unix_path}" if self.unix_path else "")
 
+    def give_to(self, group: int) -> None:
+        """The Unix sockets' files belong to this group from now on: its members may connect."""
+        for path in self._files:
+            os.chown(path, -1, group)
+
     def shows_metrics(self, setting: Literal["loopback", "always", "never"]) -> bool:
         """Whether `/metrics` is served over TCP, too."""
         address = ipaddress.ip_address(self.tcp.getsockname()[0].partition("%")[0])
@@ -87,8 +97,8 @@ class Listeners:
                 now = os.lstat(path)
                 if (now.st_dev, now.st_ino) == (file.st_dev, file.st_ino):
                     os.unlink(path)
-            except FileNotFoundError:
-                pass  # somebody removed it for us
+            except (FileNotFoundError, PermissionError):
+                pass  # somebody removed it for us; or root made it, and a start as root replaces it
 
 
 def bind_tcp(host: str, port: int) -> socket.socket:
@@ -167,18 +177,25 @@ def _why(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def make_state_dir(path: str) -> None:
-    """Make the state directory, mode 0700, unless it is there; it must be writable. Raises CannotStart."""
-    what = f"use the state directory {path}"
-    advice = "give another one with --state-dir or mend its permissions"
+def make_state_dir(path: str, owner: Identity | None = None) -> None:
+    """Make the state directory, mode 0700, unless it is there, for `owner` to own. Raises CannotStart."""
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
-            pass
+            return
+        if owner is not None:
+            os.chown(path, owner.uid, owner.gid)
     except OSError as error:
-        raise CannotStart(what, _why(error), advice) from error
+        advice = "give another one with --state-dir or mend its permissions"
+        raise CannotStart(f"use the state directory {path}", _why(error), advice) from error
+
+
+def check_state_dir(path: str) -> None:
+    """It must be a directory, and writable for whom we are. Raises CannotStart."""
+    what = f"use the state directory {path}"
+    advice = "give another one with --state-dir or mend its permissions"
     if not os.path.isdir(path):
         raise CannotStart(what, "it is no directory", advice)
     if not os.access(path, os.W_OK | os.X_OK):

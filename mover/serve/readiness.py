@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 
 from mover.serve.front_end import FrontEnd
 from mover.serve.front_ends import FrontEnds
@@ -34,19 +34,20 @@ async def activities(front_ends: FrontEnds) -> list[tuple[FrontEnd, Activity | N
 
 async def unready(front_ends: FrontEnds, workers: ImageWorkers, state_dir: str) -> list[str]:
     """What is not as it should be, a clause each; nothing when all is well."""
-    faults = [fault async for fault in _front_ends(front_ends)]
+    faults = await silent(front_ends)
     if not workers.spare.can_start():
         faults.append("no worker can be started")
     return [*faults, *await _within(WRITE_S, asyncio.to_thread(_state_dir, state_dir), "the state directory hangs")]
 
 
-async def _front_ends(front_ends: FrontEnds) -> AsyncIterator[str]:
-    silent = [front_end.number for front_end, activity in await activities(front_ends) if activity is None]
-    for number in silent:
-        yield f"front end {number} does not answer"
+async def silent(front_ends: FrontEnds) -> list[str]:
+    """Which front ends do not answer, or are not there."""
+    asked = await activities(front_ends)
+    faults = [f"front end {one.number} does not answer" for one, activity in asked if activity is None]
     ready = sum(front_end.state is FrontEndState.READY for front_end in front_ends)
     if ready < front_ends.wanted:
-        yield f"{ready} of {front_ends.wanted} front ends serve"
+        faults.append(f"{ready} of {front_ends.wanted} front ends serve")
+    return faults
 
 
 async def _within(seconds: float, work: Awaitable[list[str]], fault: str) -> list[str]:

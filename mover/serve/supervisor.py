@@ -7,26 +7,29 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from config import log as logs
 from config.errors import ConfigError
 from config.log import facts
-from config.reload import reloaded
+from config.reload import Reloaded, reloaded
 from config.settings import Settings, TlsSettings
 from mover.control.sources import Sources
 from mover.serve.certificates import CertificateError, Certificates
 from mover.serve.errors import CannotStart, Misbehaved
 from mover.serve.front_ends import FrontEnds
+from mover.serve.house_status import StatusPage
 from mover.serve.image_workers import ImageWorkers
 from mover.serve.inquiries import Inquiries
 from mover.serve.lanes import FrontEndPort
 from mover.serve.listeners import Listeners
 from mover.serve.messages import About, OpenLane, TicketAnswer, TicketUse
 from mover.serve.metrics import Metrics
+from mover.serve.notify import Notifier
 from mover.serve.programs import Programs
-from mover.serve.readiness import unready
+from mover.serve.readiness import silent, unready
 from mover.serve.survey import survey
 from mover.serve.tickets import TicketBook
 
@@ -38,26 +41,42 @@ LEAVE_S = 5.0
 REAP_S = 5.0
 
 
+@dataclass(frozen=True)
+class House:
+    """What was opened before root was given up."""
+
+    settings: Settings
+    listeners: Listeners
+    certificates: Certificates | None
+    notifier: Notifier
+
+
 class Supervisor:
     """One `mover serve`; also the desk that front ends turn to."""
 
-    def __init__(
-        self, settings: Settings, listeners: Listeners, programs: Programs, reread: Callable[[], Settings]
-    ) -> None:
+    def __init__(self, house: House, programs: Programs, reread: Callable[[], Settings]) -> None:
+        settings, listeners = house.settings, house.listeners
         self._settings = settings
         self._reread = reread
         self._listeners = listeners
+        self._notifier = house.notifier
+        self._watching: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._workers = ImageWorkers(programs, settings)
         self._tickets = TicketBook()
-        self._certificates = read_certificates(settings.tls)
+        self._certificates = house.certificates
         self._front_ends = FrontEnds(programs, settings, listeners, self._certificates, self._tickets, self)
         self._sources = Sources(settings, self._front_ends, self._workers)
         self._stop: asyncio.Future[None] = self._loop.create_future()
         self._hurry: asyncio.Future[int] = self._loop.create_future()
         metrics = Metrics(settings, self._front_ends, self._workers, self._tickets)
         self._inquiries = Inquiries(
-            {"workers": lambda: survey(self._workers), "metrics": metrics.page, "ready": self._readiness}
+            {
+                "workers": lambda: survey(self._workers),
+                "metrics": metrics.page,
+                "ready": self._readiness,
+                "status": StatusPage(self._front_ends, self._workers, self._tickets, listeners, self._unready).page,
+            }
         )
         self._looking: set[asyncio.Task[None]] = set()
 
@@ -132,11 +151,16 @@ class Supervisor:
         A configuration that cannot be used changes nothing. What does not come from settings but from files that they
         name (certificates) is read again here, too, whether or not a setting has changed.
         """
+        self._notifier.reloading()
         try:
             after = reloaded(self._settings, self._reread())
         except ConfigError as error:
             log.error("configuration not reloaded, the old one stays in force", extra=facts(why=error))
-            return
+        else:
+            self._put_in_force(after)
+        self._notifier.ready(self._summary)
+
+    def _put_in_force(self, after: Reloaded) -> None:
         self._settings = after.settings
         logs.setup(after.settings.log, "supervisor")
         self._workers.retune(after.settings)
@@ -145,6 +169,21 @@ class Supervisor:
         log.info("configuration reloaded", extra=facts(changed=",".join(after.changed) or "nothing"))
         if after.waiting:
             log.warning("settings changed that need a restart", extra=facts(settings=",".join(after.waiting)))
+
+    @property
+    def _summary(self) -> str:
+        """What the service does, for people, on one line."""
+        workers = sum(worker.pid is not None for worker in self._workers)
+        return f"serving {len(self._tickets)} tickets on {self._listeners.addresses} with {workers} workers"
+
+    async def _watch(self, pause_s: float) -> None:
+        """Tell the service manager that we live, while all parts answer: it restarts us when we do not."""
+        while True:
+            faults = await silent(self._front_ends)
+            if not faults:
+                self._notifier.alive()
+            self._notifier.status("; ".join(faults) or self._summary)
+            await asyncio.sleep(pause_s)
 
     def _renew_certificates(self) -> None:
         """Read them again; those that cannot be used leave the old ones in force."""
@@ -167,6 +206,9 @@ class Supervisor:
         if error is None:
             self._workers.spare.prepare()
             self._sources.start(self._listeners)
+            self._notifier.ready(self._summary)
+            if self._notifier.watchdog_s is not None:
+                self._watching = self._loop.create_task(self._watch(self._notifier.watchdog_s))
             print(f"mover: ready on {self._listeners.addresses}", file=sys.stderr, flush=True)
         elif not self._stop.done():
             self._stop.set_exception(error)
@@ -174,6 +216,7 @@ class Supervisor:
     def _on_signal(self, number: signal.Signals) -> None:
         """The first signal drains, the second one ends at once."""
         log.info("stopping", extra=facts(signal=number.name, at_once=self._stop.done()))
+        self._notifier.stopping("finishing what is in flight")
         if not self._stop.done():
             self._stop.set_result(None)
         elif not self._hurry.done():
@@ -194,6 +237,8 @@ class Supervisor:
     async def _kill(self) -> None:
         """Nothing is left behind, however the end came."""
         self._inquiries.close()
+        if self._watching is not None:
+            self._watching.cancel()
         try:
             async with asyncio.timeout(REAP_S):
                 await self._front_ends.kill()

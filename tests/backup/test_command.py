@@ -67,7 +67,9 @@ def test_a_list_with_damage_lists_the_rest_and_ends_with_4(repo: Path, capsys: p
     flip(repo / "vm/vda/000005.json", 30)
     assert backup("list", "--repo", repo, "--json") == 4
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 4
+    *points, error = (json.loads(line) for line in out.splitlines())
+    assert [each["point"] for each in points] == [1, 2, 3, 4]
+    assert (error["event"], error["error"], error["status_code"]) == ("error", "DamagedError", 4)
     assert err.startswith("mover: backup list: repository ")
     assert "000005.json" in err
 
@@ -149,6 +151,12 @@ def test_what_cannot_be_done_is_one_line_and_its_status(
     assert err.startswith("mover: ")
     assert len(err.splitlines()) == 1
     assert {path: path.stat().st_size for path in repo.rglob("0*")} == before
+
+
+def test_a_server_that_is_not_there_makes_no_repository(room: Path) -> None:
+    """Whoever mistypes a URL has nothing to clean up."""
+    assert backup("full", NOBODY, "--repo", room / "new", "--name", NAME, "--retry-for", "0") == 3
+    assert not (room / "new").exists()
 
 
 def test_failures_are_events_too(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:

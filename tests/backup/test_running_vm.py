@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,15 +12,44 @@ import pytest
 
 from tests.backup.served import backup
 from tests.harness.changing import KIB, MIB, ChangingDisk, assert_same_disk, run
-from tests.harness.mover import Mover
+from tests.harness.mover import ROOT, Mover
 from tests.harness.qemu_system import QemuSystem
 from tests.harness.waiting import wait_until
 
 pytestmark = [pytest.mark.nbd, pytest.mark.slow]
 
+DOCUMENT = ROOT / "docs" / "backup.md"
 NAME = "vm1/vda"
 EXPORT = "vda"
 BITMAP = "backup-vda"
+
+
+def documented(scratch: Path, socket: Path, checkpoint: str, since: str | None) -> list[dict[str, Any]]:
+    """The commands as docs/backup.md has them, with these paths and names; for a full backup cut as it says."""
+    text = DOCUMENT.read_text().partition("\n### By QMP\n")[2].partition("\nthen the incremental")[0]
+    json_text = "".join(line for line in text.splitlines(keepends=True) if line.startswith("    "))
+    names = {"/scratch/vm1-vda": str(scratch), "/run/backup/vm1.nbd": str(socket), "cp2": checkpoint}
+    names |= {"cp1": since} if since is not None else {}
+    commands: list[dict[str, Any]] = []
+    while json_text := json_text.strip():
+        command, end = json.JSONDecoder(object_hook=lambda found: _renamed(found, names)).raw_decode(json_text)
+        commands.append(command)
+        json_text = json_text[end:]
+    add, transaction, start, export = commands
+    if since is None:
+        del transaction["arguments"]["actions"][-2:]
+        del export["arguments"]["bitmaps"]
+    return [add, transaction, start, export]
+
+
+def _renamed(found: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    def renamed(value: Any) -> Any:
+        return names.get(value, value) if isinstance(value, str) else value
+
+    return {
+        key: [renamed(each) for each in value] if isinstance(value, list) else renamed(value)
+        for key, value in found.items()
+    }
 
 
 class Guest:
@@ -49,22 +79,8 @@ class Guest:
         """
         qemu, scratch = self.qemu, self.room / f"scratch-{checkpoint}.qcow2"
         run("qemu-img", "create", "-q", "-f", "qcow2", scratch, len(self.model))
-        file = {"driver": "file", "filename": str(scratch)}
-        qemu.do("blockdev-add", driver="qcow2", node_name="scratch", file=file, backing="disk")
-        begun: list[tuple[str, dict[str, Any]]] = [
-            ("blockdev-backup", {"device": "disk", "target": "scratch", "sync": "none", "job-id": "backup"}),
-            ("block-dirty-bitmap-add", {"node": "disk", "name": checkpoint, "persistent": True}),
-        ]
-        if since is not None:
-            begun += [
-                ("block-dirty-bitmap-add", {"node": "disk", "name": BITMAP, "disabled": True}),
-                ("block-dirty-bitmap-merge", {"node": "disk", "target": BITMAP, "bitmaps": [since]}),
-                ("block-dirty-bitmap-disable", {"node": "disk", "name": since}),
-            ]
-        qemu.transaction(*begun)
-        qemu.do("nbd-server-start", addr={"type": "unix", "data": {"path": str(socket)}})
-        bitmaps = [{"node": "disk", "name": BITMAP}] if since is not None else []
-        qemu.do("block-export-add", type="nbd", id="export", node_name="scratch", name=EXPORT, bitmaps=bitmaps)
+        for command in documented(scratch, socket, checkpoint, since):
+            qemu.do(command["execute"], **command["arguments"])
         try:
             yield
         finally:
@@ -73,6 +89,7 @@ class Guest:
             self._await_no_jobs()
             if since is not None:
                 qemu.do("block-dirty-bitmap-remove", node="disk", name=BITMAP)
+                qemu.do("block-dirty-bitmap-remove", node="disk", name=since)
             qemu.do("blockdev-del", node_name="scratch")
             scratch.unlink()
 

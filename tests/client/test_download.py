@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mover.client import Client, ClientError, LocalError, Progress, VerificationError, download, targets
+from mover.client import Client, ClientError, LocalError, Progress, VerificationError, download, part, upload
 from tests.client.conftest import (
     DISK_BYTES,
     ODD_SIZES,
@@ -136,7 +136,7 @@ def test_one_file_one_job(served: Served, room: Path, monkeypatch: pytest.Monkey
                 download(other, room / "copy")
             refused.append(error.value)
 
-    monkeypatch.setattr(targets, "LOCK_S", 0.1)
+    monkeypatch.setattr(part, "LOCK_S", 0.1)
     with client(served.mover) as disk:
         download(disk, room / "copy", progress=begin_another)
     assert refused
@@ -150,8 +150,8 @@ def test_a_place_that_cannot_be_written(name: str, served: Served, room: Path) -
         download(disk, room / name)
 
 
-def test_a_whole_file_of_cloudstack_is_read_too(start_mover: StartMover, room: Path) -> None:
-    """Its OPTIONS has neither extents nor zero: all of it is data, read by ranges."""
+def test_a_whole_file_of_cloudstack(start_mover: StartMover, room: Path) -> None:
+    """Its OPTIONS has neither extents nor zero: it is read by ranges, all of it data, and written as a whole."""
     source = make_disk(room / "source")
     transfers = room / "transfers"
     transfers.mkdir()
@@ -161,6 +161,11 @@ def test_a_whole_file_of_cloudstack_is_read_too(start_mover: StartMover, room: P
         assert disk.options().features == {"flush"}
         download(disk, room / "copy")
     assert_same_disk(room / "copy", source)
+    other = make_disk(room / "other", DISK_BYTES // 2, stamp=4)
+    with client(mover) as disk:
+        report = upload(disk, other, buffer_bytes=MIB)
+    assert (report.size, report.flushed) == (DISK_BYTES // 2, True)
+    assert source.read_bytes() == other.read_bytes()
 
 
 def test_bandwidth_is_shared_by_all_workers(served: Served, room: Path) -> None:

@@ -67,10 +67,12 @@ def test_what_is_no_image_is_an_error_that_names_it(room: Path) -> None:
 
 
 def test_it_ends_with_its_owner(room: Path) -> None:
-    """Killed with -9, a client leaves no qemu-nbd, and the image's lock is free."""
+    """Killed with -9, a client leaves no qemu-nbd and no file, and the image's lock is free."""
+    temporary = room / "tmp"
+    temporary.mkdir()
     path = room / "disk.qcow2"
     create(path, "qcow2", SIZE)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
     owner = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, env=environment)
     assert owner.stdout is not None
     with owner.stdout:
@@ -81,3 +83,4 @@ def test_it_ends_with_its_owner(room: Path) -> None:
         owner.wait()
     wait_until("qemu-nbd has ended", lambda: not children[0].is_running())
     run("qemu-img", "check", "-q", str(path), path=path)
+    assert list(temporary.iterdir()) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,6 +119,7 @@ def server(tmp_path: Path) -> Server:
 async def test_what_is_written_may_be_overwritten_at_once(server: Server) -> None:
     """The slot is free when `write_some` returns, whatever the client has read; a full transport takes nothing."""
     sent: list[int] = []
+    written = threading.Event()
 
     def write(transport: TlsTransport) -> None:
         buffer = bytearray(BODY)
@@ -125,8 +127,10 @@ async def test_what_is_written_may_be_overwritten_at_once(server: Server) -> Non
         buffer[:] = bytes(len(buffer))
         assert transport.write_some(b"x") == 0
         transport.close()
+        written.set()
 
     def client(sock: ssl.SSLSocket) -> None:
+        assert written.wait(PATIENCE_S)
         differs = difference(read_to_end(sock), BODY[: sent[0]])
         assert differs is None
 

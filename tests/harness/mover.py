@@ -85,6 +85,9 @@ class Mover:
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._logs = 0
+        # What a service manager would give it.
+        self.environ: dict[str, str] = {}
+        self.pass_fds: Sequence[int] = ()
 
     def configure(self, settings: Tables) -> None:
         """Write the configuration anew; SIGHUP has it read."""
@@ -105,8 +108,8 @@ class Mover:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*self.command, *(f"--image={id}={url}" for id, url in self._images.items())],
-                cwd=self._room, env=_environment(self._room), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
+                cwd=self._room, env=_environment(self._room) | self.environ, pass_fds=self.pass_fds,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
     @property

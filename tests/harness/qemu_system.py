@@ -65,10 +65,6 @@ class QemuSystem:
         assert "return" in answer, f"{command}: {answer}"
         return answer["return"]
 
-    def transaction(self, *actions: tuple[str, dict[str, Any]]) -> None:
-        """All of them, or none, at one point in time."""
-        self.do("transaction", actions=[{"type": kind, "data": data} for kind, data in actions])
-
     def qemu_io(self, command: str) -> None:
         """As the guest: `write -P 1 0 64k`. Fails the test if it fails."""
         said = self.do("human-monitor-command", command_line=f'qemu-io -d {BACKEND} "{command}"')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,27 +11,12 @@ import pytest
 
 from mover.library.registry import migrate
 from mover.library.registry.registry import Registry
-from tests.harness.fixtures import RAM
 from tests.harness.mover import PROGRAM, Mover
-from tests.harness.postgres import Postgres, running
+from tests.harness.postgres import Postgres
 from tests.library.service import Service
 
 FAKE = (sys.executable, "-m", "tests.library.fake_mover")
 DATABASES = ("sqlite", "postgresql")
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """The session's PostgreSQL."""
-    with running() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def module_room() -> Iterator[Path]:
-    """A directory for a module's service, with a path short enough for a socket."""
-    with tempfile.TemporaryDirectory(prefix="mover-test-", dir=RAM if RAM.is_dir() else None) as name:
-        yield Path(name)
 
 
 @pytest.fixture(params=DATABASES)

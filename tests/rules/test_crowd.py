@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mover.front import crowd
@@ -31,6 +31,7 @@ def opened(fd: int) -> list[Crowd]:
     return crowds
 
 
+@settings(deadline=None)  # a memfd for each example takes its time on a busy machine
 @given(st.lists(st.tuples(st.integers(0, FRONT_ENDS - 1), st.integers(0, 4), st.booleans()), max_size=200))
 def test_a_connection_is_let_in_where_a_count_of_all_of_them_says_so(
     steps: list[tuple[int, int, bool]],

@@ -88,11 +88,14 @@ def _shared_with(tenant: str, status: MemberStatus | None) -> ColumnElement[bool
 
 
 def _has_property(name: str, value: str) -> ColumnElement[bool]:
+    """In two parts, the first as the index has it. `value = …` beside it would have SQLite put the constant into the
+    first part, too, and leave the index aside.
+    """
     start = func.substr(PROPERTIES.c.value, *_INDEXED)
-    found = select(PROPERTIES.c.image_id).where(
-        PROPERTIES.c.name == name, start == value[:VALUE_INDEXED], PROPERTIES.c.value == value
-    )
-    return IMAGES.c.id.in_(found)
+    parts = [PROPERTIES.c.name == name, start == value[:VALUE_INDEXED]]
+    if len(value) >= VALUE_INDEXED:
+        parts.append(func.substr(PROPERTIES.c.value, VALUE_INDEXED + 1) == value[VALUE_INDEXED:])
+    return IMAGES.c.id.in_(select(PROPERTIES.c.image_id).where(*parts))
 
 
 # -- order -----------------------------------------------------------------------------------------------------

@@ -5,10 +5,13 @@ Times are microseconds since 1970, UTC: exact, and sorted alike by both database
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     ForeignKey,
     Index,
     Integer,
@@ -103,10 +106,12 @@ LOCATIONS = Table(
 Index("locations_by_image", LOCATIONS.c.image_id)
 Index("locations_by_status", LOCATIONS.c.status)
 
-# What lists are sorted by. Values that are not there sort as the empty text, or as 0, in both databases.
-SORTED_BY = {
+# What lists are sorted by. Values that are not there sort as the empty text, or as 0, in both databases. A state is
+# always there: so written, the index is for sorting alone. For `state = 'active'`, which most images are, SQLite would
+# prefer it to the walk in order of the name, read nearly all of them and sort them: 390 ms instead of 7.
+SORTED_BY: dict[str, ColumnElement[Any]] = {
     "name": literal_column("coalesce(images.name, '')", String),
-    "state": IMAGES.c.state,
+    "state": literal_column("coalesce(images.state, '')", String),
     "container_format": literal_column("coalesce(images.container_format, '')", String),
     "disk_format": literal_column("coalesce(images.disk_format, '')", String),
     "size_bytes": literal_column("coalesce(images.size_bytes, 0)", BigInteger),
@@ -118,7 +123,7 @@ SORTED_BY = {
 # What a page of a list walks along: in order of one of these, until it has enough. Whatever was deleted is not in them.
 _WALKS = {
     "name": "coalesce(name, '')",
-    "state": "state",
+    "state": "coalesce(state, '')",
     "container_format": "coalesce(container_format, '')",
     "disk_format": "coalesce(disk_format, '')",
     "size": "coalesce(size_bytes, 0)",

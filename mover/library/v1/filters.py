@@ -56,7 +56,7 @@ def parse(arguments: Arguments, caller: Caller, page: int, marker: ImageRecord |
         viewer=caller.viewer,
         conditions=tuple(conditions),
         properties={
-            name.removeprefix(PROPERTY).lower().replace("-", "_"): given[-1]
+            _checked(name.removeprefix(PROPERTY).lower().replace("-", "_")): _checked(given[-1])
             for name, given in arguments.items()
             if name.startswith(PROPERTY)
         },

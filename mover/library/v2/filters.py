@@ -59,6 +59,8 @@ class _Filters:
         self.conditions: list[tuple[str, Comparison, Any]] = []
         self.one_of: dict[str, tuple[Any, ...]] = {}
         self.properties: dict[str, str] = {}
+        for tag in arguments.get("tag", ()):
+            _check_text("tag", tag)
         for name in arguments:
             if name not in (*PAGING, "tag", "visibility", "member_status"):
                 self._add(name, _last(arguments, name) or "")

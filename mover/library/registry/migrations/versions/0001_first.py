@@ -11,7 +11,7 @@ down_revision = None
 ALIVE = sa.text("deleted_at_us IS NULL")
 WALKS = {
     "name": "coalesce(name, '')",
-    "state": "state",
+    "state": "coalesce(state, '')",
     "container_format": "coalesce(container_format, '')",
     "disk_format": "coalesce(disk_format, '')",
     "size": "coalesce(size_bytes, 0)",

@@ -1,0 +1,310 @@
+"""`mover image …`: the image library on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mover.cli import client_options
+from mover.cli.client_options import shown_size
+from mover.cli.status import Status, UsageError, complain
+from mover.cli.terminable import terminable
+
+if TYPE_CHECKING:
+    from mover.cli.parser import Commands, Parser
+    from mover.client.library import Library
+
+DESCRIPTION = "Works with the images of a library. IMAGE is an id, or a name that only one image has."
+EPILOG = """\
+example:
+  mover image create debian --file debian.qcow2 --property os=linux
+  mover image list --status active
+  mover image download debian copy.qcow2
+"""
+DEFAULT_URL = "http://127.0.0.1:54322"
+TOKEN_VARIABLE = "OS_TOKEN"
+SUFFIXES = {".qcow2": "qcow2", ".vmdk": "vmdk", ".vdi": "vdi", ".vhd": "vhd", ".vhdx": "vhdx", ".iso": "iso"}
+LISTED = ("id", "name", "status", "size", "disk_format", "visibility", "owner")
+
+Run = Callable[[argparse.Namespace, "Library"], int]
+
+
+def add(commands: Commands) -> None:
+    """Adds `image` to the subcommands of `mover`."""
+    parser = commands.add_parser(
+        "image", help="list, upload and download images of the library", description=DESCRIPTION, epilog=EPILOG
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    _add_list(actions)
+    _add_create(actions)
+    _add_data(actions)
+    _add_set(actions)
+    show = _action(actions, "show", "show all that is known of an image", _show)
+    show.add_argument("image", metavar="IMAGE")
+    delete = _action(actions, "delete", "delete images, with their data", _delete)
+    delete.add_argument("images", metavar="IMAGE", nargs="+")
+    share = _action(actions, "share", "offer an image to a tenant, or answer an offer", _share)
+    share.add_argument("image", metavar="IMAGE")
+    share.add_argument("tenant", metavar="TENANT", nargs="?", help="left out: show whom it is shared with")
+    what = share.add_mutually_exclusive_group()
+    for answer in ("remove", "accept", "reject"):
+        what.add_argument(f"--{answer}", dest="answer", action="store_const", const=answer)
+
+
+def _action(actions: Commands, name: str, summary: str, run: Run) -> Parser:
+    parser = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser.add_argument("--url", default=DEFAULT_URL, help="of the service (default %(default)s)")
+    parser.add_argument("--unix-socket", type=Path, metavar="PATH", help="reach the service by this socket")
+    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="authorities that vouch for the server (PEM)")
+    parser.add_argument(
+        "--token-file", type=Path, metavar="FILE", help=f"a token, on its first line; else ${TOKEN_VARIABLE}, or none"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=lambda options: _reported(name, run, options))
+    return parser
+
+
+def _add_list(actions: Commands) -> None:
+    parser = _action(actions, "list", "list images", _list)
+    for name in ("name", "status", "visibility", "owner", "disk-format"):
+        parser.add_argument(f"--{name}", help=f"only those of this {name.replace('-', ' ')}")
+    parser.add_argument("--tag", action="append", default=[], help="only those with this tag; may be repeated")
+    _add_properties(parser, "only those with this property; may be repeated")
+    parser.add_argument("--sort", default="name:asc", metavar="KEY[:asc|desc]", help="default: %(default)s")
+    parser.add_argument("--limit", type=int, metavar="N", help="so many at most")
+
+
+def _add_create(actions: Commands) -> None:
+    parser = _action(actions, "create", "make an image, with its data if a file is given", _create)
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--file", type=Path, help="its data")
+    parser.add_argument("--id", help="a UUID; default: a new one")
+    parser.add_argument("--disk-format", help="raw, qcow2, …; default: by the file's suffix, otherwise raw")
+    parser.add_argument("--container-format", default="bare", help="default: %(default)s")
+    parser.add_argument("--min-disk", type=int, metavar="GB")
+    parser.add_argument("--min-ram", type=int, metavar="MB")
+    parser.add_argument("--protected", action="store_true", help="it cannot be deleted until this is taken back")
+    parser.add_argument("--visibility", choices=["public", "community", "shared", "private"])
+    parser.add_argument("--tag", action="append", default=[], help="may be repeated")
+    _add_properties(parser, "may be repeated")
+
+
+def _add_data(actions: Commands) -> None:
+    upload = _action(actions, "upload", "send the data of an image that has none", _upload)
+    upload.add_argument("image", metavar="IMAGE")
+    upload.add_argument("file", metavar="FILE", type=Path)
+    upload.add_argument("--resume", action="store_true", help="go on where an upload broke off")
+    download = _action(actions, "download", "copy an image's data to a file, and compare its hash", _download)
+    download.add_argument("image", metavar="IMAGE")
+    download.add_argument("file", metavar="FILE", type=Path)
+    download.add_argument("--resume", action="store_true", help="go on with FILE.part")
+
+
+def _add_set(actions: Commands) -> None:
+    parser = _action(actions, "set", "change what is known of an image", _set)
+    parser.add_argument("image", metavar="IMAGE")
+    parser.add_argument("--name")
+    parser.add_argument("--visibility", choices=["public", "community", "shared", "private"])
+    parser.add_argument("--min-disk", type=int, metavar="GB")
+    parser.add_argument("--min-ram", type=int, metavar="MB")
+    parser.add_argument("--protected", action=argparse.BooleanOptionalAction)
+    parser.add_argument("--hidden", action=argparse.BooleanOptionalAction)
+    parser.add_argument("--tag", action="append", help="all its tags; may be repeated")
+    _add_properties(parser, "may be repeated")
+    parser.add_argument("--remove-property", action="append", default=[], metavar="KEY")
+
+
+def _add_properties(parser: Parser, text: str) -> None:
+    parser.add_argument("--property", action="append", default=[], type=_property, metavar="KEY=VALUE", help=text)
+
+
+def _property(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r}: a property is KEY=VALUE")
+    return key, value
+
+
+# -- the actions -----------------------------------------------------------------------------------------------
+
+
+def _reported(name: str, run: Run, options: argparse.Namespace) -> int:
+    from mover.client import ClientError, VerificationError
+    from mover.client.library import LibraryUnreachable
+
+    try:
+        with terminable():
+            return run(options, _library(options))
+    except ClientError as error:
+        status = Status.UNREACHABLE if isinstance(error, LibraryUnreachable) else Status.FAILED
+        status = Status.VERIFICATION if isinstance(error, VerificationError) else status
+        return complain(f"image {name}: {error}", status)
+
+
+def _library(options: argparse.Namespace) -> Library:
+    from mover.client.library import Library
+
+    token = client_options.token(options.token_file) or os.environ.get(TOKEN_VARIABLE)
+    try:
+        return Library(options.url, token, options.unix_socket, options.ca_file)
+    except (ValueError, OSError) as error:
+        raise UsageError(f"--url {options.url}: {error}: give it as {DEFAULT_URL}") from error
+
+
+def _list(options: argparse.Namespace, library: Library) -> int:
+    from mover.cli.tables import print_table
+
+    wanted = {"name": options.name, "status": options.status, "visibility": options.visibility}
+    wanted |= {"owner": options.owner, "disk_format": options.disk_format, "sort": options.sort}
+    filters = [(name, value) for name, value in wanted.items() if value is not None]
+    filters += [("tag", tag) for tag in options.tag] + options.property
+    images = list(library.images(filters, options.limit))
+    if options.json:
+        return _print(images)
+    rows = [[_shown(name, image[name]) for name in LISTED] for image in images]
+    print_table([name.replace("_", " ").upper() for name in LISTED], rows)
+    return Status.DONE
+
+
+def _show(options: argparse.Namespace, library: Library) -> int:
+    return _print_image(options, library.find(options.image))
+
+
+def _create(options: argparse.Namespace, library: Library) -> int:
+    disk = options.disk_format
+    if disk is None:
+        disk = SUFFIXES.get(options.file.suffix.lower(), "raw") if options.file is not None else "raw"
+    fields: dict[str, Any] = {"name": options.name, "disk_format": disk, "tags": options.tag}
+    fields |= {"container_format": options.container_format, "protected": options.protected, **dict(options.property)}
+    for name in ("id", "min_disk", "min_ram", "visibility"):
+        if getattr(options, name) is not None:
+            fields[name] = getattr(options, name)
+    if options.file is not None and not options.file.is_file():
+        raise UsageError(f"image create: --file {options.file}: there is no such file")
+    image = library.create(fields)
+    if options.file is not None:
+        print(f"mover: image {image['id']} is made", file=sys.stderr)
+        image = _send(library, image, options.file, 0)
+    return _print_image(options, image)
+
+
+def _upload(options: argparse.Namespace, library: Library) -> int:
+    if not options.file.is_file():
+        raise UsageError(f"image upload: {options.file}: there is no such file")
+    image = library.find(options.image)
+    offset = library.received(image["id"]) if options.resume else 0
+    return _print_image(options, _send(library, image, options.file, offset))
+
+
+def _send(library: Library, image: dict[str, Any], path: Path, offset: int) -> dict[str, Any]:
+    with path.open("rb") as file, _moving("upload", path.stat().st_size, offset) as moved:
+        library.upload(image["id"], file, offset, moved)
+    return library.show(image["id"])
+
+
+def _download(options: argparse.Namespace, library: Library) -> int:
+    image = library.find(options.image)
+    with _moving("download", image["size"] or 0, 0) as moved:
+        checked = library.download(image, options.file, options.resume, moved)
+    if options.json:
+        return _print({"id": image["id"], "file": str(options.file), "size": image["size"], "verified": checked})
+    print(f"mover: {options.file}: {shown_size(image['size'])}, verified, {checked[:40]}…", file=sys.stderr)
+    return Status.DONE
+
+
+def _set(options: argparse.Namespace, library: Library) -> int:
+    image = library.find(options.image)
+    wanted = {"name": options.name, "visibility": options.visibility, "min_disk": options.min_disk}
+    wanted |= {"min_ram": options.min_ram, "protected": options.protected, "os_hidden": options.hidden}
+    wanted |= {"tags": options.tag, **dict(options.property)}
+    steps = [_step("add", name, value) for name, value in wanted.items() if value is not None]
+    steps += [_step("remove", name) for name in options.remove_property]
+    return _print_image(options, library.change(image["id"], steps))
+
+
+def _step(op: str, name: str, value: object = None) -> dict[str, object]:
+    path = "/" + name.replace("~", "~0").replace("/", "~1")
+    return {"op": op, "path": path} | ({} if op == "remove" else {"value": value})
+
+
+def _delete(options: argparse.Namespace, library: Library) -> int:
+    for name in options.images:
+        library.delete(library.find(name)["id"])
+    return Status.DONE
+
+
+def _share(options: argparse.Namespace, library: Library) -> int:
+    image_id = library.find(options.image)["id"]
+    if options.tenant is None:
+        return _print_members(options, library.members(image_id))
+    match options.answer:
+        case "remove":
+            library.unshare(image_id, options.tenant)
+        case "accept" | "reject":
+            library.answer_offer(image_id, options.tenant, f"{options.answer}ed")
+        case _:
+            library.share(image_id, options.tenant)
+    return Status.DONE
+
+
+# -- what is shown ---------------------------------------------------------------------------------------------
+
+
+def _moving(job: str, size: int, offset: int) -> Any:
+    """A progress bar on standard error; what it yields is told of every piece."""
+    import contextlib
+
+    from mover.cli import progress
+    from mover.client import Progress
+
+    @contextlib.contextmanager
+    def shown() -> Any:
+        began = time.monotonic()
+        done = offset
+        with progress.shown(job, as_json=False, events=sys.stderr) as tell:
+
+            def moved(length: int) -> None:
+                nonlocal done
+                done += length
+                tell(Progress("data", size, size, done, offset, 0, time.monotonic() - began))
+
+            yield moved
+
+    return shown()
+
+
+def _print_image(options: argparse.Namespace, image: dict[str, Any]) -> int:
+    from mover.cli.tables import print_table
+
+    if options.json:
+        return _print(image)
+    print_table(["PROPERTY", "VALUE"], [[name, _shown(name, value)] for name, value in sorted(image.items())])
+    return Status.DONE
+
+
+def _print_members(options: argparse.Namespace, members: list[dict[str, Any]]) -> int:
+    from mover.cli.tables import print_table
+
+    if options.json:
+        return _print(members)
+    print_table(["TENANT", "STATUS"], [[one["member_id"], one["status"]] for one in members])
+    return Status.DONE
+
+
+def _print(answer: object) -> int:
+    print(json.dumps(answer, ensure_ascii=False))
+    return Status.DONE
+
+
+def _shown(name: str, value: object) -> str:
+    if value is None:
+        return "-"
+    if name in ("size", "virtual_size") and isinstance(value, int):
+        return f"{value} ({shown_size(value)})"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

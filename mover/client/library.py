@@ -1,0 +1,266 @@
+"""The image library from the client's side: the Images API v2, over one connection at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from html import unescape
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote, urlencode, urlsplit
+
+from mover.client.errors import ClientError, LocalError, VerificationError
+
+OCTETS = "application/octet-stream"
+PATCH = "application/openstack-images-v2.1-json-patch"
+PIECE_BYTES = 1 << 20
+# Of one answer of the server's; a body may take as long as it keeps coming.
+TIMEOUT_S = 60.0
+# Hashing and flushing what was uploaded, before the answer: an image of a terabyte takes its time.
+PUBLISH_S = 3600.0
+
+Image = dict[str, Any]
+Moved = Callable[[int], None]
+
+
+class LibraryRefused(ClientError):
+    """The server answered with an error."""
+
+    def __init__(self, what: str, status: int, reason: str) -> None:
+        super().__init__(what, f"{status} {reason}", _ADVICE.get(status, "the server's log says more"))
+        self.status = status
+
+
+class LibraryUnreachable(ClientError):
+    """The server cannot be reached, or the connection broke off."""
+
+
+_ADVICE = {
+    401: "give a token with --token-file",
+    403: "it is another tenant's, or protected, or not in a state for this",
+    404: "see mover image list",
+    409: "it has its data already, or somebody else is at it",
+    413: "free space in the store, or raise the limit",
+    415: "say what the file is with --disk-format",
+}
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        """As http.client asks for it."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(TIMEOUT_S)
+        self.sock.connect(str(self._path))
+
+
+class Library:
+    """A library at `url`; `token` goes with every request. Raises ClientError for all that goes wrong."""
+
+    def __init__(
+        self, url: str, token: str | None = None, unix_socket: Path | None = None, ca_file: Path | None = None
+    ) -> None:
+        """Raises ValueError for what is no URL of a service."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("not a URL of a service")
+        self._place = parts.netloc
+        self._tls = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
+        self._unix_socket = unix_socket
+        self._headers = {} if token is None else {"X-Auth-Token": token}
+
+    # -- metadata ----------------------------------------------------------------------------------------------
+
+    def images(self, filters: Sequence[tuple[str, str]] = (), limit: int | None = None) -> Iterator[Image]:
+        """All images that the filters let through, page by page."""
+        target: str | None = (
+            f"/v2/images?{urlencode([*filters, ('limit', str(min(limit or 200, 200)))], quote_via=quote)}"
+        )
+        left = limit
+        while target is not None:
+            page = self.ask("list images", "GET", target)
+            for image in page["images"]:
+                if left == 0:
+                    return
+                left = None if left is None else left - 1
+                yield image
+            target = page.get("next")
+
+    def find(self, name: str) -> Image:
+        """The image of this id, or the only one of this name."""
+        with contextlib.suppress(LibraryRefused):
+            return self.show(name)
+        found = list(self.images([("name", "in:" + json.dumps(name, ensure_ascii=False))], 2))
+        if len(found) != 1:
+            why = "no image has this id or name" if not found else "more than one image has this name"
+            raise ClientError(f"find image {name}", why, "see mover image list, and name its id")
+        return found[0]
+
+    def show(self, image_id: str) -> Image:
+        """One image."""
+        found: Image = self.ask(f"show image {image_id}", "GET", f"/v2/images/{quote(image_id, safe='')}")
+        return found
+
+    def create(self, fields: Mapping[str, Any]) -> Image:
+        """A new image, without data."""
+        made: Image = self.ask("create an image", "POST", "/v2/images", fields, "application/json")
+        return made
+
+    def change(self, image_id: str, steps: Sequence[Mapping[str, Any]]) -> Image:
+        """Patch an image."""
+        changed: Image = self.ask(f"change image {image_id}", "PATCH", f"/v2/images/{image_id}", list(steps), PATCH)
+        return changed
+
+    def delete(self, image_id: str) -> None:
+        """Delete an image."""
+        self.ask(f"delete image {image_id}", "DELETE", f"/v2/images/{image_id}")
+
+    def members(self, image_id: str) -> list[dict[str, Any]]:
+        """Whom an image is shared with."""
+        found: list[dict[str, Any]] = self.ask("list members", "GET", f"/v2/images/{image_id}/members")["members"]
+        return found
+
+    def share(self, image_id: str, tenant: str) -> None:
+        """Offer an image to a tenant."""
+        body = {"member": tenant}
+        self.ask(f"share image {image_id}", "POST", f"/v2/images/{image_id}/members", body, "application/json")
+
+    def unshare(self, image_id: str, tenant: str) -> None:
+        """Offer it no more."""
+        self.ask(f"unshare image {image_id}", "DELETE", f"/v2/images/{image_id}/members/{quote(tenant, safe='')}")
+
+    def answer_offer(self, image_id: str, tenant: str, status: str) -> None:
+        """As a tenant, say `accepted` or `rejected`."""
+        target = f"/v2/images/{image_id}/members/{quote(tenant, safe='')}"
+        self.ask(f"answer for image {image_id}", "PUT", target, {"status": status}, "application/json")
+
+    def ask(self, what: str, method: str, target: str, body: object = None, kind: str = "") -> Any:
+        """One request; the JSON of its answer, None if there is none."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = self._headers if not kind else {**self._headers, "Content-Type": kind}
+        with self._connection(what) as connection:
+            connection.request(method, target, data, headers)
+            answer = connection.getresponse()
+            text = answer.read()
+            _check(what, answer, text)
+            return json.loads(text) if text else None
+
+    # -- data --------------------------------------------------------------------------------------------------
+
+    def received(self, image_id: str) -> int:
+        """How many bytes of an interrupted upload the server has."""
+        what = f"look at image {image_id}"
+        with self._connection(what) as connection:
+            connection.request("HEAD", f"/v2/images/{image_id}/file", None, self._headers)
+            answer = connection.getresponse()
+            _check(what, answer, answer.read())
+            return int(answer.getheader("Upload-Offset", "0"))
+
+    def upload(self, image_id: str, file: BinaryIO, offset: int, moved: Moved) -> None:
+        """Send a file's bytes from `offset` on; what breaks off can go on later."""
+        what = f"upload image {image_id}"
+        size = os.fstat(file.fileno()).st_size
+        file.seek(offset)
+        headers = {"Content-Type": OCTETS, "Content-Length": str(size - offset)}
+        if size:
+            headers["Content-Range"] = f"bytes {offset}-{max(size - 1, offset)}/{size}"
+        with self._connection(what) as connection:
+            connection.request(
+                "PUT", f"/v2/images/{image_id}/file", _counted(_read(file), moved), {**self._headers, **headers}
+            )
+            assert connection.sock is not None
+            connection.sock.settimeout(PUBLISH_S)
+            answer = connection.getresponse()
+            _check(what, answer, answer.read())
+
+    def download(self, image: Image, path: Path, resume: bool, moved: Moved) -> str:
+        """Write an image's data to `path`, by way of a file beside it; the hash that it has, and was compared with."""
+        beside = path.with_name(path.name + ".part")
+        algorithm, expected = _expected(image)
+        hashed = hashlib.new(algorithm)
+        try:
+            with beside.open("r+b" if resume and beside.exists() else "w+b") as file:
+                for piece in self._pieces(image, file):
+                    hashed.update(piece)
+                    moved(len(piece))
+                file.flush()
+                os.fsync(file.fileno())
+            if hashed.hexdigest() != expected:
+                raise VerificationError(f"image {image['id']}", algorithm, expected, hashed.hexdigest(), str(beside))
+            beside.replace(path)
+        except OSError as error:
+            raise LocalError.from_os(path, "write", error) from error
+        return f"{algorithm} {expected}"
+
+    def _pieces(self, image: Image, file: BinaryIO) -> Iterator[bytes]:
+        """The image's bytes: those that the file has, then the server's, which are written to it."""
+        yield from _read(file)
+        at = file.tell()
+        if at >= image["size"]:
+            return
+        what, headers = f"download image {image['id']}", {**self._headers, **({"Range": f"bytes={at}-"} if at else {})}
+        with self._connection(what) as connection:
+            connection.request("GET", f"/v2/images/{image['id']}/file", None, headers)
+            answer = connection.getresponse()
+            if answer.status != (206 if at else 200):
+                _check(what, answer, answer.read())
+                raise LibraryRefused(what, answer.status, "instead of the data")
+            while piece := answer.read(PIECE_BYTES):
+                file.write(piece)
+                yield piece
+
+    @contextlib.contextmanager
+    def _connection(self, what: str) -> Iterator[http.client.HTTPConnection]:
+        if self._unix_socket is not None:
+            connection: http.client.HTTPConnection = _UnixConnection(self._unix_socket)
+        elif self._tls is not None:
+            connection = http.client.HTTPSConnection(self._place, timeout=TIMEOUT_S, context=self._tls)
+        else:
+            connection = http.client.HTTPConnection(self._place, timeout=TIMEOUT_S)
+        try:
+            yield connection
+        except (OSError, http.client.HTTPException) as error:
+            why = str(error) or type(error).__name__
+            raise LibraryUnreachable(what, why, "check --url, and whether `mover serve` runs there") from error
+        finally:
+            connection.close()
+
+
+def _expected(image: Image) -> tuple[str, str]:
+    if image["os_hash_value"]:
+        return image["os_hash_algo"], image["os_hash_value"]
+    if image["checksum"]:
+        return "md5", image["checksum"]
+    raise ClientError(f"download image {image['id']}", f"it is {image['status']}, and has no data", "upload it first")
+
+
+def _read(file: BinaryIO) -> Iterator[bytes]:
+    while piece := file.read(PIECE_BYTES):
+        yield piece
+
+
+def _counted(pieces: Iterator[bytes], moved: Moved) -> Iterator[bytes]:
+    for piece in pieces:
+        yield piece
+        moved(len(piece))
+
+
+def _check(what: str, answer: http.client.HTTPResponse, text: bytes) -> None:
+    if answer.status >= 300:
+        raise LibraryRefused(what, answer.status, _reason(text) or answer.reason)
+
+
+def _reason(text: bytes) -> str:
+    """The sentence of an error, which is HTML for those who accept anything."""
+    lines = [line.strip() for line in text.decode(errors="replace").splitlines()]
+    found = [line for line in lines if line.endswith("<br /><br />")]
+    return unescape(found[0].removesuffix("<br /><br />")) if found else ""
