@@ -140,13 +140,15 @@ async def test_what_is_written_may_be_overwritten_at_once(server: Server) -> Non
 
 async def test_reading_that_is_paused_hands_over_nothing(server: Server) -> None:
     """Neither what has come nor what comes, until it goes on; then all of it, and the end."""
-    loop = asyncio.get_running_loop()
+    loop, paused = asyncio.get_running_loop(), threading.Event()
 
     def pause(transport: TlsTransport) -> None:
         transport.pause_reading()
+        paused.set()
 
     def client(sock: ssl.SSLSocket) -> None:
         sock.sendall(BODY[:100_000])
+        assert paused.wait(PATIENCE_S)
         assert server.protocols[0].received == b""
         loop.call_soon_threadsafe(server.protocols[0].transport.resume_reading)
         sock.sendall(BODY[100_000:600_000])
