@@ -130,12 +130,11 @@ class ImageWorkers:
     def _worker(self, export: Export) -> ImageWorker:
         key = export.key
         if key not in self._workers:
-            at_rest = self._drop if export.of_library else None
-            self._workers[key] = ImageWorker(key, self._house, at_rest)
+            self._workers[key] = ImageWorker(key, self._house, self._drop, of_library=export.of_library)
         return self._workers[key]
 
     def _drop(self, worker: ImageWorker) -> None:
-        """A library image's worker has left: nothing of it is worth keeping, and there are very many."""
+        """Nothing of this export is worth keeping, and a host sees very many in its life."""
         if self._workers.get(worker.key) is worker:
             del self._workers[worker.key]
             self._dropped.add(worker)
