@@ -28,7 +28,7 @@ SIZE = 2 * MIB
 REQUESTS = 10_000
 WARMING = 3_000
 VISITORS = 8
-# What allocators, caches and a ledger's log may differ by, in eight processes; a leak of 1 KiB a request would be 10 MiB.
+# What allocators and caches of eight processes may differ by; a leak of 1 KiB a request would be 10 MiB.
 GROWTH_BYTES = 8 * MIB
 
 # Method, target, body, headers, status. Bodies are sent whole, whatever is answered.
