@@ -46,8 +46,8 @@ def noise(length: int, seed: int = 1) -> bytes:
 
 
 # What must hold on a real server, too: Swift with its S3 API.
-ON_BOTH = pytest.mark.parametrize("s3", ["moto", pytest.param("swift", marks=pytest.mark.slow)], indirect=True)
-ON_SWIFT = pytest.mark.parametrize("s3", [pytest.param("swift", marks=pytest.mark.slow)], indirect=True)
+ON_BOTH = pytest.mark.parametrize("server", ["moto", pytest.param("swift", marks=pytest.mark.slow)], indirect=True)
+ON_SWIFT = pytest.mark.parametrize("server", [pytest.param("swift", marks=pytest.mark.slow)], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +62,16 @@ def one_swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest) -> S3Server:
+    """The double, unless a test wants the real one."""
+    found: S3Server = request.getfixturevalue(f"one_{getattr(request, 'param', 'moto')}")
+    return found
+
+
 @pytest.fixture
-def s3(request: pytest.FixtureRequest) -> S3Server:
+def s3(server: S3Server) -> S3Server:
     """The server, with an empty bucket."""
-    server: S3Server = request.getfixturevalue(f"one_{getattr(request, 'param', 'moto')}")
     server.clear()
     return server
 
