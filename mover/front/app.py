@@ -12,7 +12,7 @@ from sanic import Request, Sanic
 from sanic.exceptions import MethodNotAllowed, PayloadTooLarge, SanicException
 
 from config.settings import FrontSettings
-from mover.front import sanic_seam
+from mover.front import openapi, sanic_seam
 from mover.front.answers import Answered, break_off, send_error, send_json
 from mover.front.checksums import Checksums
 from mover.front.errors import BodyBroken, ClientGone, RequestError, lane_lost
@@ -42,7 +42,7 @@ def create_app(door: Door, metrics_on_tcp: bool, library: Library | None = None)
     sanic_seam.configure(app)
     retune(app, door.settings)
     _add_images(app, door)
-    _add_service(app, door.link, metrics_on_tcp)
+    _add_service(app, door.link, metrics_on_tcp, library is not None)
     if library is not None:
         library_routes.add(app, library)
     _add_errors(app, has_library=library is not None)
@@ -73,7 +73,7 @@ def _add_images(app: App, door: Door) -> None:
         app.add_route(partial(handler), path, methods=methods, stream=True, name=name)
 
 
-def _add_service(app: App, link: Link, metrics_on_tcp: bool) -> None:
+def _add_service(app: App, link: Link, metrics_on_tcp: bool, has_library: bool) -> None:
     async def info(request: Request) -> Sent:
         return await send_json(request, 200, {"version": version()}, [])
 
@@ -103,6 +103,9 @@ def _add_service(app: App, link: Link, metrics_on_tcp: bool) -> None:
             raise RequestError(404, "not found; /metrics is served on the Unix socket only (serve.metrics)")
         return await _send(request, METRICS, await link.ask("metrics"))
 
+    async def document(request: Request) -> Sent:
+        return await _send(request, "application/json", openapi.encoded(has_library))
+
     service = {
         "/info": info,
         "/healthz": healthz,
@@ -110,6 +113,7 @@ def _add_service(app: App, link: Link, metrics_on_tcp: bool) -> None:
         "/workers": workers,
         "/metrics": metrics,
         "/status": status,
+        "/openapi.json": document,
     }
     for path, handler in service.items():
         app.add_route(handler, path, methods=["GET", "HEAD"], stream=True, name=handler.__name__)
