@@ -27,6 +27,8 @@ from mover.library.visor.words import (
 
 MD5 = re.compile(r"[0-9a-f]{32}", re.ASCII)
 NO_FORMAT = "none"
+# Glance's names of attributes that are looked at before they are taken.
+GLANCES = {"kernel_id": "kernel", "ramdisk_id": "ramdisk"}
 MANDATORY = ("name", "architecture")
 AMAZON = ("ami", "aki", "ari")
 _CHOICES = {"architecture": ARCHITECTURES, "access": ACCESSES, "type": TYPES, "status": STATUSES}
@@ -129,6 +131,8 @@ def _properties(fields: Mapping[str, str]) -> dict[str, str | None]:
         if name in fields:
             found[PROPERTIES[name]] = fields[name] or None
     for name, value in fields.items():
+        if name in GLANCES:
+            raise ApiError(400, f"{name} is set by {GLANCES[name]}: send x-image-meta-{GLANCES[name]}")
         if name not in KNOWN:
             found[name] = check_property(name, value) or None
     if "architecture" in found and found["architecture"] is None:
