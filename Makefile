@@ -26,11 +26,14 @@ setup: .venv/.set-up
 .venv-openstack/.set-up:
 	@.ci/setup openstack
 
+.venv-glance-store/.set-up:
+	@.ci/setup glance-store
+
 demo: setup
 	.venv/bin/python -m mover.bench.demo $(ARGS)
 
 # Their clients are what many users run: a test that leaves them out would say nothing about them.
-test: setup .venv-imageio/.set-up .venv-openstack/.set-up
+test: setup .venv-imageio/.set-up .venv-openstack/.set-up .venv-glance-store/.set-up
 	.venv/bin/pytest $(ARGS)
 
 check: setup

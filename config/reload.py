@@ -33,6 +33,7 @@ LIVE = frozenset(
         "front.lane_idle_s",
         "front.cors_origin",
         "front.unknown_id",
+        *(f"qos.{name}" for name in SECTIONS["qos"].__struct_fields__),
         "limits.max_readers",
         "limits.max_writers",
         "limits.host_readers",

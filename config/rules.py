@@ -20,7 +20,11 @@ TOKEN_FILE = "tokens.json"
 VISOR_USERS_FILE = "visor-users.json"
 # A path of the library's own, beside those that are there already.
 _PREFIX = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
-_TAKEN = re.compile(r"/(v[0-9.]+|versions|images|info|healthz|readyz|workers|metrics|tickets|openapi[a-z.]*)(/.*)?")
+_TAKEN = re.compile(
+    r"/(v[0-9.]+|versions|images|info|healthz|readyz|workers|metrics|status|tickets|openapi[a-z.]*)(/.*)?"
+)
+# A body comes in pieces of 4 KiB at least: below this it would seem to stand still.
+RATE_LEAST = 65536
 _HOST = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 # The store that there is when none is configured, and its directory in the state directory.
 STORE = "file"
@@ -64,6 +68,7 @@ def check(settings: Settings, origins: Mapping[str, str]) -> None:
     _check_database(settings, origins)
     _check_visor(settings, origins)
     _check_allowed(settings, origins)
+    _check_rates(settings, origins)
     for store in settings.store:
         check_store(store, "[[store]]")
 
@@ -129,6 +134,14 @@ def _check_allowed(settings: Settings, origins: Mapping[str, str]) -> None:
         if host != ANY_HOST and network_of(host) is None and not _HOST.fullmatch(host):
             why = "must be a host's name, an address, a network (whose address ends where its mask does), or *"
             raise ConfigError(_where(origins, "allow.nbd_hosts"), f"allow.nbd_hosts: {shown(host)}", why)
+
+
+def _check_rates(settings: Settings, origins: Mapping[str, str]) -> None:
+    for name in ("host_bytes_s", "image_bytes_s", "ticket_bytes_s"):
+        rate = getattr(settings.qos, name)
+        if 0 < rate < RATE_LEAST:
+            why = f"must be 0, which is no limit, or at least {RATE_LEAST}"
+            raise ConfigError(_where(origins, f"qos.{name}"), f"qos.{name} = {rate}", why)
 
 
 def _absolute(path: str) -> str:

@@ -16,6 +16,7 @@ Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 # In the environment and in flags, separated by commas.
 Texts = tuple[Annotated[str, Meta(min_length=1)], ...]
+Rate = Annotated[int, Meta(ge=0, le=2**40)]
 Seats = Annotated[int, Meta(ge=1, le=4096)]
 
 
@@ -140,6 +141,23 @@ class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     client_connections: Annotated[int, Meta(ge=1, le=1000000)] = 1024
     # One request at a time holds an image, whatever it does: how CloudStack's single-file servers behaved.
     exclusive: bool = False
+
+
+class QosSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[qos]`: bytes a second that bodies move, reads and writes together, over all front ends; and requests at once.
+
+    0 is no limit, 65536 the lowest one. A ticket of its own may say otherwise for itself.
+    """
+
+    # Of all images together. Images that want more share it fairly, however many clients each has.
+    host_bytes_s: Rate = 0
+    # Of each image, by whatever tickets.
+    image_bytes_s: Rate = 0
+    # Of each ticket that does not say (bytes_per_second).
+    ticket_bytes_s: Rate = 0
+    # Reads and writes at once of each ticket that does not say (requests_most); one more waits, or is rejected, as
+    # limits.mode says.
+    ticket_requests: Annotated[int, Meta(ge=0, le=4096)] = 0
 
 
 class AllowSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -289,6 +307,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: LogSettings = LogSettings()
     front: FrontSettings = FrontSettings()
     limits: LimitSettings = LimitSettings()
+    qos: QosSettings = QosSettings()
     allow: AllowSettings = AllowSettings()
     worker: WorkerSettings = WorkerSettings()
     supervisor: SupervisorSettings = SupervisorSettings()

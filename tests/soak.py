@@ -1,4 +1,4 @@
-"""`python -m tests.soak [--minutes 10] [--seed N]`: load and failures together, every byte verified.
+"""`python -m tests.soak [--minutes 10] [--seed N] [--short]`: load and failures together, every byte verified.
 
 In rounds, on one `mover serve`: tenants read and write parts of four images that are theirs alone, while workers,
 front ends and NBD servers are killed and restarted and other clients stall, leave and lie. After each round the
@@ -29,12 +29,15 @@ from tests.harness.patterns import BLOCK_BYTES, MIB, difference, mapped, pattern
 from tests.harness.servers import NbdServer
 from tests.harness.transfers import Doing
 from tests.harness.waiting import wait_until
+from tests.operation import short_transfers
 
 IMAGES = 4
 TENANTS = 4
 PART = 8 * MIB
 SIZE = TENANTS * PART
 ROUND_S = 15.0
+# Short transfers between two looks at what Mover holds.
+BLOCK = 200
 FRONT_ENDS = 2
 # Only a failure waits longer.
 PATIENCE_S = 120.0
@@ -244,6 +247,28 @@ def soak(minutes: float, seed: int) -> None:
         print(f"answers: {', '.join(f'{name} {count}' for name, count in sorted(counts.items()))}")
 
 
+def soak_short(minutes: float) -> None:
+    """Short transfers without a failure until the time is over, in blocks; what Mover holds must not grow."""
+    with contextlib.ExitStack() as endings:
+        room = Path(endings.enter_context(tempfile.TemporaryDirectory(dir=RAM if RAM.is_dir() else None)))
+        images = Images(room, endings)
+        server = short_transfers.serve_many(room, images)
+        (room / "mover").mkdir()
+        mover = Mover(room / "mover", {}, short_transfers.settings(room), FRONT_ENDS)
+        endings.callback(mover.close)
+        host = short_transfers.Host(mover.start(), room, server)
+        host.run(BLOCK)
+        before, memory = host.at_rest(), host.memory_bytes()
+        end_s = time.monotonic() + minutes * 60
+        while time.monotonic() < end_s:
+            host.run(BLOCK)
+            assert host.at_rest() == before
+            grown = short_transfers.grown(memory, host.memory_bytes())
+            print(f"{host.done} transfers, memory {host.memory_bytes()}", flush=True)
+            assert not grown, grown
+        mover.stop_clean()
+
+
 def verify(files: dict[int, Path], tenants: dict[int, list[Tenant]]) -> None:
     """Every file holds what its tenants have written."""
     for image, file in files.items():
@@ -257,10 +282,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Load and failures, verified.")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--short", action="store_true", help="short transfers one after the other, and no failures")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     try:
-        soak(options.minutes, options.seed)
+        if options.short:
+            soak_short(options.minutes)
+        else:
+            soak(options.minutes, options.seed)
     except AssertionError as error:
         print(f"soak: seed {options.seed} failed: {error}", file=sys.stderr)
         return 1

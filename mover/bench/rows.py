@@ -16,6 +16,7 @@ from mover.bench.client_row import client
 from mover.bench.contest import Contender, Contest, as_rate
 from mover.bench.data import MIB, SparseLayout, write_random
 from mover.bench.exports import NbdServer, nbdkit, qemu_nbd
+from mover.bench.library_data import transfers
 from mover.bench.library_lists import lists
 from mover.bench.row import Bench, Row
 from mover.bench.secure import tls
@@ -196,6 +197,11 @@ def _as_rates(contenders: Sequence[Contender], moved_bytes: int) -> list[Contend
     return [as_rate(contender, moved_bytes) for contender in contenders]
 
 
+def library(bench: Bench) -> list[Contest]:
+    """Images' data into and out of the library, and pages of its lists."""
+    return [*transfers(bench), *lists(bench)]
+
+
 ROWS = {
     "get": Row("GET whole, discarded", ["curl", "nbdcopy", "qemu-nbd"], get),
     "put": Row("PUT whole, no flush", ["curl", "nbdcopy", "nbdkit"], put),
@@ -207,9 +213,10 @@ ROWS = {
     "file": Row("GET of a raw file", ["curl", "qemu-nbd"], file),
     "extents": Row("dirty extents of an image in pieces", ["curl", "qemu-img", "qemu-io", "qemu-nbd", "wrk"], extents),
     "checksum": Row("checksum of the whole", ["curl", "qemu-nbd", "wrk"], checksum),
-    "library": Row("a page of a list of library images", [], lists),
     "tls": Row("over HTTPS", ["curl", "nbdkit", "openssl", "qemu-nbd"], tls),
     # Its target is sixfold where a client has the server zero it without holes.
     "client": Row("Mover's client beside imageio's", ["nbdkit", "qemu-img", "qemu-nbd"], client, copies=9),
+    # The data, as much in the library, a copy on its way, the zeros' data, and glance_store's copy.
+    "library": Row("the image library: data in and out, lists", ["curl"], library, copies=5),
     "backup": Row("a full and an incremental backup", ["qemu-img", "qemu-io", "qemu-nbd"], backup),
 }

@@ -13,6 +13,7 @@ from mover.cli import (
     backup_command,
     completion_command,
     config_command,
+    house_command,
     image_command,
     library_command,
     serve_command,
@@ -78,6 +79,7 @@ def _parser() -> Parser:
     image_command.add(commands)
     backup_command.add(commands)
     config_command.add(commands)
+    house_command.add(commands)
     library_command.add(commands)
     token_command.add(commands)
     commands.add_parser("bench", help="measure Mover beside nbdcopy and ovirt-imageio", add_help=False)

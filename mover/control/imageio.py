@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from config.errors import shown
 from config.export_url import ExportUrlError, parse_export
 from config.images import id_fault
+from config.rules import RATE_LEAST
 from mover.control.config import DAY_S, LONGEST_S
 from mover.control.registry import Info, State
 from mover.control.store import Kept, Op
@@ -23,6 +24,9 @@ SIZE_MOST = 2**63 - 1
 FILENAME_MOST = 1024
 SUBJECT_MOST = 4096
 SALT_BYTES = 16
+# Mover's own keys, for the limits of a ticket.
+RATE, REQUESTS = "bytes_per_second", "requests_most"
+RATE_MOST, REQUESTS_MOST = 2**40, 4096
 # A shorter token could be guessed. The longest one fits a request's head.
 TOKEN_LEAST, TOKEN_MOST = 16, 1024
 
@@ -58,15 +62,32 @@ def ticket_of(body: bytes, ticket_id: str) -> Kept:
         inactivity_s=_number(values, "inactivity_timeout", 1, DAY_S) if "inactivity_timeout" in values else None,
         token=_token(values),
         subject=_text(values, "subject", SUBJECT_MOST),
+        bytes_s=_rate(values),
+        requests_most=_requests_most(values),
     )
 
 
-def timeout_of(body: bytes) -> int:
-    """The new timeout in seconds that the body of PATCH asks for. Raises BadTicket."""
+class Change(NamedTuple):
+    """What PATCH changes: the timeout in seconds, if it is not None, and the limits that `limits` names."""
+
+    timeout_s: int | None
+    limits: dict[str, int | None]
+
+
+def change_of(body: bytes) -> Change:
+    """What the body of PATCH asks for. Raises BadTicket."""
     values = _object(body, "Invalid patch", "Invalid patch")
-    if "timeout" not in values:
+    limits: dict[str, int | None] = {}
+    if RATE in values:
+        limits["bytes_s"] = _rate(values)
+    if REQUESTS in values:
+        limits["requests_most"] = _requests_most(values)
+    if "timeout" not in values and not limits:
         raise BadTicket("Missing required value for 'timeout'")
-    timeout = values["timeout"]
+    return Change(_timeout(values["timeout"]) if "timeout" in values else None, limits)
+
+
+def _timeout(timeout: object) -> int:
     if not isinstance(timeout, int) or isinstance(timeout, bool):
         raise BadTicket(f"Integer required for 'timeout': {shown(timeout)}")
     if timeout < 0:
@@ -82,6 +103,8 @@ def answer_of(info: Info) -> dict[str, object]:
         "filename": kept.filename,
         "transferred": info.moved_bytes if kept.measured else None,
         "subject": kept.subject,
+        RATE: kept.bytes_s,
+        REQUESTS: kept.requests_most,
     }
     return {
         "active": info.requests > 0,
@@ -158,6 +181,21 @@ def _ops(values: Values) -> tuple[Op, ...]:
         else:
             raise _invalid("ops", op, "expecting 'read' and 'write'")
     return tuple(dict.fromkeys(found))
+
+
+def _rate(values: Values) -> int | None:
+    """Bytes a second; 0 is no limit, null what the settings say."""
+    if values.get(RATE) is None:
+        return None
+    rate = _number(values, RATE, 0, RATE_MOST)
+    if 0 < rate < RATE_LEAST:
+        raise _invalid(RATE, rate, f"must be 0, which is no limit, or at least {RATE_LEAST}")
+    return rate
+
+
+def _requests_most(values: Values) -> int | None:
+    """The same of requests at once."""
+    return None if values.get(REQUESTS) is None else _number(values, REQUESTS, 0, REQUESTS_MOST)
 
 
 def _text(values: Values, key: str, most: int) -> str | None:

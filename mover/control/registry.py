@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
+
+import msgspec
 
 from config.export import Export
 from config.log import facts
@@ -218,6 +220,20 @@ class Registry:
                 self._start(self._let_go(kept.id, before))
         self._schedule()
         await self._tickets.applied(change)
+
+    async def limit(self, ticket_id: str, limits: Mapping[str, int | None]) -> bool:
+        """Give a ticket other limits, also for its requests in flight; False if there is none. Raises OSError."""
+        async with self._turn:
+            entry = self._entries.get(ticket_id)
+            if entry is None:
+                return False
+            kept = msgspec.structs.replace(entry.kept, **limits)
+            await asyncio.to_thread(self._store.change, entry.number, kept)
+            entry.kept = kept
+            in_force = entry.state is State.IN_FORCE
+            change = self._tickets.install(kept.ticket(entry.number)) if in_force else 0
+        await self._tickets.applied(change)
+        return True
 
     async def extend(self, ticket_id: str, timeout_s: int) -> bool:
         """Have a ticket expire in so many seconds; False if there is none. Raises OSError."""

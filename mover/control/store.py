@@ -68,6 +68,8 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     inactivity_s: int | None = None
     token: Token | None = None
     subject: str | None = None
+    bytes_s: int | None = None
+    requests_most: int | None = None
 
     @property
     def measured(self) -> bool:
@@ -92,6 +94,8 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             token=self.token,
             measured=self.measured,
             subject=self.subject,
+            bytes_s=self.bytes_s,
+            requests_most=self.requests_most,
         )
 
 
@@ -168,6 +172,10 @@ class TicketStore:
     def extend(self, number: int, expires: float) -> None:
         """It expires then."""
         self._run("UPDATE ticket SET expires = ? WHERE number = ?", (expires, number))
+
+    def change(self, number: int, kept: Kept) -> None:
+        """It says something else now, and keeps its number."""
+        self._run("UPDATE ticket SET content = ? WHERE number = ?", (msgspec.json.encode(kept), number))
 
     def cancel(self, number: int) -> None:
         """It will never be in force again."""

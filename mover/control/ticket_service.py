@@ -11,7 +11,7 @@ from config.images import id_fault
 from config.log import facts
 from config.places import NotAllowed
 from mover.control.http_socket import Answer, Request, refusal
-from mover.control.imageio import BadTicket, answer_of, ticket_of, timeout_of
+from mover.control.imageio import BadTicket, Change, answer_of, change_of, ticket_of
 from mover.control.registry import Registry, TooMany
 
 log = logging.getLogger(__name__)
@@ -75,8 +75,10 @@ class TicketService:
         return DONE
 
     async def _patch(self, request: Request, ticket_id: str) -> Answer:
-        timeout_s = timeout_of(request.body) if _needed(ticket_id) else 0
-        if not await self._registry.extend(ticket_id, timeout_s):
+        change = change_of(request.body) if _needed(ticket_id) else Change(None, {})
+        if change.limits and not await self._registry.limit(ticket_id, change.limits):
+            return refusal(404, "No such ticket")
+        if change.timeout_s is not None and not await self._registry.extend(ticket_id, change.timeout_s):
             return refusal(404, "No such ticket")
         return DONE
 

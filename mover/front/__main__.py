@@ -27,6 +27,7 @@ from mover.front.app import create_app, retune
 from mover.front.counts import LAYOUT
 from mover.front.crowd import Crowd
 from mover.front.link import Link
+from mover.front.meter import Meters
 from mover.front.request_log import RequestLog
 from mover.front.sanic_connections import Connections
 from mover.front.seats import House
@@ -61,7 +62,8 @@ class FrontEnd:
         self._admission = Admission(begin.limits, given.seats)
         self._draining = asyncio.Event()
         self._link = Link(channel, begin.settings, self, begin.ask, self._account)
-        self._door = Door(self._link, self._admission, begin.settings, begin.unix_socket, self._account)
+        self._meters = Meters(begin.qos, given.seats.rates(), self._link.tickets)
+        self._door = Door(self._link, self._admission, self._meters, begin.settings, begin.unix_socket, self._account)
         self._tune_log(begin.log)
         self._library = (
             make_library(begin.library, begin.state_dir, begin.stores, self._door) if begin.library.enabled else None
@@ -103,6 +105,7 @@ class FrontEnd:
         """A reload has changed the settings."""
         self._tune_log(message.log)
         self._admission.retune(message.limits)
+        self._meters.retune(message.qos)
         self._acceptor.limits = message.limits
         self._door.settings = message.settings
         retune(self._app, message.settings)

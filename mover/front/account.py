@@ -13,10 +13,13 @@ from config.log import REQUEST
 from mover.front import counts
 from mover.front.counts import BYTES, FAULTS, KINDS, METHODS, REQUESTS, STAGES, STATUSES, TIME, WAITS
 from mover.front.request_log import RequestLog
+from mover.serve.messages import TransferUse
 from workers.lane.tally import Durations, unshared
 
 # What a client may call its request: it stands in headers and logs as it is.
 _SANE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,64}").fullmatch
+# Transfers that are shown with what they moved; those in use are among them.
+REMEMBERED = 1000
 LIBRARY = frozenset({"", "v1", "v2", "versions", "visor"})
 
 _numbers = count(1)
@@ -32,12 +35,14 @@ def request_id(given: str | None) -> str:
 
 
 class Account:
-    """All requests of one front end; `in_flight` are those that use an image now."""
+    """All requests of one front end; `active` are those that use an image now."""
 
     def __init__(self, words: memoryview | None = None) -> None:
         self._words = words = unshared(counts.LAYOUT) if words is None else words
         self.lines: RequestLog | None = None  # None: requests have no line
-        self.in_flight = 0
+        self.active: set[AccountedRequest] = set()
+        # By transfer, the one that was used last at the end.
+        self._moved: dict[int, Moved] = {}
         self.seat, self.lane, self.slot, self.job, self.client = (
             Durations(words, WAITS.at(stage=stage)) for stage in STAGES
         )
@@ -55,6 +60,29 @@ class Account:
         """So many bytes of an image were given to the client's connection."""
         request.moved_bytes += count
         self._words[self._given] += count
+
+    def entered(self, request: AccountedRequest) -> None:
+        """A request uses its ticket's image from now on."""
+        self.active.add(request)
+
+    def left(self, request: AccountedRequest) -> None:
+        """It uses it no more."""
+        self.active.discard(request)
+        moved = self._moved.pop(request.transfer, None) or Moved()
+        moved.add(request)
+        self._moved[request.transfer] = moved
+        if len(self._moved) > REMEMBERED:
+            del self._moved[next(iter(self._moved))]
+
+    def uses(self) -> list[TransferUse]:
+        """What transfers have moved here, as far as they are remembered: those in use, and the last ones that were."""
+        uses = {transfer: moved.copy() for transfer, moved in self._moved.items()}
+        for request in self.active:
+            uses.setdefault(request.transfer, Moved()).add(request, ended=False)
+        rows = [
+            TransferUse(transfer, use.in_flight, use.requests, use.taken, use.given) for transfer, use in uses.items()
+        ]
+        return rows[-REMEMBERED:]
 
     def failed(self, fault: str) -> None:
         """A request ends with an error of this kind."""
@@ -95,6 +123,33 @@ class Account:
         shown = str(status) if str(status) in STATUSES else "other"
         word = REQUESTS.at(kind=kind, method=method, status=shown, dialect=request.dialect)
         return Outcome(word, self._time[kind], (method, kind, status))
+
+
+class Moved:
+    """What the requests of one transfer have come to."""
+
+    __slots__ = ("given", "in_flight", "requests", "taken")
+
+    def __init__(self, requests: int = 0, taken: int = 0, given: int = 0) -> None:
+        self.in_flight = 0
+        self.requests = requests
+        self.taken = taken
+        self.given = given
+
+    def copy(self) -> Moved:
+        """The same, to go on from."""
+        return Moved(self.requests, self.taken, self.given)
+
+    def add(self, request: AccountedRequest, ended: bool = True) -> None:
+        """One more request."""
+        if ended:
+            self.requests += 1
+        else:
+            self.in_flight += 1
+        if request.method == "GET":
+            self.given += request.moved_bytes
+        else:
+            self.taken += request.moved_bytes
 
 
 class Outcome:

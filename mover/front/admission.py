@@ -22,6 +22,10 @@ POLL_S = 0.01
 RETRY_AFTER = ("Retry-After", "1")
 
 
+# A ticket with a limit of its own: its id, and how many requests at once.
+TicketLimit = tuple[str, int]
+
+
 class Use(IntEnum):
     """What a request does with an image."""
 
@@ -33,15 +37,38 @@ class Use(IntEnum):
     LOOK = 3
 
 
+class Party:
+    """The requests of one ticket with a limit, in this front end: its seats, and how many hold or want one."""
+
+    __slots__ = ("name", "row", "users")
+
+    def __init__(self, name: str, row: Row) -> None:
+        self.name = name
+        self.row = row
+        self.users = 0
+
+
 class Seat:
-    """What a request inside holds: the image's line it came by, a seat of the image, perhaps one of the host."""
+    """What a request inside holds: the image's line it came by, a seat of the image, perhaps of host and ticket."""
 
-    __slots__ = ("host", "image", "line")
+    __slots__ = ("host", "image", "line", "party", "ticket")
 
-    def __init__(self, line: Line, image: int, host: int | None) -> None:
+    def __init__(self, line: Line, image: int, host: int | None, party: Party | None, ticket: int | None) -> None:
         self.line = line
         self.image = image
         self.host = host
+        self.party = party
+        self.ticket = ticket
+
+
+class Waiter:
+    """A request in line."""
+
+    __slots__ = ("future", "party")
+
+    def __init__(self, party: Party | None) -> None:
+        self.future: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()
+        self.party = party
 
 
 class Line:
@@ -53,7 +80,7 @@ class Line:
         self.key = key
         self.use = use
         self.row = row
-        self.waiting: deque[asyncio.Future[Seat]] = deque()
+        self.waiting: deque[Waiter] = deque()
 
 
 class Admission:
@@ -64,6 +91,7 @@ class Admission:
         self._house = house
         # In the order of whose turn is next; an image without anybody inside or in line has none.
         self._lines: dict[tuple[str, Use], Line] = {}
+        self._parties: dict[str, Party] = {}
         self._rows = tuple(Row(house, row_of("") + use * MOST, 0) for use in (Use.READ, Use.WRITE))
         self._host: tuple[Row | None, ...] = self._limited()
         self._waiting = 0
@@ -104,23 +132,43 @@ class Admission:
         """Whether a request of this use must enter, and leave."""
         return use in (Use.READ, Use.WRITE) or (use is Use.ASK and self._limits.exclusive)
 
-    def enter_nowait(self, key: str, use: Use) -> Seat | None:
+    def enter_nowait(self, key: str, use: Use, ticket: TicketLimit | None = None) -> Seat | None:
         """Let a request in if that can be at once; what is returned must `leave`. `key` is the image's export."""
-        line = self._line(key, use)
-        seat = self._take(line) if self._may_pass(line) else None
+        line, party = self._line(key, use), self._join(ticket)
+        seat = self._take(line, party) if self._may_pass(line) else None
         if seat is None:
+            self._part(party)
             self._forget_if_idle(line)
         return seat
 
-    async def enter(self, key: str, use: Use) -> Seat:
+    async def enter(self, key: str, use: Use, ticket: TicketLimit | None = None) -> Seat:
         """Let a request in that cannot come in at once, after a time in line. Raises RequestError."""
         if self._limits.mode == "reject":
-            raise self._refusal(use)
-        return await self._wait(self._line(key, use))
+            raise self._refusal(use, ticket)
+        return await self._wait(self._line(key, use), ticket)
+
+    def _join(self, ticket: TicketLimit | None) -> Party | None:
+        """The ticket's party, if it has a limit; `_part` follows for everybody who joins."""
+        if ticket is None:
+            return None
+        name, most = ticket
+        party = self._parties.get(name)
+        if party is None:
+            party = self._parties[name] = Party(name, Row(self._house, row_of(f"ticket {name}"), most))
+        party.row.count = most
+        party.users += 1
+        return party
+
+    def _part(self, party: Party | None) -> None:
+        if party is not None:
+            party.users -= 1
+            if not party.users:
+                del self._parties[party.name]
 
     def leave(self, seat: Seat) -> None:
         """The request is over: the next one gets its seat."""
         self._give_back(seat)
+        self._part(seat.party)
         if self._waiting:
             self._hand_out()
         self._forget_if_idle(seat.line)
@@ -129,6 +177,8 @@ class Admission:
         seat.line.row.leave(seat.image)
         if seat.host is not None:
             self._rows[seat.line.use].leave(seat.host)
+        if seat.party is not None and seat.ticket is not None:
+            seat.party.row.leave(seat.ticket)
 
     def _line(self, key: str, use: Use) -> Line:
         # Exclusively, there is one seat and one line for whatever is to be done.
@@ -143,53 +193,59 @@ class Admission:
         """Nobody who came before wants the same: of the image, or of a host that has a limit."""
         return not self._waiting or not (line.waiting or self._host[line.use])
 
-    def _take(self, line: Line) -> Seat | None:
-        image = line.row.take()
-        if image is None:
-            return None
-        host = self._host[line.use]
-        if host is None:
-            return Seat(line, image, None)
-        taken = host.take()
-        if taken is None:
-            line.row.leave(image)
-            return None
-        return Seat(line, image, taken)
+    def _take(self, line: Line, party: Party | None) -> Seat | None:
+        """All the seats that a request needs, or none of them."""
+        if party is None and self._host[line.use] is None:
+            image = line.row.take()
+            return None if image is None else Seat(line, image, None, None, None)
+        taken: list[tuple[Row, int]] = []
+        for row in (line.row, self._host[line.use], party.row if party else None):
+            seat = row.take() if row is not None else None
+            if row is not None and seat is None:
+                for other, held in taken:
+                    other.leave(held)
+                return None
+            if row is not None and seat is not None:
+                taken.append((row, seat))
+        host = taken[1][1] if self._host[line.use] else None
+        return Seat(line, taken[0][1], host, party, taken[-1][1] if party else None)
 
-    def _refusal(self, use: Use) -> RequestError:
+    def _refusal(self, use: Use, ticket: TicketLimit | None = None) -> RequestError:
         if self._limits.exclusive:
             return RequestError(409, "image busy", fault="refused")
         what = "writes" if use is Use.WRITE else "reads"
         host = self._limits.host_writers if use is Use.WRITE else self._limits.host_readers
         limits = f"{self.most(use)} of an image" + (f", {host} of this host" if host else "")
+        limits += f", {ticket[1]} of the ticket" if ticket else ""
         return RequestError(503, f"too many {what} at once (limit {limits})", [RETRY_AFTER], fault="refused")
 
     # -- waiting ---------------------------------------------------------------------------------------------
 
-    async def _wait(self, line: Line) -> Seat:
-        future: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()
-        line.waiting.append(future)
+    async def _wait(self, line: Line, ticket: TicketLimit | None) -> Seat:
+        waiter = Waiter(self._join(ticket))
+        line.waiting.append(waiter)
         self._waiting += 1
-        self._hand_out()  # its seat may be free: others are in line for another image
+        self._hand_out()  # its seat may be free: others are in line for another image, or by another ticket
         try:
             async with asyncio.timeout(self._limits.wait_s):
-                return await future
+                return await waiter.future
         except TimeoutError:
-            self._withdraw(line, future)
-            why = f"{self._refusal(line.use).message}, for {self._limits.wait_s:g} s"
+            self._withdraw(line, waiter)
+            why = f"{self._refusal(line.use, ticket).message}, for {self._limits.wait_s:g} s"
             raise RequestError(503, why, [RETRY_AFTER], fault="refused") from None
         except asyncio.CancelledError:
-            self._withdraw(line, future)
+            self._withdraw(line, waiter)
             raise
 
-    def _withdraw(self, line: Line, future: asyncio.Future[Seat]) -> None:
+    def _withdraw(self, line: Line, waiter: Waiter) -> None:
         """Out of the line; a seat that was given to somebody who leaves goes on to the next."""
-        if future in line.waiting:
-            line.waiting.remove(future)
+        if waiter in line.waiting:
+            line.waiting.remove(waiter)
             self._waiting -= 1
+            self._part(waiter.party)
             self._forget_if_idle(line)
-        elif future.done() and not future.cancelled():
-            self.leave(future.result())
+        elif waiter.future.done() and not waiter.future.cancelled():
+            self.leave(waiter.future.result())
 
     def _hand_out(self) -> None:
         """Give free seats to those who wait, one at a time; the image that was served last is last in turn."""
@@ -199,16 +255,23 @@ class Admission:
             self._look = asyncio.get_running_loop().call_later(POLL_S, self._looked)
 
     def _serve(self, line: Line) -> bool:
-        seat = self._take(line)
-        if seat is None:
+        """Let the first one in that can: who waits for its ticket's seat lets others by."""
+        for waiter in line.waiting:
+            seat = self._take(line, waiter.party)
+            if seat is not None:
+                break
+            if waiter.party is None:
+                return False
+        else:
             return False
         self._lines[line.key, line.use] = self._lines.pop((line.key, line.use))
-        future = line.waiting.popleft()
+        line.waiting.remove(waiter)
         self._waiting -= 1
-        if future.cancelled():
+        if waiter.future.cancelled():
             self._give_back(seat)
+            self._part(seat.party)
         else:
-            future.set_result(seat)
+            waiter.future.set_result(seat)
         return True
 
     def _looked(self) -> None:

@@ -93,12 +93,24 @@ def _add_service(app: App, link: Link, metrics_on_tcp: bool) -> None:
             raise RequestError(404, "not found; /workers is served on the Unix socket only")
         return await _send(request, "application/json", await link.ask("workers"))
 
+    async def status(request: Request) -> Sent:
+        if not sanic_seam.over_unix(request):
+            raise RequestError(404, "not found; /status is served on the Unix socket only")
+        return await _send(request, "application/json", await link.ask("status"))
+
     async def metrics(request: Request) -> Sent:
         if not (metrics_on_tcp or sanic_seam.over_unix(request)):
             raise RequestError(404, "not found; /metrics is served on the Unix socket only (serve.metrics)")
         return await _send(request, METRICS, await link.ask("metrics"))
 
-    service = {"/info": info, "/healthz": healthz, "/readyz": readyz, "/workers": workers, "/metrics": metrics}
+    service = {
+        "/info": info,
+        "/healthz": healthz,
+        "/readyz": readyz,
+        "/workers": workers,
+        "/metrics": metrics,
+        "/status": status,
+    }
     for path, handler in service.items():
         app.add_route(handler, path, methods=["GET", "HEAD"], stream=True, name=handler.__name__)
 

@@ -12,9 +12,12 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mover.front.errors import job_failed
 from mover.front.foresight import Foresight, Run
+from mover.front.meter import Meter
 from mover.front.outlet import Outlet
 from mover.front.ranges import Span
 from workers.lane.front_lane import FrontLane, InFlight
@@ -44,7 +47,16 @@ class Download:
     `began` once the client may have seen a byte, `sent` is the image's offset up to which it has them.
     """
 
-    def __init__(self, lane: FrontLane, outlet: Outlet, span: Span, head: bytes, session: int = 0) -> None:
+    def __init__(
+        self,
+        lane: FrontLane,
+        outlet: Outlet,
+        span: Span,
+        head: bytes,
+        session: int = 0,
+        meter: Meter | None = None,
+    ) -> None:
+        self._meter = meter
         self._lane = lane
         self._outlet = outlet
         self._head = head
@@ -84,6 +96,8 @@ class Download:
             self._rewind()
             self._foresight.forget_question()
             self._lane.slots.leave(self.holder)
+            if self._meter is not None:
+                self._meter.close()
 
     async def _send_head(self) -> None:
         head, self._head = self._head, b""
@@ -159,16 +173,21 @@ class Download:
     async def _send_slot(self, piece: Piece, view: memoryview) -> None:
         at = 0
         while at < piece.length:
-            rest = view[at : piece.length]
+            most = self._ready() or await self._wait_until_ready(piece)
+            if not most:
+                return
+            rest = view[at : min(piece.length, at + most)]
             sent = self._took_head(self._outlet.send(self._head, rest) if self._head else self._outlet.send(rest))
             at += sent
             self._moved(sent)
-            if at < piece.length and not await self._writable(piece):
+            if sent < len(rest) and not await self._writable(piece):
                 return
 
     def _moved(self, count: int) -> None:
         self.sent += count
         self._outlet.moved(count)
+        if self._meter is not None:
+            self._meter.moved(count)
 
     def _took_head(self, sent: int) -> int:
         """How much of `sent` was body: the head goes first."""
@@ -179,14 +198,33 @@ class Download:
 
     async def _writable(self, piece: Piece) -> bool:
         """Wait for the client; False if others needed the slots meanwhile and this request gave them up."""
+        with self._held(piece):
+            await self._outlet.writable()
+        return not self._surrendered
+
+    @contextmanager
+    def _held(self, piece: Piece) -> Iterator[None]:
+        """While it waits: whoever needs its slots may have them."""
         self._held_up, self.waits_since_s = piece, time.monotonic()
         self._lane.watch(self)
         try:
-            await self._outlet.writable()
+            yield
         finally:
             self.waits_since_s = math.inf
             self._lane.unwatch(self)
-        return not self._surrendered
+
+    def _ready(self) -> int:
+        """How many bytes may be sent now; 0 where a limit has to be waited for."""
+        if self._meter is None or not self._meter.limited:
+            return self._end
+        return max(0, self._meter.bytes_ready)
+
+    async def _wait_until_ready(self, piece: Piece) -> int:
+        """The same, but waits for a step of them; 0 if others needed the slots meanwhile."""
+        assert self._meter is not None
+        with self._held(piece):
+            await self._meter.ready(min(self._meter.step_bytes, self._end - self.sent))
+        return 0 if self._surrendered else self._ready()
 
     def surrender(self) -> None:
         """Others need the slots, and the client does not read: what is in them is read again later."""
@@ -207,7 +245,11 @@ class Download:
                 self._rewind()
                 self._foresight.distrust(self.sent)
                 return
-            sent = self._outlet.send_zeros(left)
+            most = self._ready() or await self._wait_until_ready(piece)
+            if not most:
+                self._surrendered = False
+                return
+            sent = self._outlet.send_zeros(min(left, most))
             left, turn = left - sent, turn + sent
             self._moved(sent)
             if not sent and not await self._writable(piece):

@@ -99,7 +99,7 @@ class Link:
         account: Account | None = None,
     ) -> None:
         self.supervised = True
-        self._tickets = TicketShelf(self._send)
+        self.tickets = TicketShelf(self._send)
         self._ask = ask
         self._channel = channel
         self._settings = settings
@@ -160,9 +160,9 @@ class Link:
             case Tickets():
                 self._apply(message)
             case AskUses():
-                self._tickets.tell(message.question, message.versions)
+                self.tickets.tell(message.question, message.versions)
             case TicketAnswer():
-                self._tickets.answered(message.id)
+                self.tickets.answered(message.id)
             case LaneSocket():
                 self._attach(message, socket.socket(fileno=fds[0]))
             case LaneRefused():
@@ -186,7 +186,7 @@ class Link:
                 raise ChannelBroken("a second Begin")
 
     def _apply(self, change: Tickets) -> None:
-        for version in self._tickets.apply(change):
+        for version in self.tickets.apply(change):
             self._keys.pop(version, None)
         self._send(TicketsApplied(change.number))
 
@@ -194,22 +194,22 @@ class Link:
 
     async def ticket(self, ticket_id: str) -> Ticket | None:
         """The ticket of this id; use it at once, in `lane`. Raises LaneLost when the supervisor does not answer."""
-        ticket = self._tickets.get(ticket_id)
+        ticket = self.tickets.get(ticket_id)
         if ticket is not None or not (self._ask and self.supervised):
             return ticket
         try:
             async with asyncio.timeout(self._settings.open_s):
-                return await self._tickets.ask(ticket_id)
+                return await self.tickets.ask(ticket_id)
         except TimeoutError:
             raise LaneLost("the supervisor does not answer", 1.0) from None
 
     def in_force(self, ticket: Ticket) -> bool:
         """Whether its id still has a ticket: this one, or the one that replaced it."""
-        return self._tickets.get(ticket.id) is not None
+        return self.tickets.get(ticket.id) is not None
 
     def removed_dialect(self, ticket_id: str) -> DialectName | None:
         """The dialect of a ticket that was removed, as far as that is remembered."""
-        return self._tickets.removed_dialect(ticket_id)
+        return self.tickets.removed_dialect(ticket_id)
 
     def key(self, ticket: Ticket) -> str:
         """The key of the ticket's export."""
@@ -225,17 +225,17 @@ class Link:
 
         Raises LaneLost; then neither is.
         """
-        self._tickets.enter(ticket, guest)
+        self.tickets.enter(ticket, guest)
         try:
             return await self._lane(self.key(ticket), ticket.export)
         except BaseException:
-            self._tickets.leave(ticket, guest)
+            self.tickets.leave(ticket, guest)
             raise
 
     def leave(self, lane: FrontLane, ticket: Ticket, guest: Guest) -> None:
         """A request is done with both."""
         self.leave_lane(lane)
-        self._tickets.leave(ticket, guest)
+        self.tickets.leave(ticket, guest)
 
     async def lane_to(self, export: Export) -> tuple[FrontLane, ImageFacts]:
         """An open lane to the worker of an export that no ticket names; in use until `leave_lane`. Raises LaneLost."""
@@ -345,11 +345,12 @@ class Link:
         return Activity(
             question=question,
             connections=self._host.connections(),
-            in_flight=self._account.in_flight,
+            in_flight=len(self._account.active),
             waiting=self._host.waiting(),
             lanes=len(lanes),
             slots=sum(len(lane.slots) for lane in lanes),
             slots_used=sum(lane.slots.used for lane in lanes),
+            uses=self._account.uses(),
         )
 
     def _collect(self, answer: Answer) -> None:

@@ -7,13 +7,16 @@ and then hardly later, and one that pauses and goes on never.
 
 from __future__ import annotations
 
+from mover.front.meter import Meter
+
 
 class Pace:
-    """One client's credit."""
+    """One client's credit; `meter` says how fast it may go, if anything does."""
 
-    __slots__ = ("_least_bytes_s", "left_s", "patience_s")
+    __slots__ = ("_least_bytes_s", "left_s", "meter", "patience_s")
 
-    def __init__(self, patience_s: float, least_bytes_s: int) -> None:
+    def __init__(self, patience_s: float, least_bytes_s: int, meter: Meter | None = None) -> None:
+        self.meter = meter
         self.patience_s = patience_s
         self._least_bytes_s = least_bytes_s
         self.left_s = patience_s

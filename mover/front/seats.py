@@ -1,18 +1,21 @@
 """Seats that all front ends share: each is one byte of one file, and who sits there has it locked.
 
-The file is a memfd of the supervisor's that stays empty; only its locks count. They are of open file descriptions
-(fcntl(2)), so each front end opens it anew, and a front end that dies leaves its seats by dying. To take and leave a
-seat costs 2 microseconds, and asks no other process.
+The file is a memfd of the supervisor's; its bytes are the rates, and for seats only its locks count. They are of open
+file descriptions (fcntl(2)), so each front end opens it anew, and a front end that dies leaves its seats by dying. To
+take and leave a seat costs 2 microseconds, and asks no other process.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import struct
 from functools import lru_cache
 from hashlib import blake2b
+
+from mover.front.rates import RATES_BYTES, Rates
 
 # As many as a setting may ask for.
 MOST = 4096
@@ -20,6 +23,8 @@ MOST = 4096
 # struct flock: kind, whence, start, length, pid.
 _FLOCK = struct.Struct("hhqqi")
 _REGION = 1 << 14
+# Beyond all rows.
+_RATES_TURN = (1 << 48) * _REGION
 _BUSY = (errno.EAGAIN, errno.EACCES)
 
 
@@ -50,9 +55,28 @@ class House:
         """Leave it."""
         fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, seat, 1, 0))
 
+    def rates(self) -> Rates:
+        """The rates that its bytes are."""
+        return Rates(memoryview(mmap.mmap(self._fd, RATES_BYTES)).cast("q"), Turn(self._fd))
+
     def close(self) -> None:
         """Leave all seats."""
         os.close(self._fd)
+
+
+class Turn:
+    """`with`: no other front end is at the rates; waits for one that is, which takes microseconds."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._take = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _RATES_TURN, 1, 0)
+        self._leave = _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, _RATES_TURN, 1, 0)
+
+    def __enter__(self) -> None:
+        fcntl.fcntl(self._fd, fcntl.F_OFD_SETLKW, self._take)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, self._leave)
 
 
 class Row:

@@ -9,6 +9,7 @@ from sanic import Request
 from mover.front import sanic_seam
 from mover.front.download import Download
 from mover.front.errors import BodyBroken, ClientGone, job_failed
+from mover.front.meter import Meter
 from mover.front.outlet import outlet
 from mover.front.pace import Pace
 from mover.front.ranges import Span
@@ -42,8 +43,16 @@ class Body(NamedTuple):
 async def send_body(request: Request, lane: FrontLane, body: Body, status: int, headers: Headers, pace: Pace) -> Sent:
     """Answer with bytes, at least one. Raises what a read fails with, ClientGone, or BodyBroken after the head."""
     if body.span.length <= SMALL_BYTES:
+        if pace.meter is not None and pace.meter.limited:
+            await _meter(pace.meter, body.span.length)
         return await _send_small(request, lane, body, status, headers)
     return await _send_large(request, lane, body, status, headers, pace)
+
+
+async def _meter(meter: Meter, count: int) -> None:
+    """Wait until a small body may be moved."""
+    await meter.ready(count)
+    meter.moved(count)
 
 
 async def _send_small(request: Request, lane: FrontLane, body: Body, status: int, headers: Headers) -> Sent:
@@ -70,7 +79,8 @@ async def _send_large(request: Request, lane: FrontLane, body: Body, status: int
     await sanic_seam.settle_body(request)
     sanic_seam.noted(request).offset = body.span.offset
     way_out = outlet(request, pace)
-    download = Download(lane, way_out, body.span, sanic_seam.head(request, status, headers), body.session)
+    head = sanic_seam.head(request, status, headers)
+    download = Download(lane, way_out, body.span, head, body.session, pace.meter)
     if body.watcher is not None:
         body.watcher.moving = download
     try:

@@ -48,6 +48,8 @@ class TicketShelf:
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._tickets: dict[bytes, Ticket] = {}
+        # Ids of tickets with bytes a second of their own.
+        self.metered: set[str] = set()
         self._usages: dict[int, Usage] = {}  # by version, of those in force and those with requests
         self._touched: set[int] = set()
         self._dropped: dict[int, Ticket] = {}  # removed, with requests in flight
@@ -81,6 +83,8 @@ class TicketShelf:
         for ticket in change.installed:
             dropped.append(self._drop(ticket.id))
             self._tickets[_place(ticket.id)] = ticket
+            if ticket.bytes_s:
+                self.metered.add(ticket.id)
         if change.cancel:
             self._cancel(change.removed)
         return [version for version in dropped if version is not None]
@@ -89,6 +93,7 @@ class TicketShelf:
         ticket = self._tickets.pop(_place(ticket_id), None)
         if ticket is None:
             return None
+        self.metered.discard(ticket_id)
         usage = self._usages.get(ticket.version)
         if usage is not None and usage.guests:
             self._dropped[ticket.version] = ticket

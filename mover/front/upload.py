@@ -53,6 +53,7 @@ class Upload:
         self._flags = flags
         self._session = session
         self._pace = pace
+        self._meter = pace.meter
         self._start = self._at = sanic_seam.noted(request).offset = span.offset
         self._end = span.offset + span.length
         self._chunked = sanic_seam.body_left(request) is None
@@ -93,6 +94,8 @@ class Upload:
             if self._intake.hungry or self._aside_full:
                 if self._at == self._end and not self._aside_full:
                     raise self.too_long()
+                if not self._aside_full and self._meter is not None and self._meter.limited:
+                    await self._meter.ready(self._length(self._most()))
                 self._slot = await self._lane.take_slot(self.holder)
                 if self._error is None:  # a write may have failed meanwhile: then no other one follows it
                     room = self._use_slot()
@@ -165,16 +168,29 @@ class Upload:
         """A room if a slot can be had at once."""
         if self._error is not None or (self._at == self._end and not self._aside_full):
             return None
+        if (
+            self._meter is not None
+            and not self._aside_full
+            and not self._meter.ready_nowait(self._length(self._most()))
+        ):
+            return None
         slot = self._lane.slots.take_nowait(self.holder)
         if slot is None:
             return None
         self._slot = slot
         return self._use_slot()
 
+    def _most(self) -> int:
+        """Of one room: a slot, or about what a limit lets through in a step."""
+        most = self._lane.slot_bytes
+        while most > ASIDE_BYTES and self._meter is not None and self._meter.limited and most > self._meter.step_bytes:
+            most //= 2
+        return most
+
     def _use_slot(self) -> memoryview | None:
         """What is to be done with the slot that was taken: make it the room, or write there what came aside."""
         if not self._aside_full:
-            self._room_bytes = self._length(self._lane.slot_bytes)
+            self._room_bytes = self._length(self._most())
             return self._lane.views[self._slot][: self._room_bytes]
         assert self._aside is not None
         self._aside_full = False
@@ -233,6 +249,8 @@ class Upload:
             return
         self._slot = -1
         self._at += length
+        if self._meter is not None:
+            self._meter.moved(length)
         self._writes.add(in_flight)
         in_flight.done.add_done_callback(lambda done: self._written(in_flight, done))
 
@@ -269,6 +287,8 @@ class Upload:
         for in_flight in writes:
             self._lane.abandon(in_flight)
         self._lane.slots.leave(self.holder)
+        if self._meter is not None:
+            self._meter.close()
         if not self._intake.over:
             sanic_seam.close_after(self._request)
         self._intake.end()

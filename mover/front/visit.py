@@ -20,6 +20,7 @@ from mover.front.answers import Written, send_json
 from mover.front.dialect import DIALECTS, Dialect
 from mover.front.errors import RequestError, lane_lost
 from mover.front.link import Link
+from mover.front.meter import Meters
 from mover.front.pace import Pace
 from mover.front.ranges import Span
 from mover.front.sanic_seam import Sent
@@ -46,6 +47,7 @@ class Door:
         self,
         link: Link,
         admission: Admission,
+        meters: Meters,
         settings: FrontSettings,
         unix_socket: str | None,
         account: Account,
@@ -53,6 +55,7 @@ class Door:
         self.link = link
         self.account = account
         self.admission = admission
+        self.meters = meters
         self.settings = settings
         self.unix_socket = unix_socket
 
@@ -77,9 +80,10 @@ class Door:
             sanic_seam.close_after(request)
         return ticket
 
-    def pace(self, patience_s: float | None = None) -> Pace:
-        """How slowly a client may move a body."""
-        return Pace(patience_s or self.settings.progress_s, self.settings.least_bytes_s)
+    def pace(self, export_key: str, ticket: Ticket | None = None, patience_s: float | None = None) -> Pace:
+        """How slowly, and how fast, a client may move a body of this export."""
+        meter = self.meters.meter(ticket, export_key)
+        return Pace(patience_s or self.settings.progress_s, self.settings.least_bytes_s, meter)
 
     def unknown(self, name: str) -> RequestError:
         """There is no such ticket, or no more."""
@@ -154,7 +158,7 @@ class Visit:
             self._leave(error)
             self._translate(error)
             raise
-        self._door.account.in_flight += 1
+        self._door.account.entered(sanic_seam.noted(self.request))
         return self
 
     async def admit(self, use: Use) -> None:
@@ -162,17 +166,17 @@ class Visit:
         admission, link = self._door.admission, self._door.link
         if self._seat is not None or not admission.counts(use):
             return
-        key = link.key(self.ticket)
-        self._seat = admission.enter_nowait(key, use)
+        key, limit = link.key(self.ticket), self._door.meters.requests(self.ticket)
+        self._seat = admission.enter_nowait(key, use, limit)
         if self._seat is None:
             began_ns = time.monotonic_ns()
-            self._seat = await admission.enter(key, use)
+            self._seat = await admission.enter(key, use, limit)
             self._door.account.seat.since(began_ns)
             if not link.in_force(self.ticket):  # it was removed while the request stood in line
                 raise self._door.unknown(self.ticket.id)
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._door.account.in_flight -= 1
+        self._door.account.left(sanic_seam.noted(self.request))
         self._leave(error)
         self._translate(error)
 
@@ -232,7 +236,7 @@ class Visit:
 
     def pace(self) -> Pace:
         """How slowly a client may move a body."""
-        return self._door.pace(self.patience_s)
+        return self._door.pace(self._door.link.key(self.ticket), self.ticket, self.patience_s)
 
     @property
     def is_whole_file(self) -> bool:

@@ -63,8 +63,9 @@ class StoreCarrier:
     async def receive(self, request: Request, incoming: Incoming) -> Received | Kept:
         """Take the request's body into a store, and publish it when it is whole. Raises CarrierError, ClientGone."""
         store = await self._store_for(incoming)
-        async with self._lane(_of_image(store, incoming.image.id), Use.WRITE) as lane:
-            into = Into(store.id, self._catalogue, self._settings, self._door.pace())
+        export = _of_image(store, incoming.image.id)
+        async with self._lane(export, Use.WRITE) as lane:
+            into = Into(store.id, self._catalogue, self._settings, self._door.pace(export.key))
             return await receive(lane, request, incoming, into)
 
     async def _store_for(self, incoming: Incoming) -> FileStore:
@@ -102,10 +103,11 @@ class StoreCarrier:
         if not span.length or request.method == "HEAD":
             return await sanic_seam.reply(request, status, headers)
         try:
-            async with self._lane(Export("file", path=path, frozen=True), Use.READ) as lane:
+            export = Export("file", path=path, frozen=True)
+            async with self._lane(export, Use.READ) as lane:
                 _check_size(lane, size_bytes)
                 body = Body(Range(span.offset, span.length))
-                sent = await send_body(request, lane, body, status, headers, self._door.pace())
+                sent = await send_body(request, lane, body, status, headers, self._door.pace(export.key))
         except StoreGone as gone:
             await self._check_there(location)
             raise gone from gone.__cause__

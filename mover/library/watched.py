@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 Read = TypeVar("Read")
 Value = TypeVar("Value")
 
+_NO_FILE = (0, 0, 0, 0)
+
 
 class Watched(Generic[Read, Value]):
     """What `read` makes of the file, and `index` of that. `read` is None where there is no file, and raises its own
@@ -36,6 +38,8 @@ class Watched(Generic[Read, Value]):
     def _look(self) -> tuple[int, int, int, int] | None:
         try:
             found = os.stat(self._path)
+        except FileNotFoundError:
+            return _NO_FILE
         except OSError:
             return None  # what is wrong with it, `read` says
         # The mode counts: a file of secrets that others may read is refused until it is mended.

@@ -137,6 +137,7 @@ class FrontEnd:
             log=settings.log,
             ask=ask,
             limits=settings.limits,
+            qos=settings.qos,
             tls=settings.tls,
             library=settings.library,
             state_dir=settings.serve.state_dir,

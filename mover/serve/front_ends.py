@@ -11,6 +11,7 @@ from itertools import count
 from config.log import facts
 from config.settings import Settings
 from mover.front import counts, crowd
+from mover.front.rates import RATES_BYTES
 from mover.serve.certificates import Certificates
 from mover.serve.errors import CannotStart
 from mover.serve.front_end import Desk, FrontEnd, Inheritance
@@ -52,8 +53,9 @@ class FrontEnds:
         self._settings = settings
         self._listeners = listeners
         self._certificates = certificates
-        # Whose locks are the seats of mover/front/seats.py; it ends with this process.
+        # Whose locks are the seats of mover/front/seats.py, and whose bytes its rates; it ends with this process.
         self._seats = os.memfd_create("mover-seats", os.MFD_CLOEXEC)
+        os.ftruncate(self._seats, RATES_BYTES)
         self.tallies = {number: KeptTally(counts.LAYOUT) for number in range(1, settings.serve.front_ends + 1)}
         self._crowd = crowd.make(settings.serve.front_ends)
         self._tickets = tickets
@@ -81,7 +83,7 @@ class FrontEnds:
         """Put other settings in force, in every front end that runs and all that will."""
         self._settings = settings
         for front_end in list(self._running.values()):
-            front_end.send(Retune(settings.front, settings.limits, settings.log))
+            front_end.send(Retune(settings.front, settings.limits, settings.log, settings.qos))
 
     def renew(self, certificates: Certificates) -> None:
         """Have every front end that runs, and all that will, speak TLS with these."""

@@ -64,12 +64,15 @@ class House:
 
 
 class ImageWorker:
-    """The worker of the export `key`; it exists as an object from the export's first lane to the supervisor's end.
+    """The worker of the export `key`; it exists as an object from the export's first lane on.
 
-    With `at_rest` it is told when its process has left in peace, and may be closed then.
+    `on_blank` is called when its process has left and nothing is left to remember of the export, neither unflushed
+    writes nor lost ones nor deaths: it may be closed then. Of a library's image nothing ever is.
     """
 
-    def __init__(self, key: str, house: House, at_rest: Callable[[ImageWorker], None] | None = None) -> None:
+    def __init__(
+        self, key: str, house: House, on_blank: Callable[[ImageWorker], None], *, of_library: bool = False
+    ) -> None:
         self.key = key
         self.state = WorkerState.ABSENT
         self.restarts = 0
@@ -77,7 +80,8 @@ class ImageWorker:
         self.ended = asyncio.Event()  # set whenever no process of this export runs
         self.ended.set()
         self._house = house
-        self._at_rest = at_rest
+        self._on_blank = on_blank
+        self._of_library = of_library
         self._loop = asyncio.get_running_loop()
         self._child: Child[FromWorker] | None = None
         self._connections = Connections()
@@ -154,6 +158,7 @@ class ImageWorker:
         for transfer in list(self._forgetting):
             self._ledger.forget(transfer)
             self._forgotten(transfer)
+            self._look_later()
 
     def _forgotten(self, transfer: int) -> None:
         waiting = self._forgetting.pop(transfer, None)
@@ -173,8 +178,10 @@ class ImageWorker:
             self._child.kill()
 
     def close(self) -> None:
-        """Give its ledger back; it is at rest, and nobody asks anything of it any more."""
+        """Give its memory back; it is at rest, and nobody asks anything of it any more."""
+        self._closing = True
         self._ledger.close()
+        self.tally.close()
 
     # -- its lives -------------------------------------------------------------------------------------------
 
@@ -286,8 +293,6 @@ class ImageWorker:
             self._fault = f"the image's worker left a broken ledger: {error}"
         if status == 0 and not self.lanes:
             self._move(WorkerEvent.REST)
-            if self._at_rest is not None:
-                self._at_rest(self)
         else:
             self._decide()
 
@@ -348,3 +353,15 @@ class ImageWorker:
         log.debug("worker's state", extra=facts(export=self.key, old=old.name, new=self.state.name))
         if self.state is WorkerState.ABSENT:
             self._forget_at_rest()
+            self._look_later()
+
+    def _look_later(self) -> None:
+        """See whether there is anything to remember, when what is in doubt has settled and the pause is over."""
+        until_s = max(self._doubts.until_s, self._not_before_s)
+        self._loop.call_later(max(0.0, until_s - self._loop.time()), self._look_whether_blank)
+
+    def _look_whether_blank(self) -> None:
+        if self.state is not WorkerState.ABSENT or self._closing or self.lanes or self._forgetting:
+            return
+        if self._of_library or not (self._server_lost or self._deaths.in_a_row or not self._ledger.is_blank()):
+            self._on_blank(self)

@@ -16,8 +16,25 @@ from mover.serve.lanes import FrontEndPort, Lane, LaneBook
 from mover.serve.messages import LaneRefused, OpenLane
 from mover.serve.programs import Programs
 from mover.serve.spare import Spare
+from workers.image import counts
+from workers.lane.tally import WORD_BYTES
 
 ARENA_RETRY_S = 1.0
+
+
+class Dropped:
+    """What workers had counted that are forgotten: a count never falls."""
+
+    def __init__(self) -> None:
+        self.words: list[int] = [0] * (counts.LAYOUT.size_bytes // WORD_BYTES)
+        self.restarts = 0
+        self.given_up = 0
+
+    def add(self, worker: ImageWorker) -> None:
+        """This one, too."""
+        self.words = [one + more for one, more in zip(self.words, worker.tally.words(), strict=True)]
+        self.restarts += worker.restarts
+        self.given_up += worker.given_up
 
 
 class ImageWorkers:
@@ -29,6 +46,7 @@ class ImageWorkers:
         named = frozenset(parse_export(image.url).key for image in settings.image)
         self._house = House(self.spare, settings, self.lanes, count(1), named, places_of(settings))
         self._workers: dict[str, ImageWorker] = {}
+        self._dropped = Dropped()
 
     def __iter__(self) -> Iterator[ImageWorker]:
         return iter(list(self._workers.values()))
@@ -43,16 +61,16 @@ class ImageWorkers:
     @property
     def restarts(self) -> int:
         """How often a worker's successor was started."""
-        return sum(worker.restarts for worker in self)
+        return self._dropped.restarts + sum(worker.restarts for worker in self)
 
     @property
     def given_up(self) -> int:
         """How often a worker was given up."""
-        return sum(worker.given_up for worker in self)
+        return self._dropped.given_up + sum(worker.given_up for worker in self)
 
     def tallies(self) -> list[Sequence[int]]:
         """What the workers have counted."""
-        return [worker.tally.words() for worker in self]
+        return [self._dropped.words, *(worker.tally.words() for worker in self)]
 
     def open_lane(self, front_end: FrontEndPort, message: OpenLane) -> None:
         """Attach a new lane to its export's worker, or refuse it; its number must be free."""
@@ -112,12 +130,12 @@ class ImageWorkers:
     def _worker(self, export: Export) -> ImageWorker:
         key = export.key
         if key not in self._workers:
-            at_rest = self._drop if export.of_library else None
-            self._workers[key] = ImageWorker(key, self._house, at_rest)
+            self._workers[key] = ImageWorker(key, self._house, self._drop, of_library=export.of_library)
         return self._workers[key]
 
     def _drop(self, worker: ImageWorker) -> None:
-        """A library image's worker has left: nothing of it is worth keeping, and there are very many."""
+        """Nothing of this export is worth keeping, and a host sees very many in its life."""
         if self._workers.get(worker.key) is worker:
             del self._workers[worker.key]
+            self._dropped.add(worker)
             worker.close()

@@ -26,6 +26,10 @@ class KeptLedger:
         """(offset, length, tag) of writes that were begun and have not ended. Raises LedgerBroken."""
         return ledger.begun(self._buffer)
 
+    def is_blank(self) -> bool:
+        """Nothing is begun, unflushed or lost: a new ledger would say the same."""
+        return ledger.is_blank(self._buffer)
+
     def forget(self, transfer: int) -> None:
         """Nobody will ask for this transfer's ranges any more. No worker may have the ledger. Raises LedgerBroken."""
         ledger.Ledger(self._buffer).forget(transfer)

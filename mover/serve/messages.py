@@ -10,9 +10,17 @@ from typing import Literal
 import msgspec
 
 from config.export import Export
-from config.settings import FileStore, FrontSettings, LibrarySettings, LimitSettings, LogSettings, TlsSettings
+from config.settings import (
+    FileStore,
+    FrontSettings,
+    LibrarySettings,
+    LimitSettings,
+    LogSettings,
+    QosSettings,
+    TlsSettings,
+)
 
-VERSION = 7
+VERSION = 8
 
 # Which side's contract a ticket speaks; mover/front/dialect.py says what that changes.
 DialectName = Literal["imageio", "cloudstack"]
@@ -34,7 +42,8 @@ class Ticket(msgspec.Struct, frozen=True):
     `size_bytes` bounds what a client may touch of the image. `dirty` tickets report the one bitmap that the export has.
     A client that is idle for `inactivity_s` is cut off. `measured` tickets have their bytes counted.
 
-    `subject` is that of the client certificate which alone may use it (mover/front/subjects.py has the form).
+    `subject` is that of the client certificate which alone may use it (mover/front/subjects.py has the form). `bytes_s`
+    and `requests_most` are limits of its own, 0 for none; None leaves them to the settings.
     """
 
     id: str
@@ -52,12 +61,15 @@ class Ticket(msgspec.Struct, frozen=True):
     token: Token | None = None
     measured: bool = False
     subject: str | None = None
+    bytes_s: int | None = None
+    requests_most: int | None = None
 
 
 class Begin(msgspec.Struct, tag=True, frozen=True):
     """First message to a front end; descriptors: the listening sockets, TCP first, then Unix, as the flags say; the
-    memfd whose locks are the seats of all front ends, that of all connections (mover/front/crowd.py), and that of its
-    tally (mover/front/counts.py); then, if the TCP listener speaks TLS, those of `Certificates`.
+    memfd whose locks are the seats of all front ends and whose bytes are the rates (mover/front/seats.py), that of all
+    connections (mover/front/crowd.py), and that of its tally (mover/front/counts.py); then, if the TCP listener speaks
+    TLS, those of `Certificates`.
 
     `ask` says that an id without a ticket may have one for the asking (AskTicket).
     """
@@ -70,6 +82,7 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     log: LogSettings = LogSettings()
     ask: bool = False
     limits: LimitSettings = LimitSettings()
+    qos: QosSettings = QosSettings()
     metrics_on_tcp: bool = False
     tls: TlsSettings = TlsSettings()
     library: LibrarySettings = LibrarySettings(enabled=False)
@@ -89,6 +102,7 @@ class Retune(msgspec.Struct, tag=True, frozen=True):
     settings: FrontSettings
     limits: LimitSettings
     log: LogSettings
+    qos: QosSettings
 
 
 class Tickets(msgspec.Struct, tag=True, frozen=True):
@@ -263,6 +277,16 @@ class Ask(msgspec.Struct, tag=True, frozen=True):
     about: About
 
 
+class TransferUse(msgspec.Struct, frozen=True):
+    """What one transfer's requests have come to at one front end: those in flight, those that ended, bytes."""
+
+    transfer: int
+    in_flight: int
+    requests: int
+    bytes_in: int
+    bytes_out: int
+
+
 class Activity(msgspec.Struct, tag=True, frozen=True):
     """The answer to AskActivity: what is under way here now.
 
@@ -277,6 +301,7 @@ class Activity(msgspec.Struct, tag=True, frozen=True):
     lanes: int
     slots: int
     slots_used: int
+    uses: list[TransferUse] = []
 
 
 class Pong(msgspec.Struct, tag=True, frozen=True):

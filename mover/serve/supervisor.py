@@ -20,6 +20,7 @@ from mover.control.sources import Sources
 from mover.serve.certificates import CertificateError, Certificates
 from mover.serve.errors import CannotStart, Misbehaved
 from mover.serve.front_ends import FrontEnds
+from mover.serve.house_status import StatusPage
 from mover.serve.image_workers import ImageWorkers
 from mover.serve.inquiries import Inquiries
 from mover.serve.lanes import FrontEndPort
@@ -70,7 +71,12 @@ class Supervisor:
         self._hurry: asyncio.Future[int] = self._loop.create_future()
         metrics = Metrics(settings, self._front_ends, self._workers, self._tickets)
         self._inquiries = Inquiries(
-            {"workers": lambda: survey(self._workers), "metrics": metrics.page, "ready": self._readiness}
+            {
+                "workers": lambda: survey(self._workers),
+                "metrics": metrics.page,
+                "ready": self._readiness,
+                "status": StatusPage(self._front_ends, self._workers, self._tickets, listeners, self._unready).page,
+            }
         )
         self._looking: set[asyncio.Task[None]] = set()
 

@@ -38,6 +38,9 @@ class TicketBook:
     def __len__(self) -> int:
         return len(self._tickets)
 
+    def __iter__(self) -> Iterator[Ticket]:
+        return iter(self._tickets.values())
+
     def dialects(self) -> dict[DialectName, int]:
         """How many tickets in force speak each dialect."""
         counts = dict.fromkeys(DIALECTS, 0)

@@ -143,7 +143,28 @@ def test_a_restore_to_a_server_goes_on_when_it_was_killed(
         back_up(disk, client, Wish(incremental=False))
     with house.target.open("r+b") as file:
         file.write(b"\xff" * (SIZE + MIB))
-    at_request(monkeypatch, "write", 6, lambda: EVENTS[event](house, "target"))
+    at_request(monkeypatch, "put", 6, lambda: EVENTS[event](house, "target"))
+    with house.client("target") as client:
+        restore_to_server(disk, None, client)
+    with mapped(house.target) as found, mapped(house.source) as expected:
+        assert found[:SIZE] == expected
+        assert not any(found[SIZE:])
+
+
+def test_what_a_server_took_to_its_grave_is_restored_again(
+    house: House, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server dies in mid-restore with all that was not flushed: the flush names it, and it is sent again."""
+    with house.client("source") as client:
+        back_up(disk, client, Wish(incremental=False))
+    monkeypatch.setattr("mover.client.sender.FLUSH_S", 1e9)  # nothing is flushed before: all of it is lost
+
+    def lose() -> None:
+        house.servers["target"].kill()
+        house.target.write_bytes(b"\xff" * (SIZE + MIB))
+        house.servers["target"].start()
+
+    at_request(monkeypatch, "put", 9, lose)
     with house.client("target") as client:
         restore_to_server(disk, None, client)
     with mapped(house.target) as found, mapped(house.source) as expected:

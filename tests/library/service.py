@@ -74,6 +74,10 @@ class Service:
         return found
 
 
+# Nobody has this one either; it is the same in every process, as the names of tests must be.
+NOBODYS_ID = "5a4ad05e-5cde-4f2f-9d35-3f0c0a1b7a35"
+
+
 def some_id() -> str:
     """An id that nobody has."""
     return str(uuid.uuid4())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.harness.http import Answer, Body, connect, head, read_to_end
-from tests.library.service import OCTETS, Service, some_id
+from tests.library.service import NOBODYS_ID, OCTETS, Service, some_id
 
 DATA = bytes(range(256)) * 300
 MD5 = hashlib.md5(DATA).hexdigest()
@@ -311,7 +311,7 @@ def test_an_update_of_fields(service: Service) -> None:
 
 UPDATES: list[tuple[dict[str, str], Body, int]] = [
     ({"status": "killed"}, None, 403),
-    ({"id": some_id()}, None, 403),
+    ({"id": NOBODYS_ID}, None, 403),
     ({"nonsense": "x"}, None, 400),
     ({"location": "http://example.org/x"}, None, 400),
     ({"_x_glance_api_copy_from": "http://example.org/x"}, None, 400),
@@ -424,7 +424,7 @@ def test_filters_of_a_list(service: Service) -> None:
     "query",
     [
         "min_ram=x", "min_ram=-1", "size_min=x", "size_max=-1", "size_max=1.5", "protected=maybe", "is_public=maybe",
-        "changes-since=yesterday", "limit=x", "limit=-1", "marker=x", f"marker={some_id()}", "sort_key=owner",
+        "changes-since=yesterday", "limit=x", "limit=-1", "marker=x", f"marker={NOBODYS_ID}", "sort_key=owner",
         "sort_dir=up", "name=%00", "property-x=%00", "%ff",
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.harness.transfers import Doing
-from tests.library.service import PATCH_20, Service, some_id
+from tests.library.service import NOBODYS_ID, PATCH_20, Service, some_id
 
 DATA = bytes(range(256)) * 400
 
@@ -439,7 +439,7 @@ def test_filters_of_a_list(service: Service) -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        "limit=-1", "limit=x", "limit=9999999999999999999999", "marker=x", f"marker={some_id()}", "visibility=x",
+        "limit=-1", "limit=x", "limit=9999999999999999999999", "marker=x", f"marker={NOBODYS_ID}", "visibility=x",
         "sort_key=size&sort=name", "sort_key=nothing", "sort_dir=up", "sort=name:up", "sort_dir=asc&sort_dir=asc",
         "member_status=x",
         "protected=maybe", "os_hidden=1", "size=x", "size_min=-1", "size_min=99999999999999999999", "min_ram=x",

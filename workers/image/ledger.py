@@ -243,6 +243,12 @@ def completed(buffer: memoryview) -> int:
         return words[_COMPLETED]
 
 
+def is_blank(buffer: memoryview) -> bool:
+    """Whether it holds nothing that a new ledger does not, but for who the server was. Raises LedgerBroken."""
+    state = _read(buffer)
+    return not any(state.dues.values()) and not state.open and not state.doubts()
+
+
 def _read(buffer: memoryview) -> LedgerState:
     _expect("size in bytes", buffer.nbytes, LEDGER_BYTES, LEDGER_BYTES)
     with buffer[:HEADER_BYTES].cast("Q") as words:

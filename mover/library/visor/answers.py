@@ -9,7 +9,6 @@ from sanic import Request
 
 from config.log import facts
 from mover.front import sanic_seam
-from mover.front.errors import BodyBroken
 from mover.front.sanic_seam import ChunkedBody, Headers, Sent
 from mover.library import seam
 from mover.library.call import Call
@@ -24,6 +23,8 @@ log = logging.getLogger(__name__)
 VARY = ("Vary", "Accept")
 # The statuses that VISOR's clients know. Who may not, is told 403; what cannot be taken, 400.
 STATUSES = {401: 403, 410: 409, 412: 409, 413: 400, 415: 400}
+# Of a list, what is written at once.
+PIECE_BYTES = 65536
 FULL = (seam.StorageFull, seam.StoreAddDisabled)
 
 
@@ -45,14 +46,11 @@ async def send_list(call: Call, images: AsyncIterator[Mapping[str, object]]) -> 
     body = ChunkedBody(call.request, 200, [("Content-Type", TYPES[form]), VARY])
     await body.begin()
     piece = bytearray(before + render_item(form, first))
-    try:
-        async for image in images:
-            piece += between + render_item(form, image)
-            if len(piece) >= 65536:
-                await body.send(bytes(piece))
-                piece.clear()
-    except RegistryError as error:
-        raise BodyBroken(f"the list: {error}", 0, 0) from error
+    async for image in images:
+        piece += between + render_item(form, image)
+        if len(piece) >= PIECE_BYTES:
+            await body.send(bytes(piece))
+            piece.clear()
     await body.send(bytes(piece) + after)
     return await body.end()
 

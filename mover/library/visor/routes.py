@@ -63,7 +63,10 @@ async def _answer(
         return await handler(Call(library, request, caller), **decoded)
     except (ClientGone, BodyBroken):
         raise
-    except Exception as error:  # noqa: BLE001 - what is none of the library's errors is logged, and told as 500
+    except Exception as error:
+        if sanic_seam.answers(request):
+            # In the middle of a list: whoever reads it must not take it for whole.
+            raise BodyBroken(f"an answer of VISOR's API: {error!r}", 0, 0) from error
         return await answers.send_error(request, error)
 
 

@@ -5,6 +5,7 @@ Secrets stand in it as they are, since a signature is made with them: so it must
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 from typing import Annotated
@@ -41,7 +42,7 @@ def read(path: Path) -> list[User] | None:
     """The users; None if there is no file. Raises UsersFileError."""
     try:
         with path.open("rb") as file:
-            if stat.S_IMODE(path.stat().st_mode) & _OTHERS:
+            if os.fstat(file.fileno()).st_mode & _OTHERS:
                 raise UsersFileError(f"{path}: others may read or write it: chmod 0600")
             users = msgspec.json.decode(file.read(), type=_File).users
     except FileNotFoundError:
