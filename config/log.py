@@ -21,6 +21,9 @@ from config.settings import LogSettings
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+.,:/@%?&[]()")
 
 
+# Who installed, used and removed which ticket: written whatever the level.
+AUDIT = "mover.audit"
+
 # The request that is at work, in every line that it causes.
 REQUEST: ContextVar[str | None] = ContextVar("request", default=None)
 
@@ -37,6 +40,7 @@ def setup(settings: LogSettings, process: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.level.upper())
+    logging.getLogger(AUDIT).setLevel(logging.INFO)
 
 
 def facts(**values: object) -> dict[str, dict[str, object]]:

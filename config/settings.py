@@ -219,6 +219,11 @@ class SupervisorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[control]`: what both control sockets have in common."""
 
+    # Users, by name or number, who may use them, beside root and the service's own, if the mode of the socket's file
+    # (0660) lets them in. With neither users nor groups, that mode alone decides.
+    users: Texts = ()
+    # Groups whose members may use them. The sockets' files belong to the first of them, so that its members can.
+    groups: Texts = ()
     # Most tickets at once, whoever installed them, those that expired a short time ago included; one more is refused.
     tickets_most: Annotated[int, Meta(ge=1, le=1000000)] = 10000
 

@@ -17,6 +17,7 @@ from mover.cli import (
     image_command,
     library_command,
     serve_command,
+    ticket_command,
     token_command,
     transfer_command,
 )
@@ -78,6 +79,7 @@ def _parser() -> Parser:
     transfer_command.add(commands)
     image_command.add(commands)
     backup_command.add(commands)
+    ticket_command.add(commands)
     config_command.add(commands)
     house_command.add(commands)
     library_command.add(commands)

@@ -10,9 +10,12 @@ import msgspec
 
 from config.log import facts
 from config.places import NotAllowed
+from mover.control import audit
+from mover.control.peers import Peer, Peers
 from mover.control.registry import Registry, TooMany
 from mover.control.requests import Refused, Register, Request, Unregister, parse
 from mover.control.store import Kept
+from mover.serve.listeners import BACKLOG
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +44,15 @@ class Error(msgspec.Struct, frozen=True):
 class ControlSocket:
     """Answers on a listening socket; a transfer is a ticket of CloudStack's dialect."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, peers: Peers) -> None:
         self._registry = registry
+        self._peers = peers
         self._server: asyncio.Server | None = None
         self._answering: set[asyncio.Task[None]] = set()
 
     async def start(self, sock: socket.socket) -> None:
         """Answer from now on; what has connected before is answered, too."""
-        self._server = await asyncio.start_unix_server(self._accept, sock=sock, limit=REQUEST_BYTES)
+        self._server = await asyncio.start_unix_server(self._accept, sock=sock, limit=REQUEST_BYTES, backlog=BACKLOG)
 
     def close(self) -> None:
         """Take no more requests, and let go of those that wait."""
@@ -65,31 +69,35 @@ class ControlSocket:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            answer = await self._answer(reader)
+            answer = await self._answer(reader, Peer.of(writer))
             writer.write(msgspec.json.encode(answer) + b"\n")
             await writer.drain()
             writer.write_eof()
             await _drop_rest(reader)
         except OSError:
-            pass  # it has left
+            pass  # it has left, or has heard enough
         finally:
             writer.close()
 
-    async def _answer(self, reader: asyncio.StreamReader) -> Ok | Error:
+    async def _answer(self, reader: asyncio.StreamReader, peer: Peer) -> Ok | Error:
         try:
-            await self._do(parse(await _read(reader)))
+            request = await _read(reader)
+            if not self._peers.allows(peer):
+                audit.refused(peer, "control-socket")
+                raise Refused("this user may not use the control socket")
+            await self._do(parse(request), audit.who(peer))
         except Refused as refused:
             log.warning("control request refused", extra=facts(why=refused.message[:200]))
             return Error(refused.message)
         return Ok(self._registry.count("cloudstack"))
 
-    async def _do(self, request: Request) -> None:
+    async def _do(self, request: Request, by: audit.Who) -> None:
         try:
             if isinstance(request, Register):
-                await self._registry.install(_kept(request))
+                await self._registry.install(_kept(request), by)
             elif isinstance(request, Unregister):
                 async with asyncio.timeout(UNREGISTER_S):
-                    await self._registry.remove(request.id, "cloudstack")
+                    await self._registry.remove(request.id, "cloudstack", by)
         except TimeoutError:
             raise Refused(f"requests are still in flight after {UNREGISTER_S:g} s; none is admitted any more") from None
         except (NotAllowed, TooMany) as error:

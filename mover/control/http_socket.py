@@ -16,7 +16,9 @@ import h11
 import msgspec
 
 from config.log import facts
-from mover.control.peers import Peer
+from mover.control import audit
+from mover.control.peers import Peer, Peers
+from mover.serve.listeners import BACKLOG
 
 log = logging.getLogger(__name__)
 
@@ -70,15 +72,15 @@ Handler = Callable[[Request], Awaitable[Answer]]
 class HttpSocket:
     """Answers on a listening socket."""
 
-    def __init__(self, handler: Handler, allows: Callable[[Peer], bool]) -> None:
+    def __init__(self, handler: Handler, peers: Peers) -> None:
         self._handler = handler
-        self._allows = allows
+        self._peers = peers
         self._server: asyncio.Server | None = None
         self._clients: dict[asyncio.Task[None], _Client] = {}
 
     async def start(self, sock: socket.socket) -> None:
         """Answer from now on; what has connected before is answered, too."""
-        self._server = await asyncio.start_unix_server(self._accept, sock=sock)
+        self._server = await asyncio.start_unix_server(self._accept, sock=sock, backlog=BACKLOG)
 
     def close(self) -> None:
         """Take no more requests, and let go of those that wait."""
@@ -107,7 +109,8 @@ class HttpSocket:
 
     async def _serve(self, client: _Client, has_room: bool) -> None:
         try:
-            if not self._allows(client.peer):
+            if not self._peers.allows(client.peer):
+                audit.refused(client.peer, "ticket-socket")
                 await client.refuse(Refused(403, "this user may not use the ticket service"))
             elif not has_room:
                 await client.refuse(Refused(503, f"{CONNECTIONS_MOST} connections are open already"))

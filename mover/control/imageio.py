@@ -110,7 +110,7 @@ def answer_of(info: Info) -> dict[str, object]:
         "active": info.requests > 0,
         "canceled": info.state is State.CANCELED,
         "connections": info.connections,
-        "expires": int(info.expires_s),
+        "expires": int(os.times().elapsed + info.left_s),
         "idle_time": int(info.idle_s),
         "inactivity_timeout": kept.inactivity_s or DEFAULT_INACTIVITY_S,
         "ops": kept.ops,

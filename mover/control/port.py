@@ -43,8 +43,11 @@ class TicketPort(Protocol):
 class TransferPort(Protocol):
     """The transfers behind tickets, as image workers know them."""
 
-    async def forget(self, transfer: int, export_key: str) -> None:
-        """Wait until no job of this transfer is under way, and have the ledger forget it. Its requests have ended."""
+    async def forget(self, transfer: int, export_key: str, at_once: bool = False) -> None:
+        """Wait until no job of this transfer is under way, and have the ledger forget it. Its requests have ended.
+
+        `at_once` ends what an earlier service has left behind and nobody can reach.
+        """
 
 
 class NumberPort(Protocol):

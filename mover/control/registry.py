@@ -21,8 +21,10 @@ import msgspec
 from config.export import Export
 from config.log import facts
 from config.places import NotAllowed
+from mover.control import audit
 from mover.control.port import GatePort, Holder, TicketPort, TransferPort
 from mover.control.store import Kept, Row, TicketStore, Use
+from mover.front.dialect import exported
 from mover.serve.messages import DialectName, Ticket, TicketUse
 from workers.image.range_set import RangeSet
 
@@ -65,6 +67,13 @@ STATES: dict[tuple[State, Event], State] = {
     (State.CANCELED, Event.EXTEND): State.CANCELED,
     (State.CANCELED, Event.CANCEL): State.CANCELED,
 }
+
+
+class NoAnswer(Exception):
+    """A front end does not say how tickets are used."""
+
+    def __init__(self) -> None:
+        super().__init__("a front end does not say how the ticket is used: ask again")
 
 
 class TooMany(Exception):
@@ -110,11 +119,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Info:
-    """A ticket as it is now; `expires_s` is the loop's time."""
+    """A ticket as it is now; it expires in `left_s` seconds if it is not used."""
 
     kept: Kept
     state: State
-    expires_s: float
+    left_s: float
     idle_s: float
     requests: int
     connections: int
@@ -135,6 +144,7 @@ class Registry:
         self._loop = asyncio.get_running_loop()
         self._entries: dict[str, Entry] = {}
         self._touched: set[Entry] = set()
+        self._seen: set[int] = set()  # transfers that were used since the service began
         # One change at a time: what is on disk is what is in force.
         self._turn = asyncio.Lock()
         self._due: asyncio.TimerHandle | None = None
@@ -198,9 +208,13 @@ class Registry:
         entry = self._entries.get(ticket_id)
         return None if entry is None else entry.kept
 
+    def transfers(self) -> set[int]:
+        """The transfers of all tickets, whoever holds them."""
+        return self._store.numbers()
+
     # -- changes ---------------------------------------------------------------------------------------------
 
-    async def install(self, kept: Kept) -> None:
+    async def install(self, kept: Kept, by: audit.Who) -> None:
         """Put a ticket in force everywhere, in place of an older one of its id.
 
         Requests in flight go on with what they began with. Raises NotAllowed, OSError and TooMany.
@@ -215,13 +229,14 @@ class Registry:
             entry = Entry(number, kept, State.IN_FORCE, now_s + kept.timeout_s, now_s)
             self._entries[kept.id] = entry
             change = self._tickets.install(kept.ticket(number))
+            audit.note("installed", number, kept.id, **by, **_shown(kept))
             if before is not None:
                 self._touched.discard(before)
                 self._start(self._let_go(kept.id, before))
         self._schedule()
         await self._tickets.applied(change)
 
-    async def limit(self, ticket_id: str, limits: Mapping[str, int | None]) -> bool:
+    async def limit(self, ticket_id: str, limits: Mapping[str, int | None], by: audit.Who) -> bool:
         """Give a ticket other limits, also for its requests in flight; False if there is none. Raises OSError."""
         async with self._turn:
             entry = self._entries.get(ticket_id)
@@ -230,12 +245,13 @@ class Registry:
             kept = msgspec.structs.replace(entry.kept, **limits)
             await asyncio.to_thread(self._store.change, entry.number, kept)
             entry.kept = kept
+            audit.note("limited", entry.number, ticket_id, **by, **limits)
             in_force = entry.state is State.IN_FORCE
             change = self._tickets.install(kept.ticket(entry.number)) if in_force else 0
         await self._tickets.applied(change)
         return True
 
-    async def extend(self, ticket_id: str, timeout_s: int) -> bool:
+    async def extend(self, ticket_id: str, timeout_s: int, by: audit.Who) -> bool:
         """Have a ticket expire in so many seconds; False if there is none. Raises OSError."""
         async with self._turn:
             entry = self._entries.get(ticket_id)
@@ -244,6 +260,7 @@ class Registry:
             entry.expires_s = self._loop.time() + timeout_s
             await asyncio.to_thread(self._store.extend, entry.number, time.time() + timeout_s)
             change = self._extended(entry, timeout_s)
+            audit.note("extended", entry.number, ticket_id, **by, timeout_s=timeout_s)
         self._schedule()
         await self._tickets.applied(change)
         return True
@@ -257,7 +274,7 @@ class Registry:
             return self._tickets.install(entry.kept.ticket(entry.number))
         return self._tickets.remove(entry.kept.id)
 
-    async def cancel(self, ticket_id: str) -> None:
+    async def cancel(self, ticket_id: str, by: audit.Who) -> None:
         """Take a ticket out of force, end what is in flight, and forget it when nothing of it is under way.
 
         It may be asked again, by somebody whose patience was at its end. Raises OSError.
@@ -267,18 +284,20 @@ class Registry:
             if entry is not None and entry.state is not State.CANCELED:
                 await asyncio.to_thread(self._store.cancel, entry.number)
                 self._move(entry, Event.CANCEL)
+                audit.note("canceled", entry.number, ticket_id, **by)
                 await self._tickets.applied(self._tickets.remove(ticket_id, cancel=True))
-        await self._let_go(ticket_id, entry)
+        await self._let_go(ticket_id, entry, at_once=True)
         async with self._turn:
             if entry is not None and self._entries.get(ticket_id) is entry:
                 await self._forget(entry)
 
-    async def remove(self, ticket_id: str, dialect: DialectName) -> None:
+    async def remove(self, ticket_id: str, dialect: DialectName, by: audit.Who) -> None:
         """Take a ticket of this dialect out of force, if there, and wait for what is in flight. Raises OSError."""
         async with self._turn:
             entry = self._entries.get(ticket_id)
             if entry is not None and entry.kept.dialect == dialect:
                 change = self._tickets.remove(ticket_id)
+                audit.note("removed", entry.number, ticket_id, **by)
                 await self._forget(entry)
                 await self._tickets.applied(change)
             else:
@@ -286,11 +305,12 @@ class Registry:
         # It may have been removed before: also then, what was admitted is waited for.
         await self._let_go(ticket_id, entry)
 
-    async def _let_go(self, ticket_id: str, entry: Entry | None) -> None:
+    async def _let_go(self, ticket_id: str, entry: Entry | None, at_once: bool = False) -> None:
         """Wait until nothing of a ticket that is out of force is under way; nobody will ask for its ranges any more."""
         await self._tickets.released(ticket_id)
         if entry is not None:
-            await self._transfers.forget(entry.number, entry.kept.export.key)
+            self._seen.discard(entry.number)
+            await self._transfers.forget(entry.number, _key(entry.kept), at_once)
 
     async def _forget(self, entry: Entry) -> None:
         """To be called in turn."""
@@ -318,6 +338,7 @@ class Registry:
 
     async def _gone(self, ticket: Ticket) -> None:
         await asyncio.to_thread(self._store.forget, [ticket.transfer])
+        self._seen.discard(ticket.transfer)
         await self._tickets.released(ticket.id)
         await self._transfers.forget(ticket.transfer, ticket.export.key)
 
@@ -337,12 +358,22 @@ class Registry:
                 entry.note(use)
             self._touched.add(entry)
 
+    def first_used(self, version: int, client: str) -> None:
+        """The first request with a ticket has come to a front end; of several front ends, the first one is noted."""
+        ticket = self._tickets.of_version(version)
+        if ticket is not None and ticket.transfer not in self._seen:
+            self._seen.add(ticket.transfer)
+            audit.note("first used", ticket.transfer, ticket.id, client=client)
+
     async def look(self, ticket_ids: Iterable[str]) -> list[Info]:
-        """The tickets of these ids as they are now; those that are not there are left out."""
+        """The tickets of these ids as they are now; those that are not there are left out. Raises NoAnswer."""
         entries = [self._entries[one] for one in ticket_ids if one in self._entries]
         versions = {version: one for one in entries for version in self._tickets.versions(one.kept.id)}
         found: dict[Entry, list[TicketUse]] = {entry: [] for entry in entries}
-        for use in await self._tickets.uses(list(versions)) or []:
+        uses = await self._tickets.uses(list(versions))
+        if uses is None:
+            raise NoAnswer
+        for use in uses:
             found[versions[use.version]].append(use)
         return [self._info(entry, uses) for entry, uses in found.items()]
 
@@ -350,7 +381,8 @@ class Registry:
         requests = sum(use.requests for use in uses)
         idle_s = 0.0 if requests else max(0.0, self._loop.time() - entry.used_s)
         connections = sum(use.connections for use in uses)
-        return Info(entry.kept, entry.state, entry.expires_s, idle_s, requests, connections, entry.moved_bytes)
+        left_s = entry.expires_s - self._loop.time()
+        return Info(entry.kept, entry.state, left_s, idle_s, requests, connections, entry.moved_bytes)
 
     def _schedule(self) -> None:
         """Look again when the next ticket expires."""
@@ -385,6 +417,7 @@ class Registry:
 
     async def _expired(self, entry: Entry) -> None:
         self._move(entry, Event.EXPIRE)
+        audit.note("expired", entry.number, entry.kept.id, **audit.EXPIRY)
         change = self._tickets.remove(entry.kept.id)
         if entry.kept.dialect == "cloudstack":
             await self._forget(entry)
@@ -421,6 +454,22 @@ class Registry:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _shown(kept: Kept) -> audit.Who:
+    """What the audit log says of a ticket that is installed."""
+    return {
+        "dialect": kept.dialect,
+        "ops": "+".join(kept.ops),
+        "export": kept.export.key,
+        "timeout_s": kept.timeout_s,
+        "token": kept.token is not None,
+    }
+
+
+def _key(kept: Kept) -> str:
+    """The key of the export as front ends are told of it."""
+    return exported(kept.export, kept.dialect).key
 
 
 def _sum(ranges: RangeSet) -> int:

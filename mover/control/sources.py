@@ -10,6 +10,7 @@ from config.settings import Settings
 from mover.control.cloudstack import ControlSocket
 from mover.control.gate import Gate
 from mover.control.http_socket import HttpSocket
+from mover.control.peers import Peers
 from mover.control.port import TicketPort, TransferPort
 from mover.control.registry import Registry
 from mover.control.store import TicketStore
@@ -28,8 +29,9 @@ class Sources:
         store, gate = TicketStore(serve.state_dir), Gate(settings)
         self._registry = Registry(tickets, transfers, store, gate, settings.control.tickets_most)
         self._service = TicketService(self._registry)
-        self._tickets_socket = HttpSocket(self._service.answer, lambda peer: True)
-        self._control_socket = ControlSocket(self._registry)
+        peers = Peers(settings.control)
+        self._tickets_socket = HttpSocket(self._service.answer, peers)
+        self._control_socket = ControlSocket(self._registry, peers)
         self._directory: TransferDir | None = None
         self._tasks: list[asyncio.Task[None]] = []
         ids = {image.id for image in settings.image}
@@ -65,9 +67,17 @@ class Sources:
         """Nobody uses anything any more."""
         self._registry.end()
 
+    def transfers(self) -> set[int]:
+        """Those that somebody may still ask for."""
+        return self._registry.transfers()
+
     def used(self, uses: Iterable[TicketUse]) -> None:
         """Requests use these, or did just now."""
         self._registry.used(uses)
+
+    def first_used(self, version: int, client: str) -> None:
+        """The first request with a ticket has come to a front end, from this client."""
+        self._registry.first_used(version, client)
 
     async def look(self, ticket_id: str) -> None:
         """A client wants this id: install its ticket if there is one to be had. The id may be anything."""

@@ -10,9 +10,10 @@ from urllib.parse import unquote_to_bytes
 from config.images import id_fault
 from config.log import facts
 from config.places import NotAllowed
+from mover.control import audit
 from mover.control.http_socket import Answer, Request, refusal
 from mover.control.imageio import BadTicket, Change, answer_of, change_of, ticket_of
-from mover.control.registry import Registry, TooMany
+from mover.control.registry import NoAnswer, Registry, TooMany
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class TicketService:
             return refusal(400, str(error))
         except NotAllowed as error:
             return refusal(403, str(error))
-        except TooMany as error:
+        except (NoAnswer, TooMany) as error:
             return refusal(503, str(error))
         except OSError as error:
             log.error("cannot write the state directory", extra=facts(why=error))
@@ -71,20 +72,22 @@ class TicketService:
         return refusal(404, "No such ticket")
 
     async def _put(self, request: Request, ticket_id: str) -> Answer:
-        await self._registry.install(ticket_of(request.body, _needed(ticket_id)))
+        kept = ticket_of(request.body, _needed(ticket_id))
+        await self._registry.install(kept, audit.who(request.peer))
         return DONE
 
     async def _patch(self, request: Request, ticket_id: str) -> Answer:
-        change = change_of(request.body) if _needed(ticket_id) else Change(None, {})
-        if change.limits and not await self._registry.limit(ticket_id, change.limits):
+        change, by = change_of(request.body) if _needed(ticket_id) else Change(None, {}), audit.who(request.peer)
+        if change.limits and not await self._registry.limit(ticket_id, change.limits, by):
             return refusal(404, "No such ticket")
-        if change.timeout_s is not None and not await self._registry.extend(ticket_id, change.timeout_s):
+        if change.timeout_s is not None and not await self._registry.extend(ticket_id, change.timeout_s, by):
             return refusal(404, "No such ticket")
         return DONE
 
     async def _delete(self, request: Request, ticket_id: str) -> Answer:
         ids = [ticket_id] if ticket_id else self._registry.ids("imageio")
-        ending = [self._start(self._registry.cancel(one)) for one in ids]
+        by = audit.who(request.peer)
+        ending = [self._start(self._registry.cancel(one, by)) for one in ids]
         if not ending:
             return GONE
         _, busy = await asyncio.wait(ending, timeout=CANCEL_S)

@@ -19,6 +19,7 @@ from config.export import Export
 from config.images import id_fault
 from config.log import facts
 from config.places import NotAllowed
+from mover.control import audit
 from mover.control.config import BadTransfer, Config, export_of
 from mover.control.port import GatePort, NumberPort, TicketPort
 from mover.serve.messages import Ticket
@@ -120,6 +121,7 @@ class TransferDir:
         ticket = self._tickets.ticket(ticket_id)
         assert ticket is not None
         self._tickets.remove(ticket_id)
+        audit.note("removed", ticket.transfer, ticket_id, **audit.DIRECTORY)
         self._numbers.gone(ticket)
 
     def _install(self, ticket_id: str, export: Export) -> None:
@@ -127,6 +129,7 @@ class TransferDir:
         number = self._numbers.number("directory", ticket_id, export)
         ticket = Ticket(ticket_id, 0, export, sparse=True, dialect="cloudstack", transfer=number)
         self._tickets.install(ticket)
+        audit.note("installed", number, ticket_id, **audit.DIRECTORY, export=export.key)
         if before is not None:
             self._numbers.gone(before)
 

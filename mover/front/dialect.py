@@ -6,7 +6,9 @@ A ticket names the dialect of the side that installed it; everything that is not
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
+from config.export import Export
 from mover.serve.messages import DialectName
 
 
@@ -72,3 +74,10 @@ CLOUDSTACK = Dialect(
 )
 
 DIALECTS: dict[DialectName, Dialect] = {"imageio": IMAGEIO, "cloudstack": CLOUDSTACK}
+
+
+def exported(export: Export, dialect: DialectName) -> Export:
+    """An export as a dialect means it: a file is a whole file, or the disk that it holds."""
+    if export.transport != "file":
+        return export
+    return replace(export, whole_file=DIALECTS[dialect].files_are_whole)

@@ -35,6 +35,8 @@ async def _tell_lost(visit: Visit) -> None:
     if completion.status is not Status.OK:
         raise job_failed(completion, "flush", 0, 0)
     losses, lost = lost_format.unpack(memoryview(answer))
+    size = visit.image.size_bytes
+    lost = [(offset, min(length, size - offset)) for offset, length in lost if offset < size]
     if not lost:
         return  # another flush of this transfer has told it meanwhile
     message = "the NBD server was lost with writes that were not flushed; send these ranges again"

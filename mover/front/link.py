@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import time
+from collections import Counter
 from itertools import count
 from typing import Protocol
 
@@ -99,7 +100,7 @@ class Link:
         account: Account | None = None,
     ) -> None:
         self.supervised = True
-        self.tickets = TicketShelf(self._send)
+        self.tickets = TicketShelf(self._send, self._gone)
         self._ask = ask
         self._channel = channel
         self._settings = settings
@@ -110,6 +111,7 @@ class Link:
         self._lanes: dict[str, FrontLane] = {}
         # Of tickets in use, by version: an export's key takes longer to make than a small GET's lane to find.
         self._keys: dict[int, str] = {}
+        self._tickets_of: Counter[str] = Counter()  # by export's key, those with requests that are out of force, too
         self._by_number: dict[int, FrontLane] = {}
         self._looks: dict[int, asyncio.TimerHandle] = {}
         self._questions: dict[int, tuple[asyncio.Future[bytes], list[bytes]]] = {}
@@ -186,9 +188,21 @@ class Link:
                 raise ChannelBroken("a second Begin")
 
     def _apply(self, change: Tickets) -> None:
+        self._tickets_of.update(ticket.export.key for ticket in change.installed)
         for version in self.tickets.apply(change):
             self._keys.pop(version, None)
         self._send(TicketsApplied(change.number))
+
+    def _gone(self, ticket: Ticket) -> None:
+        """Nobody will come for its export any more, unless by another ticket: the lane's memory is for others."""
+        key = ticket.export.key
+        self._tickets_of[key] -= 1
+        if self._tickets_of[key] > 0:
+            return
+        del self._tickets_of[key]
+        lane = self._lanes.get(key)
+        if lane is not None and not lane.users:
+            lane.close("its last ticket is gone")
 
     # -- tickets ---------------------------------------------------------------------------------------------
 

@@ -44,8 +44,10 @@ class TicketShelf:
     awaited between taking and entering: a ticket that was removed meanwhile would be used once more.
     """
 
-    def __init__(self, send: Callable[[msgspec.Struct], None]) -> None:
+    def __init__(self, send: Callable[[msgspec.Struct], None], gone: Callable[[Ticket], None]) -> None:
+        """`send` tells the supervisor; `gone` is called when a ticket is out of force and without requests."""
         self._send = send
+        self._gone = gone
         self._loop = asyncio.get_running_loop()
         self._tickets: dict[bytes, Ticket] = {}
         # Ids of tickets with bytes a second of their own.
@@ -98,17 +100,19 @@ class TicketShelf:
         if usage is not None and usage.guests:
             self._dropped[ticket.version] = ticket
         else:
-            self._release(ticket.version)
+            self._release(ticket)
         return ticket.version
 
-    def _release(self, version: int) -> None:
+    def _release(self, ticket: Ticket) -> None:
         """Nobody uses a ticket that is out of force: what it has moved is told, and that it is free."""
+        version = ticket.version
         self._dropped.pop(version, None)
         if version in self._usages:
             self._report([version])
             del self._usages[version]
         self._touched.discard(version)
         self._send(TicketReleased(version))
+        self._gone(ticket)
 
     def _cancel(self, ticket_ids: list[str]) -> None:
         """End the requests of all versions of these ids, also of those that were replaced before."""
@@ -151,7 +155,7 @@ class TicketShelf:
         usage.leave(guest, self._loop.time())
         self._touched.add(version)
         if version in self._dropped and not usage.guests:
-            self._release(version)
+            self._release(ticket)
         elif usage.is_full:
             self._report([version])
 

@@ -154,6 +154,7 @@ class TlsTransport(asyncio.Transport):
                 )
                 if not count:
                     self._end()
+                    return
         except ssl.SSLWantReadError:
             if self._ended:
                 self._end()

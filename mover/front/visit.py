@@ -6,12 +6,14 @@ id ──► ticket ──► lane ──► admission ──► the request's w
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 
 from msgspec.structs import replace
 from sanic import Request
 
+from config.log import AUDIT, facts
 from config.settings import FrontSettings
 from mover.front import asked, sanic_seam
 from mover.front.account import Account
@@ -28,6 +30,10 @@ from mover.front.usage import Connection, Moving
 from mover.serve.messages import Ticket
 from workers.lane.front_lane import FrontLane, LaneLost
 from workers.lane.protocol import Flag, ImageFacts
+
+audit = logging.getLogger(AUDIT)
+
+CHALLENGE = ("WWW-Authenticate", 'Bearer realm="mover"')
 
 # What a browser asks for before it lets a script send and see more than the plainest headers.
 CORS = (
@@ -72,8 +78,9 @@ class Door:
         noted.transfer, noted.dialect = ticket.transfer, ticket.dialect
         if ticket.subject is not None and ticket.subject != sanic_seam.client_subject(request):
             raise RequestError(403, "the ticket is bound to another client certificate")
-        if ticket.token is not None:
-            asked.check_token(request, ticket.token)
+        if ticket.token is not None and not asked.has_token(request, ticket.token):
+            audit.warning("wrong token", extra=facts(transfer=ticket.transfer, client=sanic_seam.client(request)))
+            raise RequestError(401, "the ticket wants its bearer token: Authorization: Bearer TOKEN", [CHALLENGE])
         if ticket.inactivity_s is not None:
             sanic_seam.keep_alive_for(request, ticket.inactivity_s)
         if DIALECTS[ticket.dialect].close_is_heard and "close" in request.args and asked.flag(request, "close", False):

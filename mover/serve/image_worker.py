@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 
@@ -18,7 +19,7 @@ from mover.serve.errors import Misbehaved
 from mover.serve.fence import Fenced
 from mover.serve.introduce import introduce
 from mover.serve.lanes import Lane, LaneBook
-from mover.serve.ledgers import KeptLedger, LedgerBroken
+from mover.serve.ledgers import KeptLedger, LedgerBroken, LedgerHeld, Ledgers
 from mover.serve.messages import LaneRefused
 from mover.serve.processes import Child
 from mover.serve.restarts import Deaths
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 HELLO_S = 10.0
 # The question whose answer nobody waits for.
 SIGN_OF_LIFE = 0
+# How often a worker that must wait for one of an earlier service looks again.
+HELD_S = 0.1
 
 
 @dataclass
@@ -58,21 +61,16 @@ class House:
     spare: Spare
     settings: Settings
     lanes: LaneBook
+    ledgers: Ledgers
     generations: Iterator[int]  # of every start and every attachment, always increasing
     named: frozenset[str]
     places: Places
 
 
 class ImageWorker:
-    """The worker of the export `key`; it exists as an object from the export's first lane on.
+    """The worker of the export `key`, from the export's first lane; `at_rest(self)` says that nobody wants one now."""
 
-    `on_blank` is called when its process has left and nothing is left to remember of the export, neither unflushed
-    writes nor lost ones nor deaths: it may be closed then. Of a library's image nothing ever is.
-    """
-
-    def __init__(
-        self, key: str, house: House, on_blank: Callable[[ImageWorker], None], *, of_library: bool = False
-    ) -> None:
+    def __init__(self, key: str, house: House, at_rest: Callable[[ImageWorker], None]) -> None:
         self.key = key
         self.state = WorkerState.ABSENT
         self.restarts = 0
@@ -80,12 +78,11 @@ class ImageWorker:
         self.ended = asyncio.Event()  # set whenever no process of this export runs
         self.ended.set()
         self._house = house
-        self._on_blank = on_blank
-        self._of_library = of_library
         self._loop = asyncio.get_running_loop()
         self._child: Child[FromWorker] | None = None
         self._connections = Connections()
-        self._ledger = KeptLedger()
+        self._at_rest = at_rest
+        self._ledger: KeptLedger | None = None
         self.tally = KeptTally(counts.LAYOUT)
         self._deaths = Deaths(house.settings.supervisor.deaths, house.settings.supervisor.backoff_s)
         self._doubts = Doubts()
@@ -107,6 +104,22 @@ class ImageWorker:
     def pid(self) -> int | None:
         """The running worker's process id."""
         return self._child.pid if self._child is not None else None
+
+    @property
+    def has_ledger(self) -> bool:
+        """Whether the export's ledger is here."""
+        return self._ledger is not None
+
+    @property
+    def settled_s(self) -> float:
+        """When nothing of its past counts any more, if it rests until then; the loop's clock."""
+        return max(self._not_before_s, self._doubts.until_s)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody wants anything of it, and its deaths, if it had any, are not to be counted on."""
+        wanted = self.lanes or self._forgetting or self._deaths.in_a_row
+        return self.state is WorkerState.ABSENT and not wanted
 
     @property
     def lanes(self) -> list[Lane]:
@@ -142,7 +155,7 @@ class ImageWorker:
             self._answers.pop(question, None)
 
     async def forget(self, transfer: int) -> None:
-        """Wait until no write of this transfer is under way, and have the ledger forget it."""
+        """Wait until no write of this transfer is under way, and have the ledger forget it. It must be here."""
         if transfer not in self._forgetting:
             self._forgetting[transfer] = self._loop.create_future()
             if self._child is not None:
@@ -155,15 +168,37 @@ class ImageWorker:
 
     def _forget_at_rest(self) -> None:
         """There is no worker, so nothing is under way, and the ledger is ours."""
+        assert self._ledger is not None
         for transfer in list(self._forgetting):
-            self._ledger.forget(transfer)
+            with self._mended() as ledger:
+                ledger.forget(transfer)
             self._forgotten(transfer)
-            self._look_later()
+
+    @contextmanager
+    def _mended(self) -> Iterator[KeptLedger]:
+        """The ledger; begun anew if it proves to be broken, and then the lanes are told why they end."""
+        assert self._ledger is not None
+        try:
+            yield self._ledger
+        except LedgerBroken as error:
+            log.error("replaced a broken ledger", extra=facts(export=self.key, why=error))
+            self._house.ledgers.reset(self._ledger)
+            self._fault = f"the image's worker left a broken ledger: {error}"
 
     def _forgotten(self, transfer: int) -> None:
         waiting = self._forgetting.pop(transfer, None)
         if waiting is not None:
             waiting.set_result(None)
+
+    def let_go(self) -> None:
+        """It is no more; its ledger stays on disk if there is something in it."""
+        self.tally.close()
+        if self._ledger is not None:
+            if self._server_lost:
+                with self._mended() as ledger:
+                    ledger.server_lost()
+            self._ledger.close()
+            self._ledger = None
 
     def leave(self) -> None:
         """Ask the worker to finish and exit; there will be no successor."""
@@ -177,15 +212,14 @@ class ImageWorker:
         if self._child is not None:
             self._child.kill()
 
-    def close(self) -> None:
-        """Give its memory back; it is at rest, and nobody asks anything of it any more."""
-        self._closing = True
-        self._ledger.close()
-        self.tally.close()
-
     # -- its lives -------------------------------------------------------------------------------------------
 
     def _start(self, first: Lane) -> None:
+        if not self._open_ledger(first):
+            self._move(WorkerEvent.HOLD)
+            self._start_timer = self._loop.call_later(HELD_S, self._start_if_wanted)
+            return
+        assert self._ledger is not None
         if self.state is WorkerState.PAUSED:
             self.restarts += 1
         self._move(WorkerEvent.START)
@@ -203,6 +237,21 @@ class ImageWorker:
         log.info("worker started", extra=facts(export=self.key, pid=self._child.pid))
         for lane in self.lanes:
             self._introduce(lane)
+
+    def _open_ledger(self, first: Lane) -> bool:
+        """Take the export's ledger over; False while a worker of an earlier service has it."""
+        if self._ledger is not None:
+            return True
+        try:
+            self._ledger = self._house.ledgers.open(self.key, first.export.transport == "tcp")
+        except LedgerHeld:
+            if self.state is not WorkerState.HELD:
+                log.warning("a worker of an earlier service has not left yet", extra=facts(export=self.key))
+            return False
+        doubts = [(offset, length, 0) for offset, length in self._ledger.doubts]
+        settle_s = self._house.settings.worker.settle_s
+        self._doubts = Doubts().after_death(not doubts, doubts, self._loop.time(), settle_s)
+        return True
 
     def _serve(self, first: Lane) -> Serve:
         return Serve(
@@ -284,30 +333,26 @@ class ImageWorker:
 
     async def _fence_and_decide(self, status: int | None) -> None:
         fences = await self._connections.fence(self._house.settings.worker.fence_s)
-        try:
-            self._judge(fences)
-        except LedgerBroken as error:
-            log.error("replaced a broken ledger", extra=facts(export=self.key, why=error))
-            self._ledger.close()
-            self._ledger = KeptLedger()
-            self._fault = f"the image's worker left a broken ledger: {error}"
+        with self._mended() as ledger:
+            self._judge(fences, ledger)
         if status == 0 and not self.lanes:
             self._move(WorkerEvent.REST)
         else:
             self._decide()
 
-    def _judge(self, fences: list[Fenced]) -> None:
+    def _judge(self, fences: list[Fenced], ledger: KeptLedger) -> None:
         if any(one.server_lost for one in fences):
             self._server_lost = True
             log.warning("a worker's server was lost too", extra=facts(export=self.key))
         worker = self._house.settings.worker
         gone = all(one.gone for one in fences)
-        begun = self._ledger.begun()
+        begun = ledger.begun()
         self._doubts = self._doubts.after_death(gone, begun, self._loop.time(), worker.settle_s)
         if not all(one.ended for one in fences):
             log.warning("a fence failed", extra=facts(export=self.key, in_doubt=len(self._doubts.ranges)))
 
     def _decide(self) -> None:
+        assert self._ledger is not None
         pause_s = self._deaths.died(self._ledger.completed())
         if self._fault is not None:
             reason, self._fault = self._fault, None
@@ -352,16 +397,6 @@ class ImageWorker:
         old, self.state = self.state, WORKER_STATES[self.state, event]
         log.debug("worker's state", extra=facts(export=self.key, old=old.name, new=self.state.name))
         if self.state is WorkerState.ABSENT:
-            self._forget_at_rest()
-            self._look_later()
-
-    def _look_later(self) -> None:
-        """See whether there is anything to remember, when what is in doubt has settled and the pause is over."""
-        until_s = max(self._doubts.until_s, self._not_before_s)
-        self._loop.call_later(max(0.0, until_s - self._loop.time()), self._look_whether_blank)
-
-    def _look_whether_blank(self) -> None:
-        if self.state is not WorkerState.ABSENT or self._closing or self.lanes or self._forgetting:
-            return
-        if self._of_library or not (self._server_lost or self._deaths.in_a_row or not self._ledger.is_blank()):
-            self._on_blank(self)
+            if self._ledger is not None:
+                self._forget_at_rest()
+            self._at_rest(self)

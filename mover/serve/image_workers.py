@@ -13,6 +13,7 @@ from config.settings import Settings
 from config.stores import path_of, uri_of
 from mover.serve.image_worker import House, ImageWorker
 from mover.serve.lanes import FrontEndPort, Lane, LaneBook
+from mover.serve.ledgers import Ledgers
 from mover.serve.messages import LaneRefused, OpenLane
 from mover.serve.programs import Programs
 from mover.serve.spare import Spare
@@ -20,6 +21,8 @@ from workers.image import counts
 from workers.lane.tally import WORD_BYTES
 
 ARENA_RETRY_S = 1.0
+# How often a ledger that a worker of an earlier service has is asked for again.
+HELD_S = 0.05
 
 
 class Dropped:
@@ -40,11 +43,14 @@ class Dropped:
 class ImageWorkers:
     """Opens and closes lanes, and ends all workers in the end."""
 
-    def __init__(self, programs: Programs, settings: Settings) -> None:
+    def __init__(self, programs: Programs, settings: Settings, ledgers: Ledgers) -> None:
+        self._ledgers = ledgers
+        self._closing = False
+        self._loop = asyncio.get_running_loop()
         self.lanes = LaneBook(settings.supervisor.arena_limit_bytes)
         self.spare = Spare(programs)
         named = frozenset(parse_export(image.url).key for image in settings.image)
-        self._house = House(self.spare, settings, self.lanes, count(1), named, places_of(settings))
+        self._house = House(self.spare, settings, self.lanes, ledgers, count(1), named, places_of(settings))
         self._workers: dict[str, ImageWorker] = {}
         self._dropped = Dropped()
 
@@ -104,25 +110,41 @@ class ImageWorkers:
         for lane in self.lanes.of_front_end(front_end):
             self.lanes.remove(lane)
 
-    async def forget(self, transfer: int, export_key: str) -> None:
-        """Wait until no job of this transfer is under way, and have the ledger forget it. Its requests have ended."""
-        worker = self._workers.get(export_key)
-        if worker is not None:
-            await worker.forget(transfer)
+    async def forget(self, transfer: int, export_key: str, at_once: bool = False) -> None:
+        """Wait until no job of this transfer is under way, and have the ledger forget it. Its requests have ended.
+
+        `at_once` ends workers of an earlier service, whose requests nobody can reach.
+        """
+        while True:
+            worker = self._workers.get(export_key)
+            if worker is not None and worker.has_ledger:
+                await worker.forget(transfer)
+                return
+            if self._ledgers.forget(export_key, transfer):
+                return
+            if at_once:
+                self._ledgers.evict(export_key)
+            await asyncio.sleep(HELD_S)
 
     async def leave(self) -> None:
         """Ask all workers to finish and exit, and wait until they have."""
-        self.spare.close()
-        for worker in self._workers.values():
+        self._close()
+        for worker in list(self._workers.values()):
             worker.leave()
         await self._all_ended()
 
     async def kill(self) -> None:
         """End all workers at once, and wait until they have ended."""
-        self.spare.close()
-        for worker in self._workers.values():
+        self._close()
+        for worker in list(self._workers.values()):
             worker.kill()
         await self._all_ended()
+
+    def _close(self) -> None:
+        self._closing = True
+        self.spare.close()
+        for worker in list(self._workers.values()):
+            self._let_go(worker)
 
     async def _all_ended(self) -> None:
         await asyncio.gather(*(worker.ended.wait() for worker in self._workers.values()))
@@ -130,12 +152,16 @@ class ImageWorkers:
     def _worker(self, export: Export) -> ImageWorker:
         key = export.key
         if key not in self._workers:
-            self._workers[key] = ImageWorker(key, self._house, self._drop, of_library=export.of_library)
+            self._workers[key] = ImageWorker(key, self._house, self._at_rest)
         return self._workers[key]
 
-    def _drop(self, worker: ImageWorker) -> None:
-        """Nothing of this export is worth keeping, and a host sees very many in its life."""
-        if self._workers.get(worker.key) is worker:
+    def _at_rest(self, worker: ImageWorker) -> None:
+        """Nobody wants a worker now: it is let go if that is still so when nothing of its past counts any more."""
+        pause_s = 0.0 if self._closing else max(0.0, worker.settled_s - self._loop.time())
+        self._loop.call_later(pause_s, self._let_go, worker)
+
+    def _let_go(self, worker: ImageWorker) -> None:
+        if worker.is_idle and self._workers.get(worker.key) is worker:
             del self._workers[worker.key]
             self._dropped.add(worker)
-            worker.close()
+            worker.let_go()

@@ -34,6 +34,7 @@ class Listeners:
         self.unix_path = settings.unix_socket or None
         self.control: socket.socket | None = None
         self.tickets: socket.socket | None = None
+        self._control_paths = {settings.control_socket, settings.ticket_socket}
         self._files: dict[str, os.stat_result] = {}
         try:
             if self.unix_path is not None:
@@ -77,6 +78,15 @@ class Listeners:
         """The Unix sockets' files belong to this group from now on: its members may connect."""
         for path in self._files:
             os.chown(path, -1, group)
+
+    def give_control_to(self, group: int) -> None:
+        """The control sockets' files belong to this group from now on. Raises CannotStart."""
+        for path in self._control_paths & self._files.keys():
+            try:
+                os.chown(path, -1, group)
+            except OSError as error:
+                advice = "run as root, or as a member of that group (control.groups)"
+                raise CannotStart(f"give {path} to group {group}", _why(error), advice) from error
 
     def shows_metrics(self, setting: Literal["loopback", "always", "never"]) -> bool:
         """Whether `/metrics` is served over TCP, too."""

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from config import log
 from config.settings import Settings
+from mover.control.peers import group_numbers
 from mover.serve.activation import passed_sockets, with_paths
 from mover.serve.errors import CannotStart
 from mover.serve.library import prepare_library
@@ -44,11 +45,15 @@ def serve(settings: Settings, programs: Programs | None = None, reread: Callable
 
         settings = served(settings)
         identity = wanted_identity(settings.serve)
+        control_groups = group_numbers(settings.control)
         make_state_dir(settings.serve.state_dir, identity)
         with Listeners(settings.serve, settings.tls.enabled, passed) as listeners:
             house = House(settings, listeners, read_certificates(settings.tls), notifier)
             if identity is not None:
                 listeners.give_to(identity.gid)
+            if control_groups:
+                listeners.give_control_to(control_groups[0])
+            if identity is not None:
                 become(identity)
             check_state_dir(settings.serve.state_dir)
             prepare_library(settings.library, settings.store)

@@ -38,6 +38,7 @@ class WorkerState(Enum):
     RUNNING = auto()
     FENCING = auto()  # it is dead, its connections are being drained
     PAUSED = auto()  # fenced; its successor starts when the backoff is over
+    HELD = auto()  # a worker of an earlier service has not left yet
 
 
 class WorkerEvent(Enum):
@@ -47,6 +48,7 @@ class WorkerEvent(Enum):
     DIE = auto()  # also: it could not be started
     PAUSE = auto()  # fenced, and a lane wants a successor
     REST = auto()  # fenced, and nobody wants a successor, or it was given up
+    HOLD = auto()  # one is wanted, and must wait
 
 
 WORKER_STATES: dict[tuple[WorkerState, WorkerEvent], WorkerState] = {
@@ -56,4 +58,8 @@ WORKER_STATES: dict[tuple[WorkerState, WorkerEvent], WorkerState] = {
     (WorkerState.FENCING, WorkerEvent.REST): WorkerState.ABSENT,
     (WorkerState.PAUSED, WorkerEvent.START): WorkerState.RUNNING,
     (WorkerState.PAUSED, WorkerEvent.REST): WorkerState.ABSENT,
+    (WorkerState.ABSENT, WorkerEvent.HOLD): WorkerState.HELD,
+    (WorkerState.HELD, WorkerEvent.HOLD): WorkerState.HELD,
+    (WorkerState.HELD, WorkerEvent.START): WorkerState.RUNNING,
+    (WorkerState.HELD, WorkerEvent.REST): WorkerState.ABSENT,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from mover.serve.house_status import StatusPage
 from mover.serve.image_workers import ImageWorkers
 from mover.serve.inquiries import Inquiries
 from mover.serve.lanes import FrontEndPort
+from mover.serve.ledgers import Ledgers
 from mover.serve.listeners import Listeners
 from mover.serve.messages import About, OpenLane, TicketAnswer, TicketUse
 from mover.serve.metrics import Metrics
@@ -62,11 +64,13 @@ class Supervisor:
         self._notifier = house.notifier
         self._watching: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._workers = ImageWorkers(programs, settings)
+        ledgers = Ledgers(os.path.join(settings.serve.state_dir, "ledgers"), lambda: self._sources.transfers())
+        self._workers = ImageWorkers(programs, settings, ledgers)
         self._tickets = TicketBook()
         self._certificates = house.certificates
         self._front_ends = FrontEnds(programs, settings, listeners, self._certificates, self._tickets, self)
         self._sources = Sources(settings, self._front_ends, self._workers)
+        ledgers.sweep()
         self._stop: asyncio.Future[None] = self._loop.create_future()
         self._hurry: asyncio.Future[int] = self._loop.create_future()
         metrics = Metrics(settings, self._front_ends, self._workers, self._tickets)
@@ -119,6 +123,7 @@ class Supervisor:
 
     def ticket_first_used(self, version: int, client: str) -> None:
         """The first request with this ticket has come to a front end."""
+        self._sources.first_used(version, client)
 
     def ask_ticket(self, front_end: FrontEndPort, ticket_id: str) -> None:
         """A client of a front end wants an id that has no ticket there."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace
 
-from mover.front.dialect import DIALECTS
+from mover.front.dialect import DIALECTS, exported
 from mover.serve.messages import DialectName, Ticket, Tickets
 from workers.lane.channel import PACKET_BYTES
 
@@ -58,9 +58,7 @@ class TicketBook:
         Its version is a new one, whatever it says; without a transfer, that is the version, too.
         """
         self._last_version += 1
-        export = ticket.export
-        if export.transport == "file":
-            export = replace(export, whole_file=DIALECTS[ticket.dialect].files_are_whole)
+        export = exported(ticket.export, ticket.dialect)
         transfer = ticket.transfer or self._last_version
         ticket = replace(ticket, version=self._last_version, export=export, transfer=transfer)
         self._retire(self._tickets.get(ticket.id))
@@ -68,12 +66,12 @@ class TicketBook:
         return Tickets(self._next_number(), installed=[ticket])
 
     def remove(self, ticket_id: str, cancel: bool = False) -> Tickets | None:
-        """Take a ticket out of force; the change to push to every follower, None if there is no such ticket.
+        """Take a ticket out of force; the change to push to every follower, None if there is nothing to change.
 
-        `cancel` has the requests end that are in flight under this id.
+        `cancel` has the requests end that are in flight under this id, also those of tickets that were removed before.
         """
         ticket = self._tickets.pop(ticket_id, None)
-        if ticket is None:
+        if ticket is None and not (cancel and self.retired(ticket_id)):
             return None
         self._retire(ticket)
         return Tickets(self._next_number(), removed=[ticket_id], cancel=cancel)

@@ -49,7 +49,7 @@ class Port:
             return None
         return [use for use in self.used if use.version in versions]
 
-    async def forget(self, transfer: int, export_key: str) -> None:
+    async def forget(self, transfer: int, export_key: str, at_once: bool = False) -> None:
         self.forgotten.append(transfer)
 
 

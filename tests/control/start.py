@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.control.agent import Agent
+from tests.harness.certificates import Pair
 from tests.harness.mover import READY, ROOT
 from tests.harness.waiting import wait_until
 
@@ -33,12 +34,17 @@ def install(room: Path, flags: Sequence[str] = ()) -> tuple[Path, Path]:
 
 
 def start(
-    room: Path, agent: Agent, endings: ExitStack, flags: Sequence[str] = ()
+    room: Path, agent: Agent, endings: ExitStack, flags: Sequence[str] = (), tls: Pair | None = None
 ) -> tuple[subprocess.Popen[bytes], tuple[str, int]]:
-    """The agent's command line, run; the process, and its address once it answers `status`."""
+    """The agent's command line, run; the process, and its address once it answers `status`.
+
+    With `tls`, an agent that wants TLS with this certificate; `flags` are an operator's own.
+    """
     scripts, programs = install(room, flags)
     command = [PYTHON, "-m", "imageserver", "--listen", "127.0.0.1", "--port", "0"]
     command += ["--control-socket", str(agent.path)]
+    if tls is not None:
+        command += ["--tls-enabled", "--tls-cert-file", str(tls.certificate), "--tls-key-file", str(tls.key)]
     environ = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(room), "MOVER_SERVE_STATE_DIR": str(room / "state")}
     environ["MOVER_ALLOW_NBD_SOCKETS"] = str(room)
     log = room / "log"

@@ -12,8 +12,9 @@ import pytest
 
 from tests.control.agent import Agent, ok
 from tests.control.start import PYTHON, install, start
+from tests.harness.certificates import Authority
 from tests.harness.fixtures import Images
-from tests.harness.http import ask
+from tests.harness.http import Secure, ask
 from tests.harness.patterns import pattern
 
 
@@ -33,6 +34,22 @@ def test_cloudstack_s_sequence(room: Path, images: Images, agent: Agent, endings
     server.send_signal(signal.SIGTERM)
     assert server.wait(20) == 0
     assert not agent.path.exists()
+
+
+@pytest.mark.nbd
+def test_cloudstack_s_sequence_over_tls(room: Path, images: Images, agent: Agent, endings: ExitStack) -> None:
+    """The agent's TLS flags reach Mover: its clients speak HTTPS, and its control socket is what it was."""
+    disk = images.qemu_nbd(images.hole("disk.raw", 8 << 20))
+    authority = Authority(room)
+    server, (host, port) = start(room, agent, endings, tls=authority.issue("host"))
+    address = Secure(host, port, authority.client_context())
+    assert agent.register("7a3e", disk) == ok(1)
+    body = pattern(5, 0, 8 << 20)
+    assert ask(address, "PUT", "/images/7a3e", body).status == 200
+    assert ask(address, "GET", "/images/7a3e").body == body
+    assert agent.unregister("7a3e") == ok(0)
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(20) == 0
 
 
 def test_without_mover_it_says_so(room: Path) -> None:

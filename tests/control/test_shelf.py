@@ -50,7 +50,7 @@ def shelf(
     told = [] if told is None else told
 
     async def run() -> None:
-        await play(TicketShelf(told.append))
+        await play(TicketShelf(told.append, lambda ticket: None))
 
     asyncio.run(run())
     return told

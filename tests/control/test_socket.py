@@ -102,7 +102,7 @@ def test_who_leaves_before_the_answer_harms_nobody(house: House) -> None:
             except OSError:
                 pass  # it was answered already
     assert house.agent.ask("status") == ok(0)
-    wait_until("their connections are closed", lambda: psutil.Process(house.mover.pid).num_fds() == before)
+    wait_until("their connections are closed", lambda: psutil.Process(house.mover.pid).num_fds() <= before)
     house.mover.assert_log_clean()
 
 

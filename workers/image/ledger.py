@@ -1,9 +1,10 @@
 """The ledger of one export: which writes are in doubt, confirmed, flushed or lost, kept where no death reaches it.
 
-The memory is a memfd that the supervisor creates, zero-filled, and outlives the worker. The worker alone writes it,
-and may be killed between any two stores. So it is a log in two halves:
+The memory is a file that the supervisor opens and the worker maps: it outlives both. The worker alone writes it, and
+may be killed between any two stores. So it is a log in two halves:
 
     word 0  FORMAT            word 1  published = half << 32 | cells      word 2  completed jobs    word 3  losses
+    word 4 and 5  the boot of the host in which it was written
     ┌────────────┬──────────────────────────────┬──────────────────────────────┐
     │ header     │ half 0: cells of one event   │ half 1                       │
     └────────────┴──────────────────────────────┴──────────────────────────────┘
@@ -26,6 +27,7 @@ FORMAT = 0x6D766C6564677231
 _FORMAT, _PUBLISHED, _COMPLETED, _LOSSES = range(4)
 
 HEADER_BYTES = 64
+BOOT = slice(32, 48)
 HALF_CELLS = 8192
 # kind, transfer, tag, offset, length; 32 bytes
 CELL = struct.Struct("=III4xQQ")
@@ -185,6 +187,19 @@ class Ledger:
         if self._dues(transfer).lost:
             self._append(Kind.TOLD, transfer)
 
+    def owes(self, transfer: int) -> bool:
+        """Whether anything of this transfer is unflushed, or lost and not told."""
+        return transfer in self._state.dues
+
+    def lose(self, transfer: int) -> None:
+        """All that this transfer may ever have written is lost."""
+        self._count_loss()
+        self._append(Kind.IS_LOST, transfer, 0, 0, END_MOST)
+
+    def transfers(self) -> list[int]:
+        """The transfers that have unflushed or lost ranges."""
+        return list(self._state.dues)
+
     def unflushed(self) -> bool:
         """Whether any write of any transfer is confirmed and not flushed."""
         return self._state.unflushed()
@@ -237,16 +252,26 @@ def begun(buffer: memoryview) -> list[tuple[int, int, int]]:
     return [(offset, length, tag) for tag, (offset, length) in _read(buffer).open.items()]
 
 
+def is_empty(buffer: memoryview) -> bool:
+    """Whether nobody would miss it: nothing unflushed or lost, nothing in doubt. Raises LedgerBroken."""
+    state = _read(buffer)
+    return not (any(state.dues.values()) or state.open or state.abandoned)
+
+
+def boot(buffer: memoryview) -> bytes:
+    """The boot of the host in which it was written; zeros before `set_boot`."""
+    return bytes(buffer[BOOT])
+
+
+def set_boot(buffer: memoryview, boot: bytes) -> None:
+    """It is of this boot, 16 bytes, from now on."""
+    buffer[BOOT] = boot
+
+
 def completed(buffer: memoryview) -> int:
     """Jobs completed on this export by all its workers so far."""
     with buffer[:HEADER_BYTES].cast("Q") as words:
         return words[_COMPLETED]
-
-
-def is_blank(buffer: memoryview) -> bool:
-    """Whether it holds nothing that a new ledger does not, but for who the server was. Raises LedgerBroken."""
-    state = _read(buffer)
-    return not any(state.dues.values()) and not state.open and not state.doubts()
 
 
 def _read(buffer: memoryview) -> LedgerState:

@@ -29,9 +29,10 @@ from workers.image.ledger import LEDGER_BYTES, Ledger
 from workers.image.loop import READ, Loop, Timer
 from workers.image.nbd_export import NbdConnection
 from workers.image.plan import WRITING, Command, Limits, Operation
-from workers.image.schedule import Schedule
+from workers.image.schedule import CHANGING, Schedule
 from workers.image.succession import Succession
 from workers.image.threads import Threads
+from workers.image.writers import FILE_BYTES, Writers
 from workers.lane import memory
 from workers.lane.channel import Channel, ChannelBroken, ChannelClosed
 from workers.lane.protocol import Job, Kind
@@ -120,7 +121,7 @@ class Worker:
         if not self._leaving and (self._supervised or self._lanes):
             return False
         if self._schedule.ledger.unflushed() and not self._flushed_to_leave and self._can_flush():
-            # The ledger may not outlive us, so nothing is left for it to remember.
+            # Nobody may come back for what the ledger remembers, so nothing is left for it.
             self._flushed_to_leave = True
             self._schedule.submit(None, Job(0, Kind.FLUSH), None)
             self._pump()
@@ -145,10 +146,13 @@ class Worker:
         logs.setup(serve.log, "worker")
         # A job that is submitted again must not meet a session of its predecessor's number.
         self._session_numbers = count(serve.generation << 31)
-        ledger = Ledger(memory.map_shared(fds[0], LEDGER_BYTES))
+        buffer = memory.map_file(fds[0], FILE_BYTES)
+        ledger = Ledger(buffer[:LEDGER_BYTES])
+        self._writers = Writers(buffer)
+        # Kept open for its lock: no worker of a later service begins before this one has ended.
+        self._ledger_fd = fds[0]
         self._counts = Counts(words_of(memory.map_shared(fds[1], LAYOUT.size_bytes)))
-        for fd in fds:
-            os.close(fd)
+        os.close(fds[1])
         self._schedule = Schedule(ledger, is_zero)
         self._schedule.hash_threads = min(HASH_THREADS_MOST, len(os.sched_getaffinity(0)))
         self._succession = Succession(self._schedule, local=serve.export.transport != "tcp")
@@ -297,11 +301,22 @@ class Worker:
             asker, job, completion = schedule.finished.popleft()
             if asker is None or asker.closed:
                 continue
+            if job.kind in CHANGING and job.transfer not in self._writers:
+                self._note_writer(job.transfer)
             try:
                 asker.publish(job, completion)
                 rung.add(asker)
             except ChannelBroken as error:
                 self._drop(asker, str(error))
+
+    def _note_writer(self, transfer: int) -> None:
+        """The host may die as soon as the client has heard of its first write that is not flushed."""
+        if not self._schedule.ledger.owes(transfer):
+            return
+        try:
+            self._writers.note(transfer)
+        except OSError as error:
+            log.error("cannot sync the ledger's file", extra=facts(why=error))
 
     def _room(self) -> Connection | None:
         """The READY connection with the fewest commands in flight, if it may have one more."""

@@ -1,10 +1,11 @@
-"""Shared memory of a lane: sealed memfds and their mappings."""
+"""Shared memory: sealed memfds of lanes, the supervisor's own files, and their mappings."""
 
 from __future__ import annotations
 
 import fcntl
 import mmap
 import os
+import stat
 
 # Neither side can shrink the memory under the other's feet (a SIGBUS), and both check that.
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -41,4 +42,18 @@ def map_shared(fd: int, size_bytes: int) -> memoryview:
     try:
         return memoryview(mmap.mmap(fd, size_bytes))
     except OSError as error:  # sealed against writing, too
+        raise MemoryRefused(f"cannot be mapped: {error}") from error
+
+
+def map_file(fd: int, size_bytes: int) -> memoryview:
+    """A writable view of a file of the supervisor's, of exactly that size; it is unmapped with its last view.
+
+    Raises MemoryRefused. A file cannot be sealed: it must be one that only its user's processes may shorten.
+    """
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_size != size_bytes:
+        raise MemoryRefused(f"a file of mode {found.st_mode:o} and {found.st_size} bytes, expected {size_bytes}")
+    try:
+        return memoryview(mmap.mmap(fd, size_bytes))
+    except OSError as error:
         raise MemoryRefused(f"cannot be mapped: {error}") from error
