@@ -29,11 +29,14 @@ setup: .venv/.set-up
 .venv-glance-store/.set-up:
 	@.ci/setup glance-store
 
+.venv-schemathesis/.set-up:
+	@.ci/setup schemathesis
+
 demo: setup
 	.venv/bin/python -m mover.bench.demo $(ARGS)
 
 # Their clients are what many users run: a test that leaves them out would say nothing about them.
-test: setup .venv-imageio/.set-up .venv-openstack/.set-up .venv-glance-store/.set-up
+test: setup .venv-imageio/.set-up .venv-openstack/.set-up .venv-glance-store/.set-up .venv-schemathesis/.set-up
 	.venv/bin/pytest $(ARGS)
 
 check: setup

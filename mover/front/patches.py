@@ -35,8 +35,9 @@ class Patches:
                 return await self._flush(visit)
             if patch.op != "zero":
                 raise RequestError(400, f"op {patch.op[:80]!r} is not 'zero' or 'flush'")
+            wants_flush = asked.flag(request, "flush", patch.flush)
             await visit.admit(Use.WRITE)
-            return await self._zero(visit, patch)
+            return await self._zero(visit, patch, wants_flush)
 
     async def post_flush(self, request: Request, image_id: str) -> Sent:
         """Flush the image."""
@@ -50,9 +51,9 @@ class Patches:
         await flush(visit)
         return await visit.send_written(0, True)
 
-    async def _zero(self, visit: Visit, patch: asked.Patch) -> Sent:
+    async def _zero(self, visit: Visit, patch: asked.Patch, wants_flush: bool) -> Sent:
         span = asked.zeroed(patch, visit.image.size_bytes, visit.dialect)
-        asked.check_flush(visit.image, patch.flush)
+        asked.check_flush(visit.image, wants_flush)
         if span.length:
             completion = await run_while_wanted(
                 visit.lane, Kind.ZERO, span.offset, span.length, transfer=visit.ticket.transfer, flags=visit.zeroing
@@ -60,9 +61,9 @@ class Patches:
             if completion.status is not Status.OK:
                 raise job_failed(completion, "zero", span.offset, span.length)
             visit.has_moved(span)
-        if patch.flush:
+        if wants_flush:
             await flush(visit)
-        return await visit.send_written(span.length, patch.flush)
+        return await visit.send_written(span.length, wants_flush)
 
     async def _write(self, request: Request, ticket: Ticket) -> Sent:
         length = asked.content_length(request)

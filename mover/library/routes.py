@@ -76,6 +76,14 @@ def is_librarys(path: str) -> bool:
     return _LIBRARYS.fullmatch(path) is not None
 
 
+def table(visor_prefix: str = "") -> dict[str, list[str]]:
+    """Every path of the library's with its methods, for the document of all routes."""
+    listed = {path: list(methods) for path, methods in {**V1, **V2}.items()}
+    if visor_prefix:
+        listed |= visor_routes.table(visor_prefix)
+    return listed | {"/v1/": ["GET"]} | {path: list(READING) for path in ("/v1", "/v2", "/", "/versions")}
+
+
 def add(app: App, library: Library) -> None:
     """Add all of them to a front end's application."""
     for path, methods in {**V1, **V2}.items():

@@ -37,6 +37,11 @@ ROUTES: dict[str, Methods] = {
 STATUS = "/status"
 
 
+def table(prefix: str) -> dict[str, list[str]]:
+    """Every path with its methods."""
+    return {prefix + path: list(methods) for path, methods in ROUTES.items()} | {prefix + STATUS: list(READING)}
+
+
 def add(app: App, library: Library) -> None:
     """Add all of them, and whatever else is under the prefix, so that all errors there are VISOR's."""
     settings = library.settings
@@ -44,10 +49,10 @@ def add(app: App, library: Library) -> None:
     authority = VisorAuthority(Path(settings.visor_users_file), prefix, settings.visor_window_s, library.authority)
     for path, methods in ROUTES.items():
         handler = partial(_answer, library, authority, methods)
-        app.add_route(handler, prefix + path, methods=METHODS, stream=True, name=f"visor:{path}")
-    app.add_route(partial(_status), prefix + STATUS, methods=METHODS, stream=True, name="visor:status")
+        app.add_route(handler, prefix + path, methods=METHODS, stream=True, name=f"library:visor{path}")
+    app.add_route(partial(_status), prefix + STATUS, methods=METHODS, stream=True, name="library:visor/status")
     for path in ("", "/<rest:path>"):
-        app.add_route(partial(_stray), prefix + path, methods=METHODS, stream=True, name=f"visor:stray{path}")
+        app.add_route(partial(_stray), prefix + path, methods=METHODS, stream=True, name=f"stray:visor{path}")
 
 
 async def _answer(
