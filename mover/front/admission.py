@@ -1,7 +1,7 @@
 """Who may move data now: per image and for the host, reads and writes, over all front ends.
 
     enter ──► a seat of the image, and one of the host ──► inside ──leave──► the next in line, images in turn
-       └──► none: 503 or 409 at once (reject), or a place in the image's line (wait)
+       └──► none: 503 or 409 (reject), or a place in the image's line (wait)
 
 Lines are this front end's own. A seat that another front end leaves is seen by looking again, every POLL_S.
 """
@@ -18,6 +18,9 @@ from mover.front.seats import MOST, House, Row, row_of
 
 # How soon a seat is seen that another front end has left; a tenth of what a client sees as a pause.
 POLL_S = 0.01
+# A client has its answer a moment before its seat is free: what it asks next, of another front end, is not rejected
+# for that.
+GRACE_S = 0.1
 # What Retry-After says. A client that comes too soon is refused or waits again, at little cost.
 RETRY_AFTER = ("Retry-After", "1")
 
@@ -143,8 +146,6 @@ class Admission:
 
     async def enter(self, key: str, use: Use, ticket: TicketLimit | None = None) -> Seat:
         """Let a request in that cannot come in at once, after a time in line. Raises RequestError."""
-        if self._limits.mode == "reject":
-            raise self._refusal(use, ticket)
         return await self._wait(self._line(key, use), ticket)
 
     def _join(self, ticket: TicketLimit | None) -> Party | None:
@@ -226,11 +227,14 @@ class Admission:
         line.waiting.append(waiter)
         self._waiting += 1
         self._hand_out()  # its seat may be free: others are in line for another image, or by another ticket
+        rejects = self._limits.mode == "reject"
         try:
-            async with asyncio.timeout(self._limits.wait_s):
+            async with asyncio.timeout(GRACE_S if rejects else self._limits.wait_s):
                 return await waiter.future
         except TimeoutError:
             self._withdraw(line, waiter)
+            if rejects:
+                raise self._refusal(line.use, ticket) from None
             why = f"{self._refusal(line.use, ticket).message}, for {self._limits.wait_s:g} s"
             raise RequestError(503, why, [RETRY_AFTER], fault="refused") from None
         except asyncio.CancelledError:

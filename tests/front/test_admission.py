@@ -98,6 +98,19 @@ def test_an_exclusive_image_is_busy(front_end: Rooms) -> None:
     assert other.enter_nowait("image", Use.WRITE)
 
 
+def test_a_seat_that_is_left_with_the_answer_is_not_missed(front_end: Rooms) -> None:
+    """A client that asks another front end as soon as it has its answer is let in, though nobody may wait."""
+    one, other = (front_end(max_writers=1, mode="reject") for _ in range(2))
+
+    async def answered_then_asked() -> None:
+        seat = one.enter_nowait("image", Use.WRITE)
+        assert seat is not None
+        asyncio.get_running_loop().call_soon(one.leave, seat)
+        await enter(other, "image", Use.WRITE)
+
+    run(answered_then_asked())
+
+
 def test_what_moves_no_data_is_not_counted(front_end: Rooms) -> None:
     """Extents and flushes go by, unless an image is held exclusively; OPTIONS always does."""
     assert not front_end().counts(Use.ASK)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 from msgspec.structs import replace
 
 from config.settings import AllowSettings, LibrarySettings, ServeSettings, Settings, SupervisorSettings, WorkerSettings
@@ -104,7 +105,9 @@ class Stage:
     def ready(self, settings: Settings | None = None, **misdeeds: str) -> str:
         """Start the supervisor and wait until it is ready; its ready line."""
         self.start(settings, **misdeeds)
-        return self.line("mover: ready on")
+        line = self.line("mover: ready on")
+        self._children = self._count_children()
+        return line
 
     def status(self) -> int:
         """The supervisor's exit status."""
@@ -120,6 +123,14 @@ class Stage:
             with contextlib.suppress(FileNotFoundError):
                 found.append(os.readlink(f"/proc/{self.process.pid}/fd/{fd}"))
         return found
+
+    def fds_at_rest(self) -> list[str]:
+        """The same, once the first worker that was taken has a spare one in its place, a while later."""
+        wait_for("there is a spare worker again", lambda: self._count_children() > self._children)
+        return self.fds()
+
+    def _count_children(self) -> int:
+        return len(psutil.Process(self.process.pid).children())
 
     # -- the children ----------------------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ def connected(stage: Stage, worker: int, server: Server, connection: int = 1) ->
 
 
 def kept_sockets(stage: Stage) -> int:
-    return len([fd for fd in stage.fds() if fd.startswith("socket:")])
+    return len([fd for fd in stage.fds_at_rest() if fd.startswith("socket:")])
 
 
 # -- introduction ------------------------------------------------------------------------------------------------
@@ -117,11 +117,10 @@ def test_introductions_leave_no_descriptor(stage: Stage) -> None:
     stage.ready()
     front = stage.front()
     stage.attached(front, lane=0)
-    before = len(stage.fds())
+    before = len(stage.fds_at_rest())
     for lane in range(1, 20):
         stage.attached(front, lane=lane)
-    # A spare worker may have come since: its channel and its pidfd.
-    assert len(stage.fds()) <= before + 2
+    assert len(stage.fds()) == before
 
 
 # -- death -------------------------------------------------------------------------------------------------------
@@ -243,13 +242,12 @@ def test_deaths_leave_no_descriptor(stage: Stage, server: Server) -> None:
     stage.ready()
     worker = stage.attached(stage.front())
     stage.event("Serve")
-    before = len(stage.fds())
+    before = len(stage.fds_at_rest())
     with connected(stage, worker, server):
         os.kill(worker, signal.SIGKILL)
     stage.event("Serve")
     stage.event("LaneSocket")
-    # The spare worker, a channel and a pidfd, may be there or not, both times.
-    wait_for("the old descriptors are closed", lambda: abs(len(stage.fds()) - before) in (0, 2))
+    wait_for("the old descriptors are closed", lambda: len(stage.fds_at_rest()) == before)
 
 
 @pytest.mark.parametrize("misdeed", ["garbage", "pass-file"])
