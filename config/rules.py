@@ -17,6 +17,12 @@ from config.stores import check_store
 
 LIBRARY_FILE = "library.sqlite"
 TOKEN_FILE = "tokens.json"
+VISOR_USERS_FILE = "visor-users.json"
+# A path of the library's own, beside those that are there already.
+_PREFIX = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
+_TAKEN = re.compile(
+    r"/(v[0-9.]+|versions|images|info|healthz|readyz|workers|metrics|status|tickets|openapi[a-z.]*)(/.*)?"
+)
 # A body comes in pieces of 4 KiB at least: below this it would seem to stand still.
 RATE_LEAST = 65536
 _HOST = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -45,6 +51,7 @@ def resolve(settings: Settings, environ: Mapping[str, str]) -> Settings:
             library,
             database=library.database or f"sqlite:///{os.path.join(state_dir, LIBRARY_FILE)}",
             token_file=_absolute(library.token_file) or os.path.join(state_dir, TOKEN_FILE),
+            visor_users_file=_absolute(library.visor_users_file) or os.path.join(state_dir, VISOR_USERS_FILE),
         ),
         store=settings.store or [FileStore(id=STORE, directories=[os.path.join(state_dir, IMAGES)])],
     )
@@ -59,6 +66,7 @@ def check(settings: Settings, origins: Mapping[str, str]) -> None:
     _check_tls(settings, origins)
     _check_arena(settings, origins)
     _check_database(settings, origins)
+    _check_visor(settings, origins)
     _check_allowed(settings, origins)
     _check_rates(settings, origins)
     for store in settings.store:
@@ -107,6 +115,13 @@ def _check_database(settings: Settings, origins: Mapping[str, str]) -> None:
         scheme = shown(database.partition(":")[0])
         why = f"must begin with one of {', '.join(DATABASES)}"
         raise ConfigError(_where(origins, "library.database"), f"library.database = {scheme}:…", why)
+
+
+def _check_visor(settings: Settings, origins: Mapping[str, str]) -> None:
+    prefix = settings.library.visor_prefix
+    if prefix and (_PREFIX.fullmatch(prefix) is None or _TAKEN.fullmatch(prefix) is not None):
+        why = "must be empty, or a path such as /visor that has no slash at its end and is no other service's"
+        raise ConfigError(_where(origins, "library.visor_prefix"), f"library.visor_prefix = {shown(prefix)}", why)
 
 
 def _check_allowed(settings: Settings, origins: Mapping[str, str]) -> None:

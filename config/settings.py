@@ -229,7 +229,7 @@ class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LibrarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[library]`: the image library, spoken to as OpenStack's Glance is, under /v1 and /v2."""
+    """`[library]`: the image library, spoken to as OpenStack's Glance is, under /v1 and /v2, or as VISOR is."""
 
     # Whether there is one.
     enabled: bool = True
@@ -243,6 +243,14 @@ class LibrarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default_tenant: Annotated[str, Meta(min_length=1, max_length=255)] = "default"
     # With a token table: whether clients without a token may read public images.
     anonymous: bool = False
+    # The path under which VISOR's API is: /visor/images, /visor/all, /visor/status. Empty serves none.
+    visor_prefix: str = "/visor"
+    # The file of VISOR's users, {"users": [{"access_key": …, "secret_key": …, "email": …}]}, mode 0600; empty is
+    # visor-users.json in the state directory. While there is one, requests to VISOR's API must be signed; without it,
+    # whoever may ask the other APIs may ask this one.
+    visor_users_file: str = ""
+    # How far the Date of a signed request may be from this host's time; 0 does not look at it, as VISOR does not.
+    visor_window_s: Annotated[float, Meta(ge=0, le=31536000)] = 900.0
     # Largest image, in bytes: Glance's image_size_cap.
     image_size_limit_bytes: Positive = 1099511627776
     # Images in one page of a list when the client does not say.

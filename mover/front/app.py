@@ -37,12 +37,12 @@ METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "OPTIONS")
 
 
 def create_app(door: Door, metrics_on_tcp: bool, library: Library | None = None) -> App:
-    """The application of one front end; without a library, /v1 and /v2 are unknown paths."""
+    """The application of one front end; without a library, its paths are unknown."""
     app: App = Sanic("mover", request_class=sanic_seam.request_class(door.account), configure_logging=False)
     sanic_seam.configure(app)
     retune(app, door.settings)
     _add_images(app, door)
-    _add_service(app, door.link, metrics_on_tcp, library is not None)
+    _add_service(app, door.link, metrics_on_tcp, library)
     if library is not None:
         library_routes.add(app, library)
     _add_errors(app, has_library=library is not None)
@@ -73,7 +73,7 @@ def _add_images(app: App, door: Door) -> None:
         app.add_route(partial(handler), path, methods=methods, stream=True, name=name)
 
 
-def _add_service(app: App, link: Link, metrics_on_tcp: bool, has_library: bool) -> None:
+def _add_service(app: App, link: Link, metrics_on_tcp: bool, library: Library | None) -> None:
     async def info(request: Request) -> Sent:
         return await send_json(request, 200, {"version": version()}, [])
 
@@ -103,8 +103,10 @@ def _add_service(app: App, link: Link, metrics_on_tcp: bool, has_library: bool) 
             raise RequestError(404, "not found; /metrics is served on the Unix socket only (serve.metrics)")
         return await _send(request, METRICS, await link.ask("metrics"))
 
+    visor_prefix = "" if library is None else library.settings.visor_prefix
+
     async def document(request: Request) -> Sent:
-        return await _send(request, "application/json", openapi.encoded(has_library))
+        return await _send(request, "application/json", openapi.encoded(library is not None, visor_prefix))
 
     service = {
         "/info": info,

@@ -315,7 +315,7 @@ def path_of(route: str) -> str:
 
 
 def _library(routes: Mapping[str, Iterable[str]]) -> Json:
-    """The library's paths and methods; what they take and answer is Glance's to say (docs/library.md)."""
+    """The library's paths and methods; what they take and answer is Glance's and VISOR's to say (docs/library.md)."""
     paths: Json = {}
     for route, methods in routes.items():
         names = _PARAMETER.findall(route)
@@ -324,7 +324,7 @@ def _library(routes: Mapping[str, Iterable[str]]) -> Json:
             "parameters": parameters,
             **{
                 method.lower(): {
-                    "summary": "The image library, as Glance has it",
+                    "summary": "The image library, as Glance or VISOR has it",
                     "responses": {"default": {"description": "docs/library.md says what."}},
                 }
                 for method in methods
@@ -355,10 +355,10 @@ def document(library: Mapping[str, Iterable[str]] | None = None) -> Json:
 
 
 @cache
-def encoded(has_library: bool) -> bytes:
+def encoded(has_library: bool, visor_prefix: str = "") -> bytes:
     """The document as it is served."""
     if not has_library:
         return msgspec.json.encode(document())
     from mover.library.routes import table
 
-    return msgspec.json.encode(document(table()))
+    return msgspec.json.encode(document(table(visor_prefix)))

@@ -152,6 +152,11 @@ def header(request: Request, name: str) -> str | None:
     return None if values is None else ", ".join(values)
 
 
+def header_values(request: Request) -> dict[str, str]:
+    """All headers, by their names in lower case, as `header` gives each."""
+    return {name.lower(): header(request, name) or "" for name in request.headers}
+
+
 def head_was_read(request: Request) -> bool:
     """False for what Sanic passes off as the request when it could not read a head, or refused what that says."""
     return bool(request.head)

@@ -109,7 +109,7 @@ class Library:
         """What dead front ends of this host were receiving may be sent again; how many images."""
         return await self.ask(lambda registry: release_dead(registry, self._host))
 
-    # -- what both views ask -----------------------------------------------------------------------------------
+    # -- what all views ask -----------------------------------------------------------------------------------
 
     async def image(self, caller: Caller, image_id: str) -> ImageRecord:
         """An image that the caller may see; admins see deleted ones. Raises ApiError 404."""

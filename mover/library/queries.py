@@ -13,6 +13,10 @@ from mover.library.records import ImageRecord, MemberStatus, Visibility
 Comparison = Literal["eq", "neq", "gt", "gte", "lt", "lte", "outside"]
 
 
+# A sort key that begins so is a property's value, as text.
+SORT_PROPERTY = "property:"
+
+
 class Viewer(msgspec.Struct, frozen=True):
     """Who looks. An admin sees everything; `tenant` is None for the anonymous, who see what is public."""
 
@@ -24,7 +28,8 @@ class Query(msgspec.Struct, frozen=True):
     """Which images, in which order, from where, how many. All conditions must hold.
 
     `conditions` are (column, or `size_or_0`, comparison, value); `one_of` are columns and the values allowed; `sort`
-    are keys of tables.SORTED_BY and whether they go down, and ties are broken by created_at and id. `visibility` None
+    are keys of tables.SORTED_BY and whether they go down, and ties are broken by created_at and id. Other columns of
+    text, and properties, are sort keys, too, but have no index: each page sorts all images. `visibility` None
     leaves out other tenants' community images. `deleted` None leaves out what is gone, True has only that, False is
     both.
     """

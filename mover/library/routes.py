@@ -1,4 +1,4 @@
-"""The library's routes: every path of both APIs, with the handler of each method."""
+"""The library's routes: every path of Glance's APIs, with the handler of each method; visor/routes.py has VISOR's."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from mover.library.registry.errors import RegistryError
 from mover.library.v1 import images as v1_images
 from mover.library.v1 import members as v1_members
 from mover.library.v2 import data, images, info, members
+from mover.library.visor import routes as visor_routes
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +76,11 @@ def is_librarys(path: str) -> bool:
     return _LIBRARYS.fullmatch(path) is not None
 
 
-def table() -> dict[str, list[str]]:
+def table(visor_prefix: str = "") -> dict[str, list[str]]:
     """Every path of the library's with its methods, for the document of all routes."""
     listed = {path: list(methods) for path, methods in {**V1, **V2}.items()}
+    if visor_prefix:
+        listed |= visor_routes.table(visor_prefix)
     return listed | {"/v1/": ["GET"]} | {path: list(READING) for path in ("/v1", "/v2", "/", "/versions")}
 
 
@@ -91,6 +94,8 @@ def add(app: App, library: Library) -> None:
     index = partial(_answer, library, "/v1/", {"GET": v1_images.list_brief})
     app.add_route(index, "/v1/", methods=ALL_METHODS, stream=True, strict_slashes=True, name="library:/v1/")
     _add_discovery(app)
+    if library.settings.visor_prefix:
+        visor_routes.add(app, library)
 
 
 def _add_discovery(app: App) -> None:

@@ -18,7 +18,7 @@ class State(enum.StrEnum):
 
 
 # QUEUED ──upload──► SAVING ──published──► ACTIVE ◄──► DEACTIVATED
-#   ▲  │                │ ├── given up by v1 ──► FAILED
+#   ▲  │                │ ├── given up by v1 ──► FAILED ──sent again through VISOR's view──► SAVING
 #   └──┼── failed, v2 ──┘ │
 #      └──── all but PENDING_DELETE and DELETED ──delete──► [PENDING_DELETE ──scrubbed──►] DELETED
 MOVES: dict[State, frozenset[State]] = {
@@ -26,7 +26,7 @@ MOVES: dict[State, frozenset[State]] = {
     State.SAVING: frozenset({State.QUEUED, State.ACTIVE, State.FAILED, State.DELETED}),
     State.ACTIVE: frozenset({State.DEACTIVATED, State.PENDING_DELETE, State.DELETED}),
     State.DEACTIVATED: frozenset({State.ACTIVE, State.PENDING_DELETE, State.DELETED}),
-    State.FAILED: frozenset({State.DELETED}),
+    State.FAILED: frozenset({State.SAVING, State.DELETED}),
     State.PENDING_DELETE: frozenset({State.DELETED}),
     State.DELETED: frozenset(),
 }

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from mover.library.watched import Watched
+
 MODE = 0o600
 # Enough of a token's hash to name it by.
 ID_DIGITS = 12
@@ -82,25 +84,11 @@ def new(user: str, tenant: str, roles: Sequence[str]) -> tuple[str, Entry]:
 
 
 class Table:
-    """The table as a front end uses it: read again when the file is another one, at one stat a request."""
+    """The table as a front end uses it."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen: tuple[int, int, int] | None = None
-        self._entries: dict[str, Entry] | None = None
+        self._file = Watched(path, lambda: read(path), lambda entries: {one.sha256: one for one in entries})
 
     def entries(self) -> dict[str, Entry] | None:
         """Entries by their hash; None if there is no table. Raises TokenFileError."""
-        try:
-            found = os.stat(self._path)
-        except FileNotFoundError:
-            self._seen, self._entries = None, None
-            return None
-        except OSError as error:
-            raise TokenFileError(f"{self._path}: {error.strerror}") from error
-        seen = (found.st_ino, found.st_mtime_ns, found.st_size)
-        if seen != self._seen:
-            entries = read(self._path)
-            self._entries = None if entries is None else {one.sha256: one for one in entries}
-            self._seen = seen
-        return self._entries
+        return self._file.value()

@@ -1,4 +1,4 @@
-"""An upload from its claim on the image to its end, whichever that is; both views use it, each with its own failure."""
+"""An upload from its claim on the image to its end, whichever that is; all views use it, each with its own failure."""
 
 from __future__ import annotations
 
@@ -30,14 +30,19 @@ SETTLE_S = 30.0
 
 
 async def receive(
-    library: Library, request: Request, incoming: Incoming, failed_state: State, gone_status: int
+    library: Library,
+    request: Request,
+    incoming: Incoming,
+    failed_state: State,
+    gone_status: int,
+    from_states: frozenset[State] = _QUEUED,
 ) -> ImageRecord | Kept:
     """Receive the body as the image's data; the image when it is ACTIVE, or what is kept until the rest comes.
 
-    A failure leaves the image in `failed_state`. Raises ApiError: 409 if the image is not QUEUED, `gone_status` if it
-    was deleted meanwhile; CarrierError; ClientGone.
+    A failure leaves the image in `failed_state`. Raises ApiError: 409 if the image is in none of `from_states`,
+    `gone_status` if it was deleted meanwhile; CarrierError; ClientGone.
     """
-    image = await _claim(library, incoming.image)
+    image = await _claim(library, incoming.image, from_states)
     held = Incoming(
         image=image,
         offset=incoming.offset,
@@ -59,10 +64,10 @@ async def receive(
     return await _finish(_publish(library, image, received, gone_status))
 
 
-async def _claim(library: Library, image: ImageRecord) -> ImageRecord:
+async def _claim(library: Library, image: ImageRecord, from_states: frozenset[State]) -> ImageRecord:
     """Of several uploads one gets the image, the others 409."""
     for attempt in (1, 2):
-        claimed = await library.ask(lambda registry: registry.begin_upload(image.id, _QUEUED, library.holder))
+        claimed = await library.ask(lambda registry: registry.begin_upload(image.id, from_states, library.holder))
         if claimed is not None:
             return claimed
         # Perhaps it is held by a front end that has just died; nobody has looked since.

@@ -254,3 +254,19 @@ def test_the_longest_id_is_accepted() -> None:
 def test_flags_are_named_after_settings(key: str, flag: str) -> None:
     """A setting's flag can be told from its name."""
     assert flag_of(key) == flag
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["visor", "/", "/visor/", "//visor", "/a//b", "/../x", "/v1", "/v2/visor", "/images", "/a<b>", "/a b", "/x\n"],
+)
+def test_prefixes_that_visor_cannot_have(prefix: str) -> None:
+    """What is no path, or another service's."""
+    with pytest.raises(ConfigError, match=r"library\.visor_prefix"):
+        load({"library.visor_prefix": prefix}, {}, None)
+
+
+@pytest.mark.parametrize("prefix", ["", "/visor", "/cloud/visor.2", "/visor/v1"])
+def test_prefixes_that_visor_can_have(prefix: str) -> None:
+    """None at all, and any path of its own."""
+    assert load({"library.visor_prefix": prefix}, {}, None).library.visor_prefix == prefix

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, false, func, literal_column, or_, select
 
-from mover.library.queries import Comparison, Query
+from mover.library.queries import SORT_PROPERTY, Comparison, Query
 from mover.library.records import ImageRecord, MemberStatus, Visibility
 from mover.library.registry.tables import IMAGES, MEMBERS, PROPERTIES, SORTED_BY, TAGS, VALUE_INDEXED
 from mover.library.states import State
@@ -108,7 +108,16 @@ def _order(sort: tuple[tuple[str, bool], ...]) -> _Ordered:
     down = sort[-1][1]
     names = {name for name, _ in sort}
     ties = [(name, down) for name in ("created_at_us", "id") if name not in names]
-    return [(name, SORTED_BY[name], down) for name, down in (*sort, *ties)]
+    return [(name, _sort_column(name), down) for name, down in (*sort, *ties)]
+
+
+def _sort_column(name: str) -> ColumnElement[Any]:
+    if name in SORTED_BY:
+        return SORTED_BY[name]
+    if not name.startswith(SORT_PROPERTY):
+        return func.coalesce(IMAGES.c[name], "")
+    of_image = (PROPERTIES.c.image_id == IMAGES.c.id, PROPERTIES.c.name == name.removeprefix(SORT_PROPERTY))
+    return func.coalesce(select(PROPERTIES.c.value).where(*of_image).scalar_subquery(), "")
 
 
 def _after(marker: ImageRecord, order: _Ordered) -> ColumnElement[bool]:
@@ -126,7 +135,9 @@ def _after(marker: ImageRecord, order: _Ordered) -> ColumnElement[bool]:
 
 
 def _sort_value(marker: ImageRecord, name: str) -> object:
+    if name.startswith(SORT_PROPERTY):
+        return marker.properties.get(name.removeprefix(SORT_PROPERTY)) or ""
     value = getattr(marker, name)
     if value is None:
         return 0 if name == "size_bytes" else ""
-    return value
+    return str(value) if isinstance(value, str) else value

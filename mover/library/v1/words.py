@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mover.library.header_text import safe
 from mover.library.records import ImageRecord, Member, Visibility
 from mover.library.states import GONE, State
 from mover.library.times import to_v1
@@ -82,15 +83,3 @@ def member(record: Member) -> dict[str, object]:
 def shared_image(record: Member) -> dict[str, object]:
     """A membership in a tenant's list."""
     return {"image_id": record.image_id, "can_share": record.can_share}
-
-
-def safe(text: str, is_name: bool = False) -> str:
-    """Text for a header: UTF-8 as it is; what would end the line, or a name, is percent-encoded."""
-    encoded = bytearray()
-    for byte in text.encode():
-        if byte < 0x20 or byte == 0x7F or (is_name and (byte >= 0x80 or chr(byte) in ' "(),/:;<=>?@[\\]{}')):
-            encoded += b"%%%02X" % byte
-        else:
-            encoded.append(byte)
-    # Headers are written as Latin-1: so these bytes go out as they are.
-    return encoded.decode("latin-1")
