@@ -30,6 +30,7 @@ from mover.library.bytes_errors import from_lane
 from mover.library.bytes_receiving import Into, receive
 from mover.library.records import Location
 from mover.library.seam import (
+    CarrierError,
     Incoming,
     Kept,
     NotThere,
@@ -165,10 +166,16 @@ class StoreCarrier:
 
     async def sweep(self, wanted: Wanted) -> int:
         """Remove what crashes have left, and uploads that nobody went on with; how many files. Raises CarrierError."""
-        removed = 0
+        removed, failed = 0, None
         for store in self._stores.values():
-            if not store.read_only:
+            if store.read_only:
+                continue
+            try:
                 removed += await self._sweep(store, wanted)
+            except CarrierError as error:  # the others are swept all the same
+                failed = error
+        if failed is not None:
+            raise failed
         return removed
 
     async def _sweep(self, store: StoreSettings, wanted: Wanted) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from config.export import Export
 from config.settings import S3Store
 from config.stores import object_of
 from tests.harness.fixtures import StartMover, memory_room
+from tests.harness.waiting import wait_until
 from tests.image.process import SETTINGS, Process
 from tests.store.library import Library, in_chunks
 from tests.store.s3_servers import BUCKET, KEY, SECRET, Passing, S3Server, Trouble, moto, trouble_before
@@ -312,3 +314,33 @@ def test_images_in_s3_through_the_whole_house(s3: S3Server, start_mover: StartMo
     assert s3.names() == []
     assert SECRET not in library.mover.log()
     library.mover.stop_clean()
+
+
+def test_a_worker_that_is_killed_while_it_sends_leaves_nothing_active_and_in_the_end_nothing(
+    s3: S3Server, start_mover: StartMover
+) -> None:
+    library = Library(start_mover({}, settings_of(s3)))
+    image, data, killed = library.create(), noise(24 * MIB), list[int]()
+
+    def pieces() -> Iterator[bytes]:
+        for at in range(0, len(data), MIB):
+            if at == 18 * MIB:
+                wait_until("parts are there", lambda: s3.unfinished() >= 1)
+                killed.extend(row["pid"] for row in library.mover.workers() if image in row["export"])
+                for pid in killed:
+                    os.kill(pid, signal.SIGKILL)
+            yield data[at : at + MIB]
+
+    try:
+        assert library.put(image, pieces()).status == 503
+    except ConnectionError:
+        pass  # the answer came before all of the body
+    assert len(killed) == 1
+    library.wait_for("queued", image)
+    assert library.put(image, data).status == 204
+    assert library.get(image).body == data
+    library.mover.stop_clean()
+    library.mover.start()
+    assert library.show(image)["status"] == "active"
+    wait_until("one object, and nothing else", lambda: len(s3.names()) == 1 and s3.unfinished() == 0)
+    assert library.get(image).body == data
