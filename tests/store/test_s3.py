@@ -7,8 +7,10 @@ import hashlib
 import os
 import random
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -283,7 +285,7 @@ async def test_a_bucket_or_credentials_that_are_not_there_are_named(s3: S3Server
         assert "no such bucket" in assert_refused(await image.ask(BEGIN), Why.GONE).message
 
 
-def settings_of(s3: S3Server, **settings: object) -> dict[str, object]:
+def settings_of(s3: S3Server, **settings: object) -> dict[str, list[Any]]:
     store = {"type": "s3", "id": "s3", "bucket": BUCKET, "endpoint": s3.endpoint}
     return {"store": [store | {"credentials_file": str(s3.credentials()), "part_bytes": 5 * MIB} | settings]}
 
@@ -344,3 +346,20 @@ def test_a_worker_that_is_killed_while_it_sends_leaves_nothing_active_and_in_the
     assert library.show(image)["status"] == "active"
     wait_until("one object, and nothing else", lambda: len(s3.names()) == 1 and s3.unfinished() == 0)
     assert library.get(image).body == data
+
+
+@pytest.mark.slow
+def test_a_server_that_is_away_keeps_no_other_store_from_being_swept(
+    s3: S3Server, tmp_path: Path, start_mover: StartMover
+) -> None:
+    left = tmp_path / f".{IMAGE}.mover-part"
+    left.write_bytes(b"of an upload that nobody goes on with")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and never listens
+        away = settings_of(s3, endpoint=f"http://127.0.0.1:{nobody.getsockname()[1]}")["store"]
+        disk = {"type": "file", "id": "disk", "directories": [str(tmp_path)]}
+        library = Library(start_mover({}, {"store": [*away, disk]}))
+        image = library.create()
+        wait_until("the directory is swept", lambda: not left.exists(), 120)
+        assert library.put(image, b"data", X_Image_Meta_Store="disk").status == 204
+        assert library.get(image).body == b"data"
