@@ -10,7 +10,7 @@ from functools import cache
 
 import msgspec
 
-from config.settings import FileStore, Image, Settings
+from config.settings import Image, Settings
 from config.values import SECTIONS, allowed, as_toml, setting_types
 
 
@@ -86,11 +86,15 @@ def _images(settings: Settings) -> Iterator[str]:
 
 
 def _stores(settings: Settings) -> Iterator[str]:
-    yield f"# {_first_line(FileStore)}"
-    for number, store in enumerate(settings.store):
-        yield from ["[[store]]", 'type = "file"']
-        for name, lines in comments(FileStore).items():
-            if number == 0:
+    kinds = set[type]()
+    for store in settings.store:
+        kind, is_first = type(store), type(store) not in kinds
+        kinds.add(kind)
+        if is_first:
+            yield f"# {_first_line(kind)}"
+        yield from ["[[store]]", f'type = "{kind.__struct_config__.tag}"']
+        for name, lines in comments(kind).items():
+            if is_first:
                 yield from (f"# {line}" for line in lines)
             yield f"{name} = {as_toml(getattr(store, name))}"
 

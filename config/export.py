@@ -13,7 +13,8 @@ class Export(msgspec.Struct, frozen=True):
 
     `transport` is "unix" (then `socket` is the server's path), "tcp" (then `host` and `port`), "file" (then `path`) or
     "store" (then `name` is a store of library images, and `path` the image that comes in, empty for all that concerns
-    the store itself); `name` is the export's name at the server. A file is a raw disk whose bytes stand where they
+    the store itself) or "object" (then `name` is a store, and `path` one of its objects, which is read only and never
+    changes); `name` is the export's name at the server. A file is a raw disk whose bytes stand where they
     stand, unless `whole_file`: then it is something (qcow2, anything) that is read as it is and replaced as a whole, as
     CloudStack's transfers mean their files. A `frozen` file is a library image's: it is read only, and never changes;
     who has it open reads on when its name goes. `bitmap` names the dirty bitmap that `context=dirty` reports, if any.
@@ -21,7 +22,7 @@ class Export(msgspec.Struct, frozen=True):
     `tls_username` are for pre-shared keys.
     """
 
-    transport: Literal["unix", "tcp", "file", "store"]
+    transport: Literal["unix", "tcp", "file", "store", "object"]
     socket: str = ""
     host: str = ""
     port: int = 10809
@@ -38,7 +39,7 @@ class Export(msgspec.Struct, frozen=True):
     @property
     def of_library(self) -> bool:
         """It is a library image's, or a store's: one of very many, each used once in a while, none written in place."""
-        return self.frozen or self.transport == "store"
+        return self.frozen or self.transport in ("store", "object")
 
     @property
     def key(self) -> str:
@@ -49,8 +50,8 @@ class Export(msgspec.Struct, frozen=True):
         """
         if self.transport == "file":
             return f"file://{quote(self.path)}{'?whole' if self.whole_file else '?frozen' if self.frozen else ''}"
-        if self.transport == "store":
-            return f"store:///{quote(self.name, safe='')}/{quote(self.path, safe='')}"
+        if self.transport in ("store", "object"):
+            return f"{self.transport}:///{quote(self.name, safe='')}/{quote(self.path, safe='')}"
         scheme = "nbds" if self.tls else "nbd"
         name = quote(self.name, safe="")
         if self.transport == "unix":

@@ -12,7 +12,7 @@ import msgspec
 from config.errors import ConfigError, ConfigUnreadableError, shown
 from config.images import image_of_flag, images_of_table, merged
 from config.rules import check, resolve
-from config.settings import FileStore, Image, Settings
+from config.settings import Image, Settings, Store
 from config.stores import stores_of_table
 from config.values import SECTIONS, read_value, setting_types
 
@@ -69,7 +69,7 @@ def flag_of(key: str) -> str:
     return "--" + key.removeprefix("serve.").replace(".", "-").replace("_", "-")
 
 
-def _settings(given: Sequence[Given], images: list[Image], stores: list[FileStore]) -> Settings:
+def _settings(given: Sequence[Given], images: list[Image], stores: list[Store]) -> Settings:
     values: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
     for one in given:
         value = read_value(one.section, one.name, one.value, where=one.where, is_text=one.is_text)

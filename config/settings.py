@@ -304,6 +304,34 @@ class FileStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     read_only: bool = False
 
 
+class S3Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="s3"):
+    """One entry of `[[store]]` with `type = "s3"`: a bucket of a server that speaks S3, an object for each image."""
+
+    # The name under which clients know the store, and the registry remembers it: letters, digits, "_", "-" and ".".
+    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")]
+    # The server: http://HOST:PORT or https://HOST. Its bucket is asked for by path, not by a host name of its own.
+    endpoint: Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9.:\[\]_-]+\Z")]
+    # It must be there already.
+    bucket: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")]
+    # What signatures name; servers that have no regions accept any, or this one.
+    region: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z")] = "us-east-1"
+    # Names of objects begin with it: empty, or "images/" and the like, so that others may use the bucket, too.
+    prefix: Annotated[str, Meta(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*/)*\Z", max_length=256)] = ""
+    # A file as of the AWS tools: the lines aws_access_key_id = … and aws_secret_access_key = … below [default]. If
+    # empty, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment are used.
+    credentials_file: str = ""
+    # An image is sent in parts of this size; of a very large one they are larger, since S3 takes 10 000 at most.
+    part_bytes: Annotated[int, Meta(ge=5242880, le=1073741824)] = 8388608
+    # For clients that list the stores.
+    description: str = ""
+    # No image is added, none removed.
+    read_only: bool = False
+
+
+# One entry of `[[store]]`.
+Store = FileStore | S3Store
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of it; the TOML file's tables."""
 
@@ -320,4 +348,4 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     library: LibrarySettings = LibrarySettings()
     image: list[Image] = []
     # The first one is the default.
-    store: list[FileStore] = []
+    store: list[Store] = []

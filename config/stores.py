@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from config.errors import ConfigError, shown
-from config.settings import FileStore
+from config.settings import FileStore, S3Store, Store
 
 _PRIORITY = re.compile(r"(.+):(\d{1,9})")
 SCHEMES = ("file", "filesystem")
@@ -27,12 +27,15 @@ class Directory(NamedTuple):
     priority: int
 
 
-def stores_of_table(tables: object, where: str) -> list[FileStore]:
+def stores_of_table(tables: object, where: str) -> list[Store]:
     """The stores of a TOML file's `[[store]]` tables. Raises ConfigError."""
     try:
-        stores = msgspec.convert(tables, list[FileStore])
+        stores = msgspec.convert(tables, list[Store])
     except msgspec.ValidationError as error:
-        why = f'{error}: each needs type = "file", an `id`, and `directories`, a list of "PATH" or "PATH:PRIORITY"'
+        why = (
+            f'{error}: each needs an `id`, and either type = "file" and `directories`, a list of "PATH" or '
+            '"PATH:PRIORITY", or type = "s3", `endpoint` and `bucket`'
+        )
         raise ConfigError(where, "[[store]]", why) from error
     ids = [store.id for store in stores]
     for store in stores:
@@ -68,8 +71,29 @@ def uri_of(path: str) -> str:
     return f"file://{path}"
 
 
-def check_store(store: FileStore, where: str) -> None:
+def object_of(store: S3Store, uri: str) -> str | None:
+    """The name of the object that a location of this store names; None if it names none of its images."""
+    start = uri_of_object(store, store.prefix)
+    return (
+        store.prefix + uri[len(start) :] if uri.startswith(start) and IMAGE_NAME.fullmatch(uri[len(start) :]) else None
+    )
+
+
+def uri_of_object(store: S3Store, name: str) -> str:
+    """The location of an object. Which server has it the store's settings say, and never who may ask it."""
+    return f"s3://{store.bucket}/{name}"
+
+
+def check_store(store: Store, where: str) -> None:
     """Raises ConfigError for what each setting allows, and both together do not."""
+    if isinstance(store, FileStore):
+        _check_file_store(store, where)
+    elif store.credentials_file and not os.path.isabs(store.credentials_file):
+        what = f"store {shown(store.id)}, credentials_file = {shown(store.credentials_file)}"
+        raise ConfigError(where, what, "must be an absolute path")
+
+
+def _check_file_store(store: FileStore, where: str) -> None:
     what = f"store {shown(store.id)}"
     paths = [one.path for one in directories(store)]
     for path in paths:

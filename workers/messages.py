@@ -9,7 +9,7 @@ import msgspec
 
 from config.export import Export
 from config.places import Places
-from config.settings import FileStore, LogSettings, WorkerSettings
+from config.settings import LogSettings, Store, WorkerSettings
 
 VERSION = 4
 
@@ -34,7 +34,7 @@ class Serve(msgspec.Struct, tag=True, frozen=True):
     server_lost: bool = False
     log: LogSettings = LogSettings()
     places: Places | None = None
-    store: FileStore | None = None
+    store: Store | None = None
 
 
 class Retune(msgspec.Struct, tag=True, frozen=True):

@@ -16,7 +16,8 @@ from sanic import Request
 from config.export import Export
 from config.log import facts
 from config.settings import FileStore, LibrarySettings
-from config.stores import path_of
+from config.settings import Store as StoreSettings
+from config.stores import object_of, path_of
 from mover.front import sanic_seam
 from mover.front.admission import Use
 from mover.front.errors import RequestError
@@ -52,7 +53,7 @@ REGISTERED_S = 600.0
 class StoreCarrier:
     """Moves bytes between clients and the configured stores. A Carrier (mover/library/seam.py)."""
 
-    def __init__(self, door: Door, settings: LibrarySettings, stores: Sequence[FileStore], catalogue: str) -> None:
+    def __init__(self, door: Door, settings: LibrarySettings, stores: Sequence[StoreSettings], catalogue: str) -> None:
         self._door = door
         self._catalogue = catalogue
         self._settings = settings
@@ -65,10 +66,11 @@ class StoreCarrier:
         store = await self._store_for(incoming)
         export = _of_image(store, incoming.image.id)
         async with self._lane(export, Use.WRITE) as lane:
-            into = Into(store.id, self._catalogue, self._settings, self._door.pace(export.key))
+            pace = self._door.pace(export.key)
+            into = Into(store.id, self._catalogue, self._settings, pace, keeps_parts(store))
             return await receive(lane, request, incoming, into)
 
-    async def _store_for(self, incoming: Incoming) -> FileStore:
+    async def _store_for(self, incoming: Incoming) -> StoreSettings:
         if incoming.store is not None:
             store = self._store(incoming.store)
         elif incoming.offset:
@@ -79,13 +81,13 @@ class StoreCarrier:
             raise StoreAddDisabled(f"store {store.id} takes no new images")
         return store
 
-    async def _store_that_kept(self, image_id: str) -> FileStore:
+    async def _store_that_kept(self, image_id: str) -> StoreSettings:
         for store in self._stores.values():
             if await self._kept_in(store, image_id) is not None:
                 return store
         return next(iter(self._stores.values()))  # which refuses the offset in its own words
 
-    def _store(self, store_id: str) -> FileStore:
+    def _store(self, store_id: str) -> StoreSettings:
         store = self._stores.get(store_id)
         if store is None:
             raise UnknownStore(f"there is no store {store_id[:80]!r}")
@@ -97,13 +99,12 @@ class StoreCarrier:
         self, request: Request, location: Location, size_bytes: int, span: Span, status: int, headers: Headers
     ) -> Sent:
         """Answer with the bytes of `span`. Raises CarrierError while nothing was sent, BodyBroken after that."""
-        path = path_of(self._store(location.store), location.uri)
-        if path is None:
+        export = _export_of(self._store(location.store), location.uri)
+        if export is None:
             raise NotThere("the image's location is none of its store's")
         if not span.length or request.method == "HEAD":
             return await sanic_seam.reply(request, status, headers)
         try:
-            export = Export("file", path=path, frozen=True)
             async with self._lane(export, Use.READ) as lane:
                 _check_size(lane, size_bytes)
                 body = Body(Range(span.offset, span.length))
@@ -127,7 +128,7 @@ class StoreCarrier:
     async def registered(self, image_id: str, location: Location) -> None:
         """Forget that it was an upload. Raises CarrierError; a sweep does it then."""
         async with self._lane(_of_image(self._store(location.store), image_id)) as lane:
-            await ask(lane, store_format.Confirm(image_id))
+            await ask(lane, store_format.Confirm(image_id, location.uri))
 
     async def remove(self, location: Location) -> None:
         """Remove the bytes; it is no error if there are none. Raises CarrierError."""
@@ -141,8 +142,8 @@ class StoreCarrier:
                 return offset
         return None
 
-    async def _kept_in(self, store: FileStore, image_id: str) -> int | None:
-        if store.read_only:
+    async def _kept_in(self, store: StoreSettings, image_id: str) -> int | None:
+        if store.read_only or not keeps_parts(store):
             return None
         async with self._lane(_of_image(store, image_id)) as lane:
             kept = await ask(lane, store_format.Look(image_id))
@@ -151,7 +152,7 @@ class StoreCarrier:
     async def forget(self, image_id: str) -> None:
         """Drop what an interrupted upload has left; it is no error if there is nothing."""
         for store in self._stores.values():
-            if not store.read_only:
+            if not store.read_only and keeps_parts(store):
                 async with self._lane(_of_image(store, image_id)) as lane:
                     await ask(lane, store_format.Forget(image_id))
 
@@ -170,7 +171,7 @@ class StoreCarrier:
                 removed += await self._sweep(store, wanted)
         return removed
 
-    async def _sweep(self, store: FileStore, wanted: Wanted) -> int:
+    async def _sweep(self, store: StoreSettings, wanted: Wanted) -> int:
         swept = await self._ask_store(store, store_format.Sweep(self._settings.keep_s, self._catalogue))
         if not isinstance(swept, store_format.Swept):
             return 0
@@ -180,14 +181,14 @@ class StoreCarrier:
                 await self._ask_store(store, store_format.Remove(one.uri))
                 removed += 1
             elif one.age_s > REGISTERED_S:
-                await self._ask_store(store, store_format.Confirm(one.image))
+                await self._ask_store(store, store_format.Confirm(one.image, one.uri))
         if removed:
             log.info("swept", extra=facts(store=store.id, files=removed))
         return removed
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
-    async def _ask_store(self, store: FileStore, question: store_format.Question) -> store_format.Answer:
+    async def _ask_store(self, store: StoreSettings, question: store_format.Question) -> store_format.Answer:
         async with self._lane(_of_image(store, "")) as lane:
             return await ask(lane, question)
 
@@ -212,8 +213,22 @@ class StoreCarrier:
             raise from_lane(lost) from lost
 
 
-def _of_image(store: FileStore, image_id: str) -> Export:
+def _of_image(store: StoreSettings, image_id: str) -> Export:
     return Export("store", name=store.id, path=image_id)
+
+
+def _export_of(store: StoreSettings, uri: str) -> Export | None:
+    """Where an image is read; None if the location is none of the store's."""
+    if isinstance(store, FileStore):
+        path = path_of(store, uri)
+        return None if path is None else Export("file", path=path, frozen=True)
+    name = object_of(store, uri)
+    return None if name is None else Export("object", name=store.id, path=name)
+
+
+def keeps_parts(store: StoreSettings) -> bool:
+    """Whether an upload that breaks off can go on: what S3 has of one nobody can read, nor begin again at its end."""
+    return isinstance(store, FileStore)
 
 
 def _check_size(lane: FrontLane, size_bytes: int) -> None:

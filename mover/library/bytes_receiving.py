@@ -54,19 +54,22 @@ class Receiving(Upload):
 
 
 class Into(NamedTuple):
-    """Where to, and under which settings."""
+    """Where to, and under which settings; `keeps_parts` of an upload that breaks off."""
 
     store: str
     catalogue: str
     settings: LibrarySettings
     pace: Pace
+    keeps_parts: bool = True
 
 
 async def receive(lane: FrontLane, request: Request, incoming: Incoming, into: Into) -> Received | Kept:
     """Take the request's body. Raises CarrierError, LaneLost, ClientGone."""
     settings = into.settings
     size, most = _check_sizes(incoming, settings)
-    keep = incoming.resumable and settings.keep_s > 0
+    if not into.keeps_parts and size is not None and incoming.length not in (None, size):
+        raise WrongSize(f"store {into.store} takes no image in parts: send all {size} bytes in one request")
+    keep = incoming.resumable and into.keeps_parts and settings.keep_s > 0
     asked = Receive(incoming.image.id, settings.hash_algo, into.catalogue, incoming.offset, size, keep)
     receiving = await ask(lane, asked)
     assert isinstance(receiving, store_format.Receiving)

@@ -6,13 +6,13 @@ import hashlib
 import os
 from collections.abc import Sequence
 
-from config.settings import FileStore, LibrarySettings
+from config.settings import LibrarySettings, Store
 from mover.front.visit import Door
 from mover.library.bytes import StoreCarrier
 from mover.library.seam import Carrier
 
 
-def make_carrier(settings: LibrarySettings, stores: Sequence[FileStore], door: Door) -> Carrier:
+def make_carrier(settings: LibrarySettings, stores: Sequence[Store], door: Door) -> Carrier:
     """The carrier of a front end."""
     return StoreCarrier(door, settings, stores, _catalogue(settings.database))
 

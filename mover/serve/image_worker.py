@@ -12,7 +12,7 @@ from itertools import count
 from config.export import Export
 from config.log import facts
 from config.places import Places
-from config.settings import FileStore, Settings
+from config.settings import Settings, Store
 from mover.serve.connections import Connections
 from mover.serve.doubts import Doubts
 from mover.serve.errors import Misbehaved
@@ -269,13 +269,13 @@ class ImageWorker:
 
     def _places(self, export: Export) -> Places | None:
         """Where its paths may lead: a library's files and the settings' own images are named by nobody else."""
-        own = export.frozen or export.transport == "store" or self.key in self._house.named
+        own = export.of_library or self.key in self._house.named
         return None if own else self._house.places
 
-    def _store(self, export: Export) -> FileStore | None:
+    def _store(self, export: Export) -> Store | None:
         """Front ends name a store, and the configuration says where it is."""
         stores = [store for store in self._house.settings.store if store.id == export.name]
-        return stores[0] if export.transport == "store" and stores else None
+        return stores[0] if export.transport in ("store", "object") and stores else None
 
     def _introduce(self, lane: Lane) -> None:
         assert self._child is not None

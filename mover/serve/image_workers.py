@@ -9,8 +9,8 @@ from itertools import count
 from config.allow import places_of
 from config.export import Export
 from config.export_url import parse_export
-from config.settings import Settings
-from config.stores import path_of, uri_of
+from config.settings import FileStore, S3Store, Settings
+from config.stores import object_of, path_of, uri_of, uri_of_object
 from mover.serve.image_worker import House, ImageWorker
 from mover.serve.lanes import FrontEndPort, Lane, LaneBook
 from mover.serve.ledgers import Ledgers
@@ -97,7 +97,11 @@ class ImageWorkers:
         stores = self._house.settings.store
         if export.transport == "store":
             return any(store.id == export.name for store in stores)
-        return not export.frozen or any(path_of(store, uri_of(export.path)) for store in stores)
+        if export.transport == "object":
+            ours = [store for store in stores if store.id == export.name and isinstance(store, S3Store)]
+            return any(object_of(store, uri_of_object(store, export.path)) for store in ours)
+        files = [store for store in stores if isinstance(store, FileStore)]
+        return not export.frozen or any(path_of(store, uri_of(export.path)) for store in files)
 
     def close_lane(self, front_end: FrontEndPort, number: int) -> None:
         """Forget a lane; nothing happens if it was refused meanwhile."""

@@ -7,17 +7,18 @@ import os
 from collections.abc import Sequence
 
 from config.log import facts
-from config.settings import FileStore, LibrarySettings
+from config.settings import FileStore, LibrarySettings, Store
 from mover.library.registry import schema
 from mover.serve.errors import CannotStart
 from workers.store.backing import Refusal
 from workers.store.preparing import prepare
+from workers.store.s3_credentials import read_credentials
 
 log = logging.getLogger(__name__)
 
 
-def prepare_library(settings: LibrarySettings, stores: Sequence[FileStore]) -> None:
-    """Bring the tables to this version, make the stores' directories, say who will be answered. Raises CannotStart."""
+def prepare_library(settings: LibrarySettings, stores: Sequence[Store]) -> None:
+    """Bring the tables to this version, make ready what stores need, say who will be answered. Raises CannotStart."""
     if not settings.enabled:
         return
     for store in stores:
@@ -35,10 +36,13 @@ def prepare_library(settings: LibrarySettings, stores: Sequence[FileStore]) -> N
         )
 
 
-def _prepare_store(store: FileStore) -> None:
+def _prepare_store(store: Store) -> None:
     advice = "mend it, or [[store]] in the configuration, or set library.enabled = false"
     try:
-        prepare(store)
+        if isinstance(store, FileStore):
+            prepare(store)
+        else:
+            read_credentials(store)
     except Refusal as refusal:
         raise CannotStart(f"use store {store.id}", refusal.message, advice) from refusal
     except OSError as error:

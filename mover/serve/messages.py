@@ -11,12 +11,12 @@ import msgspec
 
 from config.export import Export
 from config.settings import (
-    FileStore,
     FrontSettings,
     LibrarySettings,
     LimitSettings,
     LogSettings,
     QosSettings,
+    Store,
     TlsSettings,
 )
 
@@ -87,7 +87,7 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     tls: TlsSettings = TlsSettings()
     library: LibrarySettings = LibrarySettings(enabled=False)
     state_dir: str = ""
-    stores: list[FileStore] = []
+    stores: list[Store] = []
 
 
 class NewCertificates(msgspec.Struct, tag=True, frozen=True):

@@ -1,8 +1,12 @@
-"""imageio's sequence and CloudStack's at the same time on one server: tickets, transfers, progress, and their ends."""
+"""imageio's sequence and CloudStack's at the same time on one server: tickets, transfers, progress, and their ends.
+
+In the clear and over TLS; what the metrics count is what the clients moved.
+"""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,10 +17,13 @@ import pytest
 from tests.clients.conftest import DISK_BYTES, make_disk, run
 from tests.clients.test_imageio import IMAGEIO, imageio
 from tests.control.agent import Agent, ok
-from tests.harness.http import ask
+from tests.harness.certificates import Authority, tables
+from tests.harness.http import Address, Answer, ask
 from tests.harness.mover import Mover
 from tests.harness.servers import NbdServer, qemu_nbd
 from tests.harness.transfers import Doing
+from tests.harness.waiting import wait_until
+from tests.operation.metrics import metrics
 from tests.tickets.vdsm import Vdsm, nbd_url
 
 pytestmark = [
@@ -28,30 +35,46 @@ pytestmark = [
 
 @dataclass(frozen=True)
 class Host:
-    """A Mover with both control sockets, both agents, and a disk as a file."""
+    """A Mover with both control sockets, both agents, and a disk as a file; `moved` are the bytes of its clients."""
 
     mover: Mover
     vdsm: Vdsm
     agent: Agent
     room: Path
+    authority: Authority | None
+    moved: Counter[str]
 
     def url(self, image: str, *, unix: bool) -> str:
         """Where an image is: imageio's client takes the Unix socket of OPTIONS where the name is this host's own."""
-        return f"http://{'localhost' if unix else '127.0.0.1'}:{self.mover.tcp[1]}/images/{image}"
+        scheme = "https" if self.authority else "http"
+        return f"{scheme}://{'localhost' if unix else '127.0.0.1'}:{self.mover.tcp[1]}/images/{image}"
+
+    def imageio(self, *arguments: str | Path | int) -> str:
+        """Run imageio's client, which trusts the server."""
+        return imageio(*([f"--cafile={self.authority.certificate}"] if self.authority else []), *arguments)
+
+    def ask(self, method: str, target: str, body: bytes | None = None) -> Answer:
+        """One request over TCP, over TLS if the server speaks it."""
+        address: Address = self.mover.tcp
+        if self.authority:
+            address = self.mover.secure(self.authority.client_context())
+        return ask(address, method, target, body)
 
 
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+@pytest.fixture(scope="module", params=["clear", "tls"])
+def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """One for all transfers."""
     room = tmp_path_factory.mktemp("host")
     make_disk(room / "disk.raw")
     run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", room / "disk.raw", room / "disk.qcow2")
     vdsm, agent = Vdsm(room / "tickets.sock"), Agent(room / "control.sock")
     serve = {"ticket_socket": str(vdsm.path), "control_socket": str(agent.path)}
-    mover = Mover(room, {}, {"serve": serve}, 2)
+    authority = Authority(room) if request.param == "tls" else None
+    secure = {"tls": tables(authority.issue("server"))} if authority else {}
+    mover = Mover(room, {}, {"serve": serve, **secure}, 2)
     with ExitStack() as stack:
         stack.callback(mover.close)
-        yield Host(mover.start(), vdsm, agent, room)
+        yield Host(mover.start(), vdsm, agent, room, authority, Counter())
 
 
 def empty(host: Host, stack: ExitStack, name: str, image_format: str) -> NbdServer:
@@ -67,15 +90,18 @@ def by_imageio(host: Host, server: NbdServer, image_format: str, workers: int, *
     """What vdsm and a backup program do: up, compared, down, compared."""
     source, copy = host.room / f"disk.{image_format}", host.room / f"copy-{workers}.{image_format}"
     up = host.vdsm.install(nbd_url(server), DISK_BYTES, "write", sparse=True)
-    imageio("upload", source, host.url(up, unix=unix), workers)
+    host.imageio("upload", source, host.url(up, unix=unix), workers)
+    mapped = json.loads(run("qemu-img", "map", "--output=json", "-f", image_format, source))
+    host.moved["in"] += sum(one["length"] for one in mapped if not one["zero"])
     assert host.vdsm.look(up)["transferred"] == DISK_BYTES
-    checksum = ask(host.mover.tcp, "GET", f"/images/{up}/checksum").json()
+    checksum = host.ask("GET", f"/images/{up}/checksum").json()
     assert checksum == json.loads(imageio("checksum", source))
     host.vdsm.remove(up)
     down = host.vdsm.install(nbd_url(server), DISK_BYTES, "read")
-    zero = json.loads(imageio("extents", host.url(down, unix=unix), "zero"))
+    zero = json.loads(host.imageio("extents", host.url(down, unix=unix), "zero"))
     data = sum(one["length"] for one in zero if not one["zero"])
-    imageio("download", host.url(down, unix=unix), copy, image_format, workers)
+    host.imageio("download", host.url(down, unix=unix), copy, image_format, workers)
+    host.moved["out"] += data
     state = host.vdsm.look(down)
     assert data <= state["transferred"] <= DISK_BYTES
     host.vdsm.remove(down)
@@ -87,12 +113,19 @@ def by_cloudstack(host: Host, server: NbdServer, name: str) -> None:
     """What CloudStack's agent and its clients do: register, PUT, flush, GET, unregister."""
     content = (host.room / "disk.raw").read_bytes()
     assert host.agent.register(name, server)["status"] == "ok"
-    answer = ask(host.mover.tcp, "PUT", f"/images/{name}", content)
+    answer = host.ask("PUT", f"/images/{name}", content)
     assert answer.json() == {"ok": True, "bytes_written": DISK_BYTES, "flushed": False}
-    assert ask(host.mover.tcp, "POST", f"/images/{name}/flush").status == 200
-    assert ask(host.mover.tcp, "GET", f"/images/{name}").body == content
+    assert host.ask("POST", f"/images/{name}/flush").status == 200
+    assert host.ask("GET", f"/images/{name}").body == content
+    host.moved.update({"in": DISK_BYTES, "out": DISK_BYTES})
     assert host.agent.unregister(name)["status"] == "ok"
-    assert ask(host.mover.tcp, "GET", f"/images/{name}").status == 404
+    assert host.ask("GET", f"/images/{name}").status == 404
+
+
+def counted(host: Host) -> dict[str, float]:
+    """The bytes of images, by direction, as the metrics have them."""
+    page = metrics(host.mover)
+    return {way: page.value("mover_client_bytes_total", direction=way) for way in ("in", "out")}
 
 
 @pytest.mark.parametrize("workers", [1, 4, 8])
@@ -112,11 +145,12 @@ def test_both_agents_have_their_transfers_at_once(host: Host, workers: int, unix
             one.result(120)
     assert host.agent.ask("status") == ok(0)
     assert host.vdsm.ask("GET").json() == []
+    wait_until(f"the metrics have {host.moved}", lambda: counted(host) == host.moved)
 
 
 def test_imageio_s_client_is_told_of_the_unix_socket(host: Host) -> None:
     """OPTIONS names it."""
     with ExitStack() as stack:
         ticket = host.vdsm.install(nbd_url(empty(host, stack, "asked", "raw")), DISK_BYTES, "read")
-        assert ask(host.mover.tcp, "OPTIONS", f"/images/{ticket}").json()["unix_socket"] == str(host.mover.unix)
+        assert host.ask("OPTIONS", f"/images/{ticket}").json()["unix_socket"] == str(host.mover.unix)
         host.vdsm.remove(ticket)

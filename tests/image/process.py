@@ -13,7 +13,7 @@ from itertools import count
 
 from config.export import Export
 from config.places import Places
-from config.settings import FileStore, WorkerSettings
+from config.settings import Store, WorkerSettings
 from workers.image.counts import LAYOUT
 from workers.image.writers import FILE_BYTES
 from workers.lane import checksum_format, memory
@@ -36,7 +36,7 @@ class Process:
     """The worker of `export`, killed and started again in place; `lane` stays, as a front end's does."""
 
     def __init__(
-        self, export: Export, settings: WorkerSettings, store: FileStore | None = None, places: Places | None = None
+        self, export: Export, settings: WorkerSettings, store: Store | None = None, places: Places | None = None
     ) -> None:
         self._export = export
         self._store = store
@@ -153,7 +153,7 @@ class Process:
 async def working(
     export: Export,
     settings: WorkerSettings = SETTINGS,
-    store: FileStore | None = None,
+    store: Store | None = None,
     places: Places | None = ANYWHERE,
 ) -> AsyncIterator[Process]:
     """A worker of `export` with an open lane."""

@@ -26,7 +26,7 @@ from tests.harness.waiting import wait_until
 
 KIB = 1024
 SIZE = 256 * KIB
-EXPORTS = 180
+EXPORTS = 130
 AT_ONCE = 2
 # Of a process in Python that has just done a thousand more things: pages of arenas of the allocator, not a leak.
 NOISE_BYTES = 3 << 20

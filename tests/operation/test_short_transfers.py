@@ -10,7 +10,7 @@ from tests.operation.short_transfers import SIZE, Host, grown, serve_many, setti
 
 pytestmark = [pytest.mark.nbd, pytest.mark.slow]
 
-WARM, MORE = 60, 120
+WARM, MORE = 40, 90
 
 
 def test_descriptors_memory_and_processes_are_flat(images: Images, start_mover: StartMover) -> None:

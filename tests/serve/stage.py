@@ -125,7 +125,7 @@ class Stage:
         return found
 
     def fds_at_rest(self) -> list[str]:
-        """The same, once the first worker that was taken has a spare one in its place, which is started a while later."""
+        """The same, once the first worker that was taken has a spare one in its place, a while later."""
         wait_for("there is a spare worker again", lambda: self._count_children() > self._children)
         return self.fds()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from config.export import Export
-from config.settings import FileStore
+from config.settings import FileStore, Store
 from tests.image.process import SETTINGS, Process
 from workers.lane import store_format
 from workers.lane.front_lane import FrontLane, InFlight
@@ -97,7 +97,7 @@ class Shop:
 
 
 @asynccontextmanager
-async def shop(store: FileStore, image: str = IMAGE) -> AsyncIterator[Shop]:
+async def shop(store: Store, image: str = IMAGE) -> AsyncIterator[Shop]:
     process = Process(Export("store", name=store.id, path=image), SETTINGS, store)
     process.start()
     try:

@@ -89,7 +89,7 @@ async def step_of_mover(store: FileStore, step: dict[str, Any]) -> dict[str, Any
         if isinstance(answer, Refused):
             return {"error": answer.why.value}
         assert isinstance(answer, Published)
-        await image.ask(Confirm(step["id"]))
+        await image.ask(Confirm(step["id"], answer.uri))
         found = os.stat(answer.uri[7:])
         return {
             "uri": answer.uri, "size": answer.size, "md5": answer.md5, "sha512": answer.hash_value,

@@ -386,6 +386,10 @@ class Worker:
 
     def _new_connection(self, connect_s: float) -> Connection:
         number, serve = next(self._numbers), self._serve
+        if serve.store is not None and serve.export.transport == "object":
+            from workers.store.object_export import ObjectExport
+
+            return ObjectExport(number, serve.export, serve.store, self._loop, self)
         if serve.store is not None:
             from workers.store.store_export import StoreExport
 

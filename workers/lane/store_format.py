@@ -159,6 +159,7 @@ class Confirm(msgspec.Struct, tag=True, frozen=True):
     """The image is registered: nothing is to be remembered of its upload any more. The answer is Done."""
 
     image: str
+    uri: str
 
 
 class Refused(msgspec.Struct, tag=True, frozen=True):

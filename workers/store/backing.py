@@ -31,7 +31,12 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Part(Protocol):
-    """An image on its way in, which nobody sees. One thread uses it at a time, but for `write` and `read`."""
+    """An image on its way in, which nobody sees. One thread uses it at a time, but for `write` and `read`.
+
+    `rereads`: `read` has all that was written; else only the image's beginning and end, for who looks at its headers.
+    """
+
+    rereads: bool
 
     def write(self, buffer: memoryview, offset: int) -> None:
         """Put bytes in their place; `buffer` is free again when this returns."""
@@ -42,8 +47,8 @@ class Part(Protocol):
     def keep(self, offset: int, size: int | None) -> None:
         """Make the first `offset` bytes durable, and remember that they are; `size` is the whole image's, if known."""
 
-    def fileno(self) -> int:
-        """A descriptor of the bytes, the part's own; for who cannot do with `read`."""
+    def fileno(self) -> int | None:
+        """A descriptor of the bytes, the part's own, for who cannot do with `read`; None if it has none."""
 
     def publish(self, size: int) -> Place:
         """Make all of it durable, and let everybody see it; never in the place of another. The part is over then."""
@@ -76,8 +81,8 @@ class Backing(Protocol):
     def size(self, uri: str) -> int | None:
         """How many bytes an image has; None if it is not there."""
 
-    def confirm(self, image: str) -> None:
-        """The image is registered: forget that it was ever an upload."""
+    def confirm(self, image: str, uri: str) -> None:
+        """The image is registered at `uri`: forget that it was ever an upload."""
 
     def sweep(self, keep_s: float, catalogue: str) -> Swept:
         """Remove what no upload can go on with any more."""

@@ -32,6 +32,8 @@ UNCONFIRMED_MOST = 64
 class FilePart:
     """A file that nobody sees yet, locked by its descriptor."""
 
+    rereads = True
+
     def __init__(self, store: FileStore, directory: str, image: str, fd: int, catalogue: str) -> None:
         self._store = store
         self._directory = directory
@@ -223,7 +225,7 @@ class FileBacking:
         except FileNotFoundError:
             return None
 
-    def confirm(self, image: str) -> None:
+    def confirm(self, image: str, uri: str) -> None:
         """Remove the records of what was published."""
         _check_name(image)
         for path in self._present():

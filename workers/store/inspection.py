@@ -8,7 +8,8 @@ import msgspec
 
 from workers.lane.store_format import Why
 from workers.store.backing import Part, Refusal
-from workers.store.headers import BadImage, Format, Header, has_vhd_footer, look
+from workers.store.header_sizes import said_size
+from workers.store.headers import BadImage, Format, Header, Read, has_vhd_footer, look
 from workers.store.qemu_img import Unreadable, info
 
 # What each disk_format may be found to be. Amazon's three are raw disks, kernels and ramdisks; an ISO image that boots
@@ -62,12 +63,19 @@ def inspect(part: Part, size: int, declared: Declared) -> int | None:
     return _virtual_size(part, size, header, declared.backing_files)
 
 
-def _look(part: Part, size: int, disk_format: str) -> Header:
+def reader(part: Part, size: int) -> Read:
+    """Bytes of the part, fewer where it ends."""
+
     def read(offset: int, length: int) -> bytes:
         buffer = memoryview(bytearray(max(0, min(length, size - offset))))
         part.read(buffer, offset)
         return bytes(buffer)
 
+    return read
+
+
+def _look(part: Part, size: int, disk_format: str) -> Header:
+    read = reader(part, size)
     header = look(read, size)
     if disk_format == "vhd" and header.format is Format.RAW and has_vhd_footer(read, size):
         return Header(Format.VHD)
@@ -77,10 +85,13 @@ def _look(part: Part, size: int, disk_format: str) -> Header:
 def _virtual_size(part: Part, size: int, header: Header, backing_files: bool) -> int | None:
     if header.format in (Format.RAW, Format.ISO):
         return size
+    descriptor = part.fileno()
+    if descriptor is None:
+        return said_size(header.format, reader(part, size), size)
     name = QEMU_NAMES.get(header.format)
     if name is None or (header.others is not None and header.others != "a backing file"):
         return None  # qemu-img would open what it names
-    fd = os.open(f"/proc/self/fd/{part.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         found = info(fd, name)
     except Unreadable as unreadable:

@@ -103,7 +103,7 @@ class Session:
             self._port.ended(command, fault)
             return
         self._waiting[command] = 1
-        if progress.hashes_slots(self._digests.fed, self._digests.behind):
+        if not part.rereads or progress.hashes_slots(self._digests.fed, self._digests.behind):
             self._waiting[command] += self._digests.feed(command.length, buffer, command)
         progress.arrive(command.length)
         self._do(lambda: part.write(buffer, command.offset), lambda outcome: self._written(command, outcome))

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from config.export import Export
-from config.settings import FileStore
+from config.settings import FileStore, Store
 from workers.image.connection import Owner
 from workers.image.local_export import LocalExport
 from workers.image.loop import Loop
@@ -41,10 +41,11 @@ from workers.lane.store_format import (
     Sweep,
     Why,
 )
-from workers.store.backing import Backing, Part, Refusal
+from workers.store.backing import Backing, Part
 from workers.store.file_store import FileBacking
 from workers.store.publishing import refused
 from workers.store.session import Outcome, Session, State
+from workers.store.steps import Step, carry_out
 
 MOST_BYTES = 4 * 1024 * 1024
 # A store has no bytes of its own.
@@ -62,36 +63,24 @@ FACTS = ImageFacts(
 )
 
 
-class Step(Command):
-    """Something that a thread does, and the loop goes on with: `then` gets what came of it."""
+def backing_of(store: Store) -> Backing:
+    """Whatever keeps the store's images. Raises Refusal."""
+    if isinstance(store, FileStore):
+        return FileBacking(store)
+    from workers.store.s3_store import S3Backing
 
-    __slots__ = ("call", "outcome", "then")
-
-    def __init__(self, call: Callable[[], object], then: Callable[[Outcome], None]) -> None:
-        super().__init__(Operation.ASK)
-        self.call = call
-        self.then = then
-        self.outcome: Outcome = None
-
-
-def carry_out(command: Command) -> None:
-    """Do a step, in a thread; what a store refuses, and what the system does, is an outcome like others."""
-    assert isinstance(command, Step)
-    try:
-        command.outcome = command.call()
-    except (Refusal, OSError) as error:
-        command.outcome = error
+    return S3Backing(store)
 
 
 class StoreExport(LocalExport):
     """The store that `export` names; `numbers` are for sessions: no worker before has given any."""
 
     def __init__(
-        self, number: int, export: Export, store: FileStore, loop: Loop, owner: Owner, numbers: Iterator[int]
+        self, number: int, export: Export, store: Store, loop: Loop, owner: Owner, numbers: Iterator[int]
     ) -> None:
         super().__init__(number, export, None, loop, owner)
         self._image = export.path
-        self._backing: Backing = FileBacking(store)
+        self._backing = backing_of(store)
         self._numbers = numbers
         self._session: Session | None = None
         self._beginning: SessionCommand | None = None
@@ -202,7 +191,7 @@ class StoreExport(LocalExport):
             case Find():
                 self._reply(command, lambda: Found(backing.size(question.uri)))
             case Confirm():
-                self._reply_done(command, lambda: backing.confirm(question.image))
+                self._reply_done(command, lambda: backing.confirm(question.image, question.uri))
             case Sweep():
                 self._reply(command, lambda: backing.sweep(question.keep_s, question.catalogue))
 

@@ -1,0 +1,290 @@
+"""Library images as objects of a bucket: how they come, how they go, and what is removed after a crash.
+
+PREFIX.mover/IMAGE.TOKEN      the record of an upload: who writes it, and for which registry; there before any byte is,
+        │                     and until the image is registered
+        ▼
+PREFIXIMAGE.TOKEN             the image, seen as a whole when its multipart upload is completed
+
+Each upload has a name of its own: two hosts that upload one image do not meet, and the registry says who has won.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+from opendal.file import File
+
+from config.settings import S3Store
+from config.stores import IMAGE_NAME, object_of, uri_of_object
+from workers.lane.store_format import Swept, Unconfirmed, Why
+from workers.store.backing import Part, Place, Refusal
+from workers.store.s3_multipart import abort_uploads
+from workers.store.s3_objects import Objects, attempt
+
+T = TypeVar("T")
+
+RECORDS = ".mover/"
+MIB = 1024 * 1024
+# S3's own limit.
+PARTS_MOST = 10_000
+# Parts of one upload that are sent at a time, and the memory that they may take together.
+PARALLEL, PARALLEL_BYTES = 4, 64 * MIB
+# What is kept of an image for who looks at its headers: a VMDK's descriptor has 1 MiB at most, and all else is nearer.
+HEAD_BYTES, TAIL_BYTES = 2 * MIB, 64 * 1024
+# As many names as an answer has room for; the next sweep finds the others.
+UNCONFIRMED_MOST = 64
+
+
+class Record(msgspec.Struct, frozen=True):
+    """`writer` is the process that sends the bytes, `catalogue` the registry that is to know the image."""
+
+    writer: str
+    catalogue: str = ""
+
+
+class S3Part:
+    """An object that nobody sees yet. Its bytes are sent in their order; `write` waits for its turn."""
+
+    rereads = False
+
+    def __init__(self, objects: Objects, name: str, record: str, part_bytes: int) -> None:
+        self._objects = objects
+        self._name = name
+        self._record = record
+        self._part_bytes = part_bytes
+        self._file: File | None = None
+        self._turn = threading.Condition()
+        self._at = 0
+        self._error: OSError | None = None
+        self._head, self._tail = bytearray(), b""
+        self._published = False
+
+    def write(self, buffer: memoryview, offset: int) -> None:
+        """Send the next bytes. Raises OSError, and for all that come after them, too."""
+        with self._turn:
+            self._turn.wait_for(lambda: self._error is not None or self._at == offset)
+            try:
+                if self._error is not None:
+                    raise OSError(self._error.errno, self._error.strerror)
+                self._send(bytes(buffer))
+            except OSError as error:
+                self._error = error
+                raise
+            finally:
+                self._turn.notify_all()
+
+    def _send(self, data: bytes) -> None:
+        if self._file is None:
+            parts = max(1, min(PARALLEL, PARALLEL_BYTES // self._part_bytes))
+            self._file = self._objects.open(self._name, self._part_bytes, parts)
+        file = self._file
+        attempt(lambda: file.write(data))
+        self._at += len(data)
+        if len(self._head) < HEAD_BYTES:
+            self._head += data[: HEAD_BYTES - len(self._head)]
+        self._tail = (self._tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
+
+    def read(self, buffer: memoryview, offset: int) -> None:
+        """Bytes of the image's beginning or end. Raises Refusal for others."""
+        end, tail_at = offset + len(buffer), self._at - len(self._tail)
+        if end <= len(self._head):
+            buffer[:] = self._head[offset:end]
+        elif offset >= tail_at:
+            buffer[:] = self._tail[offset - tail_at : end - tail_at]
+        else:
+            raise Refusal(
+                Why.WRONG_FORMAT, f"the image is refused: its header goes beyond the first {HEAD_BYTES} bytes"
+            )
+
+    def fileno(self) -> None:
+        """There is no file."""
+
+    def keep(self, offset: int, size: int | None) -> None:
+        """Raises OSError: nobody can begin again in the middle of an object."""
+        raise OSError(errno.EOPNOTSUPP, "an upload to S3 cannot be kept")
+
+    def publish(self, size: int) -> Place:
+        """Complete the multipart upload, and see that all of it is there."""
+        objects = self._objects
+        try:
+            if self._file is None:
+                objects.write(self._name, b"")
+            else:
+                attempt(self._file.close)
+            self._published = True
+            found = objects.size(self._name)
+        except OSError as error:
+            raise objects.refusal(error) from error
+        if found != size:
+            raise Refusal(Why.GONE, f"store {objects.store.id} has {found} bytes of the image's {size}")
+        return Place(uri_of_object(objects.store, self._name), {})
+
+    def close(self) -> None:
+        """What is not published nobody can go on with."""
+        if not self._published:
+            self.drop()
+
+    def drop(self) -> None:
+        """Remove the parts, or the object. Raises OSError; a sweep does it then."""
+        self._file = None
+        remove_upload(self._objects, self._name, self._record)
+
+
+class S3Backing:
+    """One bucket, or a prefix of it."""
+
+    def __init__(self, store: S3Store) -> None:
+        self._store = store
+        self._known: Objects | None = None
+
+    def _ask(self, question: Callable[[Objects], T]) -> T:
+        """What the bucket answers. Raises Refusal. Credentials are read again after they were refused."""
+        try:
+            objects = self._known = self._known or Objects(self._store)
+        except OSError as error:
+            why = f"store {self._store.id} has no credentials: {error.filename}: {str(error.strerror).lower()}"
+            raise Refusal(Why.GONE, why) from error
+        try:
+            return question(objects)
+        except OSError as error:
+            self._known = None
+            raise objects.refusal(error) from error
+
+    # -- uploads ---------------------------------------------------------------------------------------------
+
+    def begin(self, image: str, size: int | None, catalogue: str) -> Part:
+        """A new object's upload. The record is the first thing that needs the credentials."""
+        if self._store.read_only:
+            raise Refusal(Why.ADD_DISABLED, f"store {self._store.id} takes no new images")
+        if not IMAGE_NAME.fullmatch(image) or len(image) > 100:
+            raise Refusal(Why.NOT_THERE, f"{image[:80]!r} can be no image's id")
+        name = f"{image}.{secrets.token_hex(8)}"
+        record = f"{self._store.prefix}{RECORDS}{name}"
+        written = msgspec.json.encode(Record(writer(os.getpid()), catalogue))
+
+        def start(objects: Objects) -> Part:
+            objects.write(record, written)
+            return S3Part(objects, self._store.prefix + name, record, part_bytes(self._store.part_bytes, size))
+
+        return self._ask(start)
+
+    def resume(self, image: str, offset: int, size: int | None) -> Part:
+        """Raises Refusal."""
+        raise Refusal(Why.WRONG_OFFSET, f"store {self._store.id} keeps no parts of images: begin at 0", 0)
+
+    def kept(self, image: str) -> int | None:
+        """Nothing ever is."""
+        return None
+
+    def forget(self, image: str) -> None:
+        """There is nothing to forget."""
+
+    # -- images ----------------------------------------------------------------------------------------------
+
+    def remove(self, uri: str) -> None:
+        """Remove the object, and what was remembered of it."""
+        name = object_of(self._store, uri)
+        if name is None:
+            raise Refusal(Why.NOT_THERE, f"{uri} is no location of store {self._store.id}")
+        if self._store.read_only:
+            raise Refusal(Why.DENIED, f"store {self._store.id} removes no images")
+
+        def remove(objects: Objects) -> None:
+            objects.delete(name)
+            objects.delete(self._record_of(name))
+
+        self._ask(remove)
+
+    def size(self, uri: str) -> int | None:
+        """The object's size."""
+        name = object_of(self._store, uri)
+        return None if name is None else self._ask(lambda objects: objects.size(name))
+
+    def confirm(self, image: str, uri: str) -> None:
+        """Remove the record of what is registered at `uri`."""
+        name = object_of(self._store, uri)
+        if name is not None:
+            self._ask(lambda objects: objects.delete(self._record_of(name)))
+
+    def _record_of(self, name: str) -> str:
+        prefix = self._store.prefix
+        return f"{prefix}{RECORDS}{name.removeprefix(prefix)}"
+
+    # -- after crashes ---------------------------------------------------------------------------------------
+
+    def sweep(self, keep_s: float, catalogue: str) -> Swept:
+        """Look at each record: there is one for each upload under way, and for each that a crash has left."""
+        return self._ask(lambda objects: self._sweep(objects, keep_s, catalogue))
+
+    def _sweep(self, objects: Objects, keep_s: float, catalogue: str) -> Swept:
+        removed, unconfirmed = 0, list[Unconfirmed]()
+        prefix = f"{self._store.prefix}{RECORDS}"
+        for path in objects.names(prefix):
+            name = self._store.prefix + path.removeprefix(prefix)
+            record, age_s = _record(objects, path)
+            if record is None or record.catalogue != catalogue:
+                continue
+            if objects.size(name) is not None:
+                if len(unconfirmed) < UNCONFIRMED_MOST:
+                    image = path.removeprefix(prefix).rpartition(".")[0]
+                    unconfirmed.append(Unconfirmed(image, uri_of_object(self._store, name), age_s))
+            elif is_dead(record.writer) or age_s > max(keep_s, LONGEST_UPLOAD_S):
+                remove_upload(objects, name, path)
+                removed += 1
+        return Swept(removed, unconfirmed)
+
+
+# Of another host's upload only its age is known.
+LONGEST_UPLOAD_S = 7 * 86400.0
+
+
+def _record(objects: Objects, path: str) -> tuple[Record | None, float]:
+    """A record and its age; None if it has gone meanwhile, or is none."""
+    try:
+        changed = attempt(lambda: objects.operator.stat(path)).last_modified
+        record = msgspec.json.decode(objects.read(path), type=Record)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None, 0.0
+    return record, max(0.0, time.time() - changed.timestamp()) if changed is not None else 0.0
+
+
+def remove_upload(objects: Objects, name: str, record: str) -> None:
+    """End an upload, whatever has become of it; the record goes last. Raises OSError."""
+    abort_uploads(objects.store, objects.credentials, name)
+    objects.delete(name)
+    objects.delete(record)
+
+
+def part_bytes(least: int, size: int | None) -> int:
+    """The size of an upload's parts: not more of them than S3 takes."""
+    needed = -(-(size or 0) // PARTS_MOST)
+    return max(least, -(-needed // MIB) * MIB)
+
+
+def writer(pid: int) -> str:
+    """A process, as all that see the same processes name it: kernel, namespace, pid, and when it started."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        boot = file.read().strip()
+    return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}/{pid}/{_started(pid)}"
+
+
+def is_dead(named: str) -> bool:
+    """Whether the process was one of this host, and is no more."""
+    here, _, rest = named.rpartition("/")[0].rpartition("/")
+    own = writer(os.getpid()).rsplit("/", 2)[0]
+    return here == own and rest.isdigit() and writer(int(rest)) != named
+
+
+def _started(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return "gone"
