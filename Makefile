@@ -9,7 +9,7 @@ ARGS ?=
 help:
 	@echo 'make setup   install what is missing (asks apt-get, says so first) and make .venv; done at most once'
 	@echo 'make demo    a real disk over HTTP and back, backed up and restored, compared with qemu-img; under two minutes'
-	@echo 'make test    all tests, in under ten minutes'
+	@echo 'make test    all tests, in under fifteen minutes'
 	@echo 'make check   format, lint, types, import directions'
 	@echo 'make bench   Mover beside nbdcopy and ovirt-imageio (ARGS="get put --runs 3")'
 	@echo 'make soak    ten minutes of load and failures with verification'
@@ -36,8 +36,9 @@ demo: setup
 	.venv/bin/python -m mover.bench.demo $(ARGS)
 
 # Their clients are what many users run: a test that leaves them out would say nothing about them.
+# By two processes, a file of tests to one of them: what a file's tests share is made once.
 test: setup .venv-imageio/.set-up .venv-openstack/.set-up .venv-glance-store/.set-up .venv-schemathesis/.set-up
-	.venv/bin/pytest $(ARGS)
+	.venv/bin/pytest -n 2 --dist loadfile $(ARGS)
 
 check: setup
 	.venv/bin/ruff format --check

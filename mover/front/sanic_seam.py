@@ -321,9 +321,10 @@ async def read_body(request: Request, most: int) -> bytes | None:
         return await _read_chunks(request, most)
     if left > most:
         return None
-    _http(request).request_max_size = most
+    http = _http(request)
+    http.request_max_size = http.request_bytes  # it would count what was taken past it too
     parts = []
-    while (part := await _http(request).read()) is not None:
+    while (part := await http.read()) is not None:
         parts.append(part)
     return b"".join(parts)
 

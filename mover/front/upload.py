@@ -55,7 +55,7 @@ class Upload:
         self._pace = pace
         self._meter = pace.meter
         self._start = self._at = sanic_seam.noted(request).offset = span.offset
-        self._end = span.offset + span.length
+        self._end = self._failed_at = span.offset + span.length
         self._chunked = sanic_seam.body_left(request) is None
         self.holder = lane.slots.enter()
         self._slot = -1
@@ -75,7 +75,7 @@ class Upload:
         if self._left is not None:
             return self._left
         end = min((write.job.offset for write in self._writes), default=self._at)
-        return Span(self._start, end - self._start)
+        return Span(self._start, min(end, self._failed_at) - self._start)
 
     async def run(self) -> int:
         """Receive and write it all; where it ended. Raises the first failure, or ClientGone."""
@@ -260,11 +260,13 @@ class Upload:
         self._writes.discard(in_flight)
         if (lost := done.exception()) is not None:
             assert isinstance(lost, LaneLost)
+            self._failed_at = min(self._failed_at, in_flight.job.offset)
             self._fail(lost)
             return
         self._lane.give_back(in_flight.job.slot)
         completion = done.result()
         if completion.status is not Status.OK:
+            self._failed_at = min(self._failed_at, in_flight.job.offset)
             self._fail(self.failed(completion, in_flight))
         if not self._writes:
             self._changed.set()

@@ -251,6 +251,23 @@ async def test_a_small_body_that_is_refused_is_dropped_and_the_connection_goes_o
     assert (await client.answer())[1] == b"GET"
 
 
+async def test_the_rest_of_a_large_body_that_failed_late_is_dropped_too(sanic_client: SanicClient) -> None:
+    """`request_max_size`, `request_bytes`: what was taken past Sanic does not count."""
+    rest = 1000
+
+    async def handler(request: Request) -> Sent:
+        if request.method == "PUT":
+            sanic_seam.body_taken(request, rest)
+            await sanic_seam.settle_body(request)
+        return await ok(request, request.method.encode())
+
+    await sanic_client.start(handler)
+    client = await sanic_client.connect()
+    client.send(put(4 * sanic_seam.DRAIN_BYTES) + bytes(rest) + GET)
+    assert (await client.answer())[1] == b"PUT"
+    assert (await client.answer())[1] == b"GET"
+
+
 async def test_a_large_body_that_is_refused_costs_the_connection_and_the_client_reads_why(
     sanic_client: SanicClient,
 ) -> None:

@@ -129,6 +129,28 @@ async def test_a_write_that_fails_ends_it_and_what_is_in_flight_is_abandoned(san
     ends.close()
 
 
+async def test_what_was_moved_ends_before_the_write_that_failed(sanic_client: SanicClient) -> None:
+    """A ticket's `transferred` counts nothing that is not written."""
+    ends, uploads = Ends(), list[Upload]()
+    worker = await ends.open()
+
+    async def handler(request: Request) -> Sent:
+        uploads.append(Upload(ends.front, request, Span(0, 2 * SLOT_BYTES), TRANSFER, Flag.NONE, patient()))
+        with pytest.raises(RequestError):
+            await uploads[0].run()
+        return await sanic_seam.reply(request, 500, [("Content-Length", "0")])
+
+    await sanic_client.start(handler)
+    client = await sanic_client.connect()
+    client.send(head(2 * SLOT_BYTES) + bytes(2 * SLOT_BYTES))
+    first, second = await jobs_of(worker, 2)
+    complete(worker, first)
+    complete(worker, second, Status.FAILED, value=28)
+    await client.answer()
+    assert uploads[0].moved == Span(0, SLOT_BYTES)
+    ends.close()
+
+
 @pytest.mark.parametrize("sent", [0, 10, SLOT_BYTES + 10])
 @pytest.mark.parametrize("expects", [False, True])
 async def test_a_client_that_leaves_leaves_no_slot_and_no_request_behind(
