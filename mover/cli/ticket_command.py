@@ -106,6 +106,9 @@ def _add_add(parser: Parser) -> None:
     parser.add_argument("--sparse", action="store_true", help="zeros may become holes")
     parser.add_argument("--dirty", action="store_true", help="dirty extents are those of the export's bitmap")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="a bearer token to be asked for, on line one")
+    parser.add_argument("--subject", metavar="NAME", help="the subject of the client certificate that alone may use it")
+    parser.add_argument("--bytes-per-second", type=client_options.size, metavar="SIZE", help="most that it moves")
+    parser.add_argument("--requests-most", type=int, metavar="N", help="most requests that move data at once")
 
 
 def _seconds(text: str) -> int:
@@ -132,6 +135,9 @@ def _add(service: TicketService, options: argparse.Namespace) -> int:
         "transfer_id": options.transfer_id,
         "filename": options.filename,
         "token": token,
+        "subject": options.subject,
+        "bytes_per_second": options.bytes_per_second,
+        "requests_most": options.requests_most,
     }
     service.install(
         {
@@ -211,6 +217,8 @@ def _show(service: TicketService, options: argparse.Namespace) -> int:
         "sparse": _yes(ticket["sparse"]),
         "dirty": _yes(ticket["dirty"]),
         "token": "required" if ticket["token"] else "none",
+        "subject": ticket.get("subject") or "any",
+        "limits": _limits(ticket),
         "from": ticket["dialect"],
         "transfer id": ticket.get("transfer_id", "-"),
         "filename": ticket.get("filename", "-"),
@@ -218,6 +226,13 @@ def _show(service: TicketService, options: argparse.Namespace) -> int:
     for name, value in lines.items():
         print(f"{name + ':':<13} {value}")
     return Status.DONE
+
+
+def _limits(ticket: Mapping[str, Any]) -> str:
+    rate, requests = ticket.get("bytes_per_second"), ticket.get("requests_most")
+    limits = [f"{shown_size(rate)} a second"] if rate else []
+    limits += [f"{requests} requests at once"] if requests else []
+    return ", ".join(limits) or "the settings'"
 
 
 def _yes(value: bool) -> str:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.harness.http import Body
-from tests.library.service import OCTETS, Service, some_id
+from tests.library.service import NOBODYS_ID, OCTETS, Service, some_id
 from tests.library.visor import META, NEW, Visor, image_of, xml_of
 
 DATA = bytes(range(256)) * 300
@@ -73,15 +73,15 @@ REFUSED: list[tuple[dict[str, str], Body, int]] = [
     ({"size": "-1"}, None, 400),
     ({"size": str(2**70)}, None, 400),
     ({"checksum": "x"}, None, 400),
-    ({"_id": some_id()}, None, 400),
+    ({"_id": NOBODYS_ID}, None, 400),
     ({"uri": "http://localhost/x"}, None, 400),
     ({"created_at": "2012-01-01"}, None, 400),
     ({"updated_at": "2012-01-01"}, None, 400),
     ({"accessed_at": "2012-01-01"}, None, 400),
     ({"access_count": "1"}, None, 400),
-    ({"kernel": some_id()}, None, 400),
+    ({"kernel": NOBODYS_ID}, None, 400),
     ({"ramdisk": "x/../y"}, None, 400),
-    ({"kernel_id": some_id()}, None, 400),
+    ({"kernel_id": NOBODYS_ID}, None, 400),
     ({"location": "http://example.org/x"}, None, 400),
     ({"location": "file:///etc/passwd"}, None, 400),
     ({"location": "http://example.org/x"}, DATA, 400),
@@ -180,7 +180,7 @@ UNCHANGED: list[tuple[dict[str, str], int]] = [
     ({"name": ""}, 400),
     ({"architecture": ""}, 400),
     ({"architecture": "z80"}, 400),
-    ({"_id": some_id()}, 400),
+    ({"_id": NOBODYS_ID}, 400),
     ({"uri": "x"}, 400),
     ({"status": "error"}, 400),
     ({"size": "1"}, 400),

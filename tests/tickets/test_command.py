@@ -72,6 +72,20 @@ def test_a_ticket_from_end_to_end(command: Command, tmp_path: Path) -> None:
     assert command.says("list", "--json") == "[]\n"
 
 
+def test_a_ticket_has_limits_and_an_owner(command: Command) -> None:
+    """A rate, a number of requests, and the certificate that it is for."""
+    limits = ["--bytes-per-second=2MiB", "--requests-most=3", "--subject=CN=appliance"]
+    ticket = command.says("add", nbd_url(command.disk), *limits).strip()
+    state = command.vdsm.look(ticket)
+    wanted = {"bytes_per_second": 2 * MIB, "requests_most": 3, "subject": "CN=appliance"}
+    assert {key: state[key] for key in wanted} == wanted
+    shown = command.says("show", ticket)
+    assert "subject:      CN=appliance" in shown
+    assert "limits:       2.0 MiB a second, 3 requests at once" in shown
+    assert command.mover.ask("GET", f"/images/{ticket}").status == 403
+    command.says("cancel", ticket)
+
+
 def test_the_socket_is_that_of_the_settings(command: Command, tmp_path: Path) -> None:
     """The same file that `mover serve` reads."""
     config = tmp_path / "mover.toml"
