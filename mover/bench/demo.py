@@ -27,9 +27,9 @@ from mover.bench.data import GIB, MIB, workplace
 from mover.bench.demo_backup import Backups
 from mover.bench.errors import BenchError, ClientError, DifferenceError
 from mover.bench.exports import NbdServer, qemu_nbd
-from mover.bench.processes import terminable
 from mover.bench.servers import HttpServer, Image, mover, request_over
 from mover.cli.status import Status, complain
+from mover.cli.terminable import terminable
 
 TREE_BYTES = GIB
 # At its peak: the disk, two raw copies of it and three uploads.

@@ -13,12 +13,12 @@ from mover.bench import report, tools
 from mover.bench.contest import Result, hold
 from mover.bench.data import format_size, parse_size, workplace
 from mover.bench.errors import BenchError
-from mover.bench.processes import terminable
 from mover.bench.row import Bench
 from mover.bench.rows import ROWS
 from mover.bench.servers import IMAGEIO_VARIABLE, find_imageio
 from mover.cli.parser import Parser
 from mover.cli.status import Status, complain
+from mover.cli.terminable import terminable
 
 DESCRIPTION = "Measures Mover beside nbdcopy and ovirt-imageio: each on the same NBD servers, in turns."
 

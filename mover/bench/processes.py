@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from subprocess import DEVNULL, STDOUT, Popen, TimeoutExpired
-from types import FrameType
 from typing import TypeVar
 
 from mover.bench.errors import StartError
@@ -75,17 +73,3 @@ def running(
         yield server
     finally:
         server.stop()
-
-
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """Make SIGTERM a KeyboardInterrupt for the time of the block, so that it cleans up as Ctrl-C does."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

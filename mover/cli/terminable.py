@@ -10,7 +10,7 @@ from types import FrameType
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM ends a job as Ctrl-C does: resumable."""
+    """SIGTERM ends what runs meanwhile as Ctrl-C does: it cleans up, and a job can be resumed."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

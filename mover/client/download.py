@@ -17,7 +17,7 @@ from mover.client.progress import Bandwidth, OnProgress, Report, Tally
 from mover.client.ranges import Ranges
 from mover.client.target import Target, Writer
 from mover.client.targets import open_target
-from mover.client.verification import Asked, require_checksum
+from mover.client.verification import compare_moved, require_checksum
 
 BUFFER_BYTES = 1 << 20
 # Requests sent ahead of their turn: they hide the way to the server and back.
@@ -141,17 +141,13 @@ class _Download:
     def _verified(self) -> Checksum:
         """The server's checksum and ours are the same. Raises VerificationError."""
         assert self.hashes is not None
-        self.tally.set(phase="checksum")
-        theirs = Asked(self.client, DEFAULT_ALGORITHM, DEFAULT_BLOCK_BYTES)
         try:
-            return theirs.same_as(self.hashes, self.tally.tell, self.target.kept)
+            return compare_moved(self.client, self.hashes, self.tally, self.target.kept)
         except VerificationError:
             self.target.sync()
             self._mismatched = True
             self._journal.remove()  # the part stays, as evidence; there is nothing to go on with
             raise
-        finally:
-            theirs.close()
 
     def _kept(self) -> bool:
         """What is done is written down, for another run; whether that is anything."""

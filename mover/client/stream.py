@@ -22,7 +22,7 @@ from mover.client.plan import Run, data_runs
 from mover.client.progress import Bandwidth, OnProgress, Report, Tally
 from mover.client.ranges import Ranges
 from mover.client.sender import Sender, Sending
-from mover.client.verification import Asked, require_checksum
+from mover.client.verification import compare_moved, require_checksum
 
 BUFFER_BYTES = 1 << 20
 BUFFERS_A_WORKER = 3
@@ -134,12 +134,7 @@ class _Out:
     def _verified(self, hashes: BlockHashes) -> Checksum:
         assert self._hasher is not None
         self._hasher.finish()
-        self.tally.set(phase="checksum")
-        theirs = Asked(self.client, DEFAULT_ALGORITHM, DEFAULT_BLOCK_BYTES)
-        try:
-            return theirs.same_as(hashes, self.tally.tell, "no place: it went through a pipe")
-        finally:
-            theirs.close()
+        return compare_moved(self.client, hashes, self.tally, "no place: it went through a pipe")
 
 
 class _Fetcher:
@@ -262,12 +257,7 @@ class _In:
 
     def _verified(self, hashes: BlockHashes, hasher: Hasher) -> Checksum:
         hasher.finish()
-        self.tally.set(phase="checksum")
-        theirs = Asked(self.client, DEFAULT_ALGORITHM, DEFAULT_BLOCK_BYTES)
-        try:
-            return theirs.same_as(hashes, self.tally.tell, "the image itself")
-        finally:
-            theirs.close()
+        return compare_moved(self.client, hashes, self.tally, "the image itself")
 
 
 class _Putter:

@@ -26,7 +26,7 @@ from mover.client.progress import Bandwidth, OnProgress, Report, Tally
 from mover.client.ranges import Ranges
 from mover.client.sender import Sender, Sending
 from mover.client.sources import Source, guess_format, open_source
-from mover.client.verification import Asked, require_checksum
+from mover.client.verification import compare_moved, require_checksum
 from mover.client.whole_file import is_whole_file, upload_whole
 
 BUFFER_BYTES = 4 << 20
@@ -162,12 +162,7 @@ class _Upload:
 
     def _verified(self) -> Checksum:
         assert self.hashes is not None
-        self.tally.set(phase="checksum")
-        theirs = Asked(self.client, DEFAULT_ALGORITHM, DEFAULT_BLOCK_BYTES)
-        try:
-            return theirs.same_as(self.hashes, self.tally.tell, "the image itself")
-        finally:
-            theirs.close()
+        return compare_moved(self.client, self.hashes, self.tally, "the image itself")
 
 
 class _Worker:

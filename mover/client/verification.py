@@ -55,6 +55,16 @@ def require_checksum(client: Client) -> None:
         raise ClientError("verification", "the server offers no checksums of this image", "go without it")
 
 
+def compare_moved(client: Client, hashes: BlockHashes, tally: Tally, kept: str) -> Checksum:
+    """The server's checksum, which is that of what was moved, and stays at `kept`. Raises VerificationError."""
+    tally.set(phase="checksum")
+    theirs = Asked(client, DEFAULT_ALGORITHM, DEFAULT_BLOCK_BYTES)
+    try:
+        return theirs.same_as(hashes, tally.tell, kept)
+    finally:
+        theirs.close()
+
+
 class Asked:
     """The server's checksum, on its way, on a connection of its own."""
 

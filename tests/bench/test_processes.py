@@ -13,7 +13,8 @@ import pytest
 
 from mover.bench import clients, processes
 from mover.bench.errors import ClientError, StartError
-from mover.bench.processes import Server, running, terminable
+from mover.bench.processes import Server, running
+from mover.cli.terminable import terminable
 
 READY = "print('ready', flush=True); "
 FOREVER = "import signal; signal.pause()"
