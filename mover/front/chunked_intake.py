@@ -5,13 +5,13 @@ What stands between the data, and chunks too short to be worth a system call, is
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Protocol
 
 from sanic import Request
 
 from mover.front import sanic_seam
+from mover.front.borrowed import Borrowed
 from mover.front.chunks import Chunks, NotChunked, Part
 from mover.front.errors import RequestError
 
@@ -33,14 +33,11 @@ class ChunkFiller(Protocol):
         """The body is over, with `count` bytes in the room given last; or it cannot be read: see `fault`."""
 
 
-class ChunkedIntake(asyncio.BufferedProtocol):
+class ChunkedIntake(Borrowed):
     """Takes a request's body of unknown length into rooms that `filler` gives."""
 
     def __init__(self, request: Request, filler: ChunkFiller) -> None:
-        self._request = request
-        self._noted = sanic_seam.noted(request)
-        self._transport = sanic_seam.transport(request)
-        self._before = sanic_seam.handler_protocol(request)
+        super().__init__(request)
         self._filler = filler
         self._chunks = Chunks()
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
@@ -48,7 +45,6 @@ class ChunkedIntake(asyncio.BufferedProtocol):
         self._room: memoryview | None = None
         self._at = 0
         self._direct = False
-        self._reading = True
         self.fault: RequestError | None = None
         self.taken = 0  # bytes of data
         self.progressed_s = time.monotonic()
@@ -159,29 +155,3 @@ class ChunkedIntake(asyncio.BufferedProtocol):
         if self._room is not None and self._at == len(self._room):
             self._room, self._at = None, 0
             self._room = self._filler.filled()
-
-    def _pause(self) -> None:
-        if self._reading and not self._transport.is_closing():
-            self._transport.pause_reading()
-        self._reading = False
-
-    def _resume(self) -> None:
-        if not self._reading and not self._transport.is_closing():
-            self._transport.resume_reading()
-        self._reading = True
-
-    def eof_received(self) -> bool:
-        """The client sends no more: a body that is not whole ends the connection."""
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The client left."""
-        self._before.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """The transport is full."""
-        self._before.pause_writing()
-
-    def resume_writing(self) -> None:
-        """The transport has room."""
-        self._before.resume_writing()

@@ -7,7 +7,6 @@ connection stays in the socket.
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 from typing import Protocol
@@ -15,6 +14,7 @@ from typing import Protocol
 from sanic import Request
 
 from mover.front import sanic_seam
+from mover.front.borrowed import Borrowed
 from mover.front.errors import RequestError
 
 # A fast client's bytes are waited for until there are so many: half the wake-ups, a sixth off a PUT's time.
@@ -30,20 +30,16 @@ class Filler(Protocol):
         """The room given before is full; the next one, or None to wait for `give`."""
 
 
-class Intake(asyncio.BufferedProtocol):
+class Intake(Borrowed):
     """Takes `length` bytes of a request's body into rooms that `filler` gives."""
 
     def __init__(self, request: Request, length: int, filler: Filler) -> None:
-        self._request = request
-        self._noted = sanic_seam.noted(request)
-        self._transport = sanic_seam.transport(request)
+        super().__init__(request)
         self._tls = sanic_seam.tls(request)
-        self._before = sanic_seam.handler_protocol(request)
         self._filler = filler
         self._length = self._left = length
         self._room: memoryview | None = None
         self._at = 0
-        self._reading = True
         self._batch = 1
         self._eager = False
         self.fault: RequestError | None = None
@@ -145,31 +141,3 @@ class Intake(asyncio.BufferedProtocol):
         if sock is not None and sock.family in _WAITING_FAMILIES:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
         self._batch = count
-
-    def _pause(self) -> None:
-        if self._reading and not self._transport.is_closing():
-            self._transport.pause_reading()
-        self._reading = False
-
-    def _resume(self) -> None:
-        if not self._reading and not self._transport.is_closing():
-            self._transport.resume_reading()
-        self._reading = True
-
-    # What is not about the body goes on to Sanic's protocol, which cancels the request when the client leaves.
-
-    def eof_received(self) -> bool:
-        """The client sends no more: a body that is not whole ends the connection."""
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The client left."""
-        self._before.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """The transport is full."""
-        self._before.pause_writing()
-
-    def resume_writing(self) -> None:
-        """The transport has room."""
-        self._before.resume_writing()
