@@ -20,9 +20,9 @@ class Export(msgspec.Struct, frozen=True):
     changes) or "view" (then `path` is a library image's file, and `name` its disk format, qcow2, vmdk, vdi, vhd or
     vhdx: the disk that is in it, read only); `name` is the export's name at the server. A file is a raw disk whose
     bytes stand where they stand, unless `whole_file`: then it is something (qcow2, anything) that is read as it is and
-    replaced as a whole, as CloudStack's transfers mean their files. A `frozen` file is a library image's: it is read only, and
-    never changes; who has it open reads on when its name goes. `bitmap` names the dirty bitmap that `context=dirty`
-    reports, if any.
+    replaced as a whole, as CloudStack's transfers mean their files. A `frozen` file is a library image's: it is read
+    only, and never changes; who has it open reads on when its name goes. `bitmap` names the dirty bitmap that
+    `context=dirty` reports, if any.
     `tls` asks for NBD over TLS; `tls_certificates` is a directory as libnbd wants it, `tls_psk_file` and
     `tls_username` are for pre-shared keys.
     """

@@ -9,7 +9,7 @@ from typing import Any
 
 from sanic import Request
 
-from mover.front import sanic_seam
+from mover.front import sanic_bodies, sanic_seam
 from mover.front.sanic_seam import Headers, Sent
 from mover.library import seam
 from mover.library.records import Location
@@ -37,7 +37,7 @@ class FakeCarrier:
             raise seam.WrongOffset(f"the upload goes on at {kept}, not at {incoming.offset}", kept)
         if incoming.offset == 0:
             part.unlink(missing_ok=True)
-        await sanic_seam.send_continue(request)
+        await sanic_bodies.send_continue(request)
         try:
             with part.open("ab") as file:
                 await self._take(request, incoming, file)
