@@ -15,12 +15,14 @@ from sanic import Request
 
 from config.export_url import parse_export
 from mover.front import __main__ as front_end
-from mover.front import sanic_seam
+from mover.front import sanic_bodies
 from mover.front.answers import send_json
+from mover.front.app import create_app
 from mover.front.sanic_seam import Sent
 from mover.library.library import Library
-from mover.library.records import ImageRecord, Location, State, Visibility
+from mover.library.records import ImageRecord, Location, Visibility
 from mover.library.seam import Carrier, CarrierError, Incoming
+from mover.library.states import State
 
 BODY_MOST = 65536
 
@@ -90,7 +92,7 @@ class Hauls:
     async def answer(self, request: Request) -> Sent:
         """POST, GET or DELETE."""
         if request.method == "POST":
-            body = await sanic_seam.read_body(request, BODY_MOST)
+            body = await sanic_bodies.read_body(request, BODY_MOST)
             assert body is not None
             self._hauls.append(Haul(self._carrier, msgspec.json.decode(body, type=Asked)))
             return await send_json(request, 200, {"number": len(self._hauls) - 1}, [])
@@ -106,8 +108,6 @@ def _with_hauls(door: Any, metrics_on_tcp: bool, library: Library) -> Any:
     app.add_route(partial(Hauls(library).answer), "/haul", methods=["POST", "GET", "DELETE"], stream=True, name="haul")
     return app
 
-
-create_app = front_end.create_app
 
 if __name__ == "__main__":
     setattr(front_end, "create_app", _with_hauls)  # noqa: B010 - mypy knows that it is another module's name

@@ -12,7 +12,7 @@ import msgspec
 from sanic import Request
 
 from config.export import Export
-from mover.front import sanic_seam
+from mover.front import sanic_bodies, sanic_seam
 from mover.front.sanic_seam import Headers, Sent
 from mover.library import seam
 from mover.library.records import Location
@@ -40,7 +40,7 @@ class FakeCarrier:
             raise seam.WrongOffset(f"the upload goes on at {kept}, not at {incoming.offset}", kept)
         if incoming.offset == 0:
             part.unlink(missing_ok=True)
-        await sanic_seam.send_continue(request)
+        await sanic_bodies.send_continue(request)
         try:
             with part.open("ab") as file:
                 await self._take(request, incoming, file)
