@@ -8,7 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 # Of the library, and of nobody else: no URL names one.
-OF_LIBRARY = ("store", "object", "view")
+OF_LIBRARY = ("store", "object", "view", "part")
 
 
 class Export(msgspec.Struct, frozen=True):
@@ -18,7 +18,8 @@ class Export(msgspec.Struct, frozen=True):
     "store" (then `name` is a store of library images, and `path` the image that comes in, empty for all that concerns
     the store itself) or "object" (then `name` is a store, and `path` one of its objects, which is read only and never
     changes) or "view" (then `path` is a library image's file, and `name` its disk format, qcow2, vmdk, vdi, vhd or
-    vhdx: the disk that is in it, read only); `name` is the export's name at the server. A file is a raw disk whose
+    vhdx: the disk that is in it, read only) or "part" (then `path` is the file of one that is not there yet, and is
+    written at random); `name` is the export's name at the server. A file is a raw disk whose
     bytes stand where they stand, unless `whole_file`: then it is something (qcow2, anything) that is read as it is and
     replaced as a whole, as CloudStack's transfers mean their files. A `frozen` file is a library image's: it is read
     only, and never changes; who has it open reads on when its name goes. `bitmap` names the dirty bitmap that
@@ -27,7 +28,7 @@ class Export(msgspec.Struct, frozen=True):
     `tls_username` are for pre-shared keys.
     """
 
-    transport: Literal["unix", "tcp", "file", "store", "object", "view"]
+    transport: Literal["unix", "tcp", "file", "store", "object", "view", "part"]
     socket: str = ""
     host: str = ""
     port: int = 10809

@@ -80,6 +80,12 @@ class Backing(Protocol):
     def forget(self, image: str) -> None:
         """Drop what an interrupted upload has left."""
 
+    def prepare(self, image: str, size: int, catalogue: str) -> str:
+        """Room for an image that is written at random: a file of `size` bytes, its path. Stays until it is taken."""
+
+    def take(self, image: str, catalogue: str) -> Part | Place:
+        """The part that was prepared, which nobody writes any more; its place, if it was published before."""
+
     def remove(self, uri: str) -> None:
         """Remove an image; it is no error if it is not there."""
 

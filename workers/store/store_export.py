@@ -27,12 +27,15 @@ from workers.lane.store_format import (
     Confirm,
     Done,
     Find,
+    Finish,
     Forget,
     Found,
     Keep,
     Kept,
     Look,
     NoQuestion,
+    Prepare,
+    Prepared,
     Publish,
     Receive,
     Receiving,
@@ -43,6 +46,7 @@ from workers.lane.store_format import (
 )
 from workers.store.backing import Backing, Part
 from workers.store.file_store import FileBacking
+from workers.store.finishing import finish
 from workers.store.publishing import refused
 from workers.store.session import Outcome, Session, State
 from workers.store.steps import Step, carry_out
@@ -172,7 +176,7 @@ class StoreExport(LocalExport):
             return
         backing = self._backing
         match question:
-            case Receive() | Look() | Forget() if question.image != self._image:
+            case Receive() | Look() | Forget() | Prepare() | Finish() if question.image != self._image:
                 self.answer(command, Refused(Why.NOT_THERE, "this worker has another image"))
             case Receive():
                 self._receive(command, question)
@@ -186,6 +190,12 @@ class StoreExport(LocalExport):
                 self._reply_done(command, lambda: backing.forget(question.image))
             case Publish() | Keep():
                 self._finish(command, question)
+            case Prepare():
+                self._reply(
+                    command, lambda: Prepared(backing.prepare(question.image, question.size, question.catalogue))
+                )
+            case Finish():
+                self._reply(command, lambda: finish(backing, question))
             case Remove():
                 self._reply_done(command, lambda: backing.remove(question.uri))
             case Find():
