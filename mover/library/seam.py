@@ -164,6 +164,10 @@ class NotThere(CarrierError):
     """The location has no bytes."""
 
 
+class NotAllowed(CarrierError):
+    """A URL that is not read, or cannot be read as an image."""
+
+
 class InUse(CarrierError):
     """The bytes are in use, and cannot be removed."""
 

@@ -13,6 +13,7 @@ from config.export import Export
 from config.log import facts
 from config.places import Places
 from config.settings import Settings, Store
+from config.url_rules import rules_of
 from mover.serve.connections import Connections
 from mover.serve.doubts import Doubts
 from mover.serve.errors import Misbehaved
@@ -265,6 +266,7 @@ class ImageWorker:
             self._house.settings.log,
             self._places(first.export),
             self._store(first.export),
+            rules_of(self._house.settings.library),
         )
 
     def _places(self, export: Export) -> Places | None:

@@ -95,6 +95,8 @@ class ImageWorkers:
     def _is_of_store(self, export: Export) -> bool:
         """A front end that somebody has taken over must not have any file opened by calling it a library's."""
         stores = self._house.settings.store
+        if export.transport == "http":
+            return True  # the worker judges the URL, by the settings' rules
         if export.transport == "store":
             return any(store.id == export.name for store in stores)
         if export.transport == "object":
