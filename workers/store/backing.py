@@ -6,11 +6,11 @@ OSError for what the system says.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from workers.lane.store_format import Swept, Why
+from workers.lane.store_format import Found, Swept, Why
 
 
 class Refusal(Exception):
@@ -80,12 +80,6 @@ class Backing(Protocol):
     def forget(self, image: str) -> None:
         """Drop what an interrupted upload has left."""
 
-    def prepare(self, image: str, size: int, catalogue: str) -> str:
-        """Room for an image that is written at random: a file of `size` bytes, its path. Stays until it is taken."""
-
-    def take(self, image: str, catalogue: str) -> Part | Place:
-        """The part that was prepared, which nobody writes any more; its place, if it was published before."""
-
     def remove(self, uri: str) -> None:
         """Remove an image; it is no error if it is not there."""
 
@@ -97,3 +91,22 @@ class Backing(Protocol):
 
     def sweep(self, keep_s: float, catalogue: str) -> Swept:
         """Remove what no upload can go on with any more."""
+
+
+@runtime_checkable
+class Scattering(Backing, Protocol):
+    """A store whose images can be written at random, by an export of their own."""
+
+    def prepare(self, image: str, size: int, catalogue: str) -> str:
+        """Room for such an image: a file of `size` bytes, its path. It stays until it is taken, or forgotten."""
+
+    def take(self, image: str, catalogue: str) -> Part | Place:
+        """The part that was prepared, which nobody writes any more; its place, if it was published before."""
+
+
+@runtime_checkable
+class Looking(Backing, Protocol):
+    """A store whose images others may change: it tells more of them than their size."""
+
+    def find(self, uri: str) -> Found:
+        """What is there now."""

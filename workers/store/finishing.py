@@ -10,7 +10,7 @@ from typing import Any
 from config.stores import SCHEMES
 from workers.image.file_export import read_all
 from workers.lane.store_format import Finish, Publish, Published, Why
-from workers.store.backing import Backing, Part, Place, Refusal
+from workers.store.backing import Part, Place, Refusal, Scattering
 from workers.store.inspection import Declared, inspect
 from workers.store.publishing import publish
 
@@ -18,7 +18,7 @@ READ_BYTES = 1024 * 1024
 ZEROS = memoryview(bytes(READ_BYTES))
 
 
-def finish(backing: Backing, asked: Finish) -> Published:
+def finish(backing: Scattering, asked: Finish) -> Published:
     """Publish what was prepared; nothing is left of it if that is refused. Raises Refusal and OSError."""
     taken = backing.take(asked.image, asked.catalogue)
     if isinstance(taken, Place):

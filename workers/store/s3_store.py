@@ -194,14 +194,6 @@ class S3Backing:
 
     # -- images ----------------------------------------------------------------------------------------------
 
-    def prepare(self, image: str, size: int, catalogue: str) -> str:
-        """Objects are written from their beginning to their end, and not at random."""
-        raise Refusal(Why.DENIED, f"store {self._store.id} cannot be written at random")
-
-    def take(self, image: str, catalogue: str) -> Part | Place:
-        """Nothing is ever prepared."""
-        raise Refusal(Why.NOT_THERE, f"there is nothing of image {image} in store {self._store.id}")
-
     def remove(self, uri: str) -> None:
         """Remove the object, and what was remembered of it."""
         name = object_of(self._store, uri)
