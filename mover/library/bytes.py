@@ -15,7 +15,7 @@ from sanic import Request
 
 from config.export import Export
 from config.log import facts
-from config.settings import FileStore, LibrarySettings
+from config.settings import FileStore, HttpStore, LibrarySettings
 from config.settings import Store as StoreSettings
 from config.stores import object_of, path_of
 from mover.front import sanic_seam
@@ -121,7 +121,7 @@ class StoreCarrier:
         self, request: Request, location: Location, size_bytes: int, span: Span, status: int, headers: Headers
     ) -> Sent:
         """Answer with the bytes of `span`. Raises CarrierError while nothing was sent, BodyBroken after that."""
-        export = _export_of(self._store(location.store), location.uri)
+        export = _export_of(self._store(location.store), location)
         if export is None:
             raise NotThere("the image's location is none of its store's")
         if not span.length or request.method == "HEAD":
@@ -149,7 +149,7 @@ class StoreCarrier:
     ) -> None:
         """Write an image, or the disk that is in it, onto a disk. Raises CarrierError."""
         store = self._store(location.store)
-        source = _export_of(store, location.uri)
+        source = _export_of(store, location)
         if source is None:
             raise NotThere("the image's location is none of its store's")
         has_disk = disk_format in VIEW_FORMATS
@@ -299,8 +299,11 @@ def _of_image(store: StoreSettings, image_id: str) -> Export:
     return Export("store", name=store.id, path=image_id)
 
 
-def _export_of(store: StoreSettings, uri: str) -> Export | None:
+def _export_of(store: StoreSettings, location: Location) -> Export | None:
     """Where an image is read; None if the location is none of the store's."""
+    uri = location.uri
+    if isinstance(store, HttpStore):
+        return Export("http", path=uri, version=str(location.metadata.get("version", "")))
     if isinstance(store, FileStore):
         path = path_of(store, uri)
         return None if path is None else Export("file", path=path, frozen=True)

@@ -200,6 +200,10 @@ class NotThere(CarrierError):
     """The location has no bytes."""
 
 
+class NotAllowed(CarrierError):
+    """A URL that is not read, or cannot be read as an image."""
+
+
 class SourceGone(StoreGone):
     """What the bytes come from cannot be read just now."""
 
