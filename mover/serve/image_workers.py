@@ -9,7 +9,7 @@ from itertools import count
 from config.allow import places_of
 from config.export import Export
 from config.export_url import parse_export
-from config.settings import FileStore, S3Store, Settings
+from config.settings import FileStore, Settings
 from config.stores import object_of, path_of, uri_of, uri_of_object
 from mover.serve.image_worker import House, ImageWorker
 from mover.serve.lanes import FrontEndPort, Lane, LaneBook
@@ -98,7 +98,7 @@ class ImageWorkers:
         if export.transport == "store":
             return any(store.id == export.name for store in stores)
         if export.transport == "object":
-            ours = [store for store in stores if store.id == export.name and isinstance(store, S3Store)]
+            ours = [store for store in stores if store.id == export.name and not isinstance(store, FileStore)]
             return any(object_of(store, uri_of_object(store, export.path)) for store in ours)
         files = [store for store in stores if isinstance(store, FileStore)]
         return not export.frozen or any(path_of(store, uri_of(export.path)) for store in files)

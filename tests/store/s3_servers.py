@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from config.settings import S3Store
-from workers.store.s3_credentials import Credentials
-from workers.store.s3_multipart import ask
+from workers.store.asking import ask
+from workers.store.credentials import Credentials
+from workers.store.s3_multipart import signed
 
-KEY, SECRET = "mover-test", "its-secret-is-never-shown"
+KEY, SECRET = "AKIAMOVERTEST", "its-secret-is-never-shown"
 BUCKET = "images"
 MOTO = """
 import sys
@@ -38,6 +39,8 @@ class S3Server:
     room: Path
     key: str = KEY
     secret: str = SECRET
+    # The port of Swift's memcached; 0 of others.
+    memcached: int = 0
 
     def credentials(self, secret: str | None = None) -> Path:
         """A file of them."""
@@ -52,7 +55,8 @@ class S3Server:
 
     def ask(self, method: str, name: str = "", query: dict[str, str] | None = None) -> bytes:
         """A signed request, without OpenDAL, which keeps connections open in the test's process."""
-        status, answer = ask(self.store(), Credentials(self.key, self.secret), method, name, query or {})
+        known = Credentials({"aws_access_key_id": self.key, "aws_secret_access_key": self.secret})
+        status, _, answer = ask(signed(self.store(), known, method, name, query or {}))
         assert status < http.client.MULTIPLE_CHOICES, (status, answer)
         return answer
 

@@ -44,7 +44,7 @@ use = egg:swift#{kind}
 """
 PROXY = f"""
 [pipeline:main]
-pipeline = catch_errors gatekeeper cache listing_formats s3api tempauth bulk slo dlo proxy-server
+pipeline = catch_errors gatekeeper cache listing_formats s3api tempauth container_quotas bulk slo dlo proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
@@ -59,7 +59,7 @@ use = egg:swift#tempauth
 user_{KEY.replace(":", "_")} = {SECRET} .admin
 """ + "".join(
     f"[filter:{name}]\nuse = egg:swift#{name}\n"
-    for name in ("catch_errors", "gatekeeper", "listing_formats", "bulk", "slo", "dlo")
+    for name in ("catch_errors", "gatekeeper", "listing_formats", "container_quotas", "bulk", "slo", "dlo")
 )
 SWIFT_CONF = """
 [swift-hash]
@@ -83,7 +83,7 @@ def swift(room: Path) -> Iterator[S3Server]:
         _run(stack, room, "memcached", "-u", "root", "-l", "127.0.0.1", "-p", str(ports["memcached"]))
         for kind in (*KINDS, "proxy"):
             _run(stack, room, f"swift-{kind}-server", str(room / f"{kind}.conf"))
-        server = S3Server(f"http://127.0.0.1:{ports['proxy']}", room, KEY)
+        server = S3Server(f"http://127.0.0.1:{ports['proxy']}", room, KEY, memcached=ports["memcached"])
         wait_until("Swift has the bucket", lambda: _made(server), 120)
         yield server
 

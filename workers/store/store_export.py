@@ -67,9 +67,9 @@ def backing_of(store: Store) -> Backing:
     """Whatever keeps the store's images. Raises Refusal."""
     if isinstance(store, FileStore):
         return FileBacking(store)
-    from workers.store.s3_store import S3Backing
+    from workers.store.object_store import ObjectBacking
 
-    return S3Backing(store)
+    return ObjectBacking(store)
 
 
 class StoreExport(LocalExport):
