@@ -10,12 +10,19 @@ from typing import NamedTuple
 import msgspec
 
 from config.errors import ConfigError, shown
+from config.export import Export
 from config.settings import FileStore, ObjectStore, S3Store, Store, SwiftStore
 
 _PRIORITY = re.compile(r"(.+):(\d{1,9})")
 SCHEMES = ("file", "filesystem")
 # By which a client may ask for the first store of a type; "hdfs" is VISOR's word.
-SCHEMES_OF = {"file": SCHEMES, "s3": ("s3",), "swift": ("swift",), "webhdfs": ("webhdfs", "hdfs")}
+SCHEMES_OF = {
+    "file": SCHEMES,
+    "s3": ("s3",),
+    "swift": ("swift",),
+    "webhdfs": ("webhdfs", "hdfs"),
+    "http": ("http", "https"),
+}
 # An image's id. Names that begin with a dot are those of what is not an image yet.
 IMAGE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 # Owner's read bit: without it the store could not serve what it keeps.
@@ -37,7 +44,7 @@ def stores_of_table(tables: object, where: str) -> list[Store]:
         why = (
             f'{error}: each needs an `id`, and either type = "file" and `directories`, a list of "PATH" or '
             '"PATH:PRIORITY"; or type = "s3", `endpoint` and `bucket`; or type = "swift", `auth_url` and `container`; '
-            'or type = "webhdfs", `endpoint` and `directory`'
+            'or type = "webhdfs", `endpoint` and `directory`; or type = "http"'
         )
         raise ConfigError(where, "[[store]]", why) from error
     ids = [store.id for store in stores]
@@ -102,11 +109,24 @@ def type_of(store: Store) -> str:
     return str(store.__struct_config__.tag)
 
 
+def is_of_stores(export: Export, stores: Iterable[Store]) -> bool:
+    """Whether one of these stores has what an export of the library names, as far as names can say."""
+    if export.transport == "http":
+        return True  # its worker judges the URL, by the settings' rules
+    if export.transport == "store":
+        return any(store.id == export.name for store in stores)
+    if export.transport == "object":
+        ours = [store for store in stores if store.id == export.name and isinstance(store, ObjectStore)]
+        return any(object_of(store, uri_of_object(store, export.path)) for store in ours)
+    files = [store for store in stores if isinstance(store, FileStore)]
+    return any(path_of(store, uri_of(export.path)) for store in files)
+
+
 def check_store(store: Store, where: str) -> None:
     """Raises ConfigError for what each setting allows, and both together do not."""
     if isinstance(store, FileStore):
         _check_file_store(store, where)
-    elif store.credentials_file and not os.path.isabs(store.credentials_file):
+    elif isinstance(store, S3Store) and store.credentials_file and not os.path.isabs(store.credentials_file):
         what = f"store {shown(store.id)}, credentials_file = {shown(store.credentials_file)}"
         raise ConfigError(where, what, "must be an absolute path")
 

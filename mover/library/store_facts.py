@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from config.settings import FileStore, S3Store, SwiftStore
+from config.settings import FileStore, HttpStore, S3Store, SwiftStore
 from config.settings import Store as StoreSettings
 from config.stores import SCHEMES_OF, type_of
 from mover.library.seam import Store
@@ -52,4 +52,6 @@ def properties(store: StoreSettings) -> Mapping[str, str | int | bool]:
         return {"endpoint": store.endpoint, "bucket": store.bucket, "large_object_chunk_size": store.part_bytes}
     if isinstance(store, SwiftStore):
         return {"container": store.container, "large_object_chunk_size": store.part_bytes}
+    if isinstance(store, HttpStore):
+        return {}
     return {"endpoint": store.endpoint, "directory": store.directory, "chunk_size": store.part_bytes}

@@ -36,6 +36,7 @@ class Why(enum.StrEnum):
     WRONG_SIZE = "wrong-size"
     WRONG_CHECKSUM = "wrong-checksum"
     WRONG_FORMAT = "wrong-format"
+    NOT_ALLOWED = "not-allowed"
 
 
 class Receive(msgspec.Struct, tag=True, frozen=True):
@@ -43,6 +44,7 @@ class Receive(msgspec.Struct, tag=True, frozen=True):
 
     `size` is the whole image's, None if nobody has said. When `keep`, what has come stays when the session ends
     without having been rolled back. `catalogue` is the registry that will know it: several may share a directory.
+    Without `digests` nothing is hashed.
     """
 
     image: str
@@ -51,6 +53,7 @@ class Receive(msgspec.Struct, tag=True, frozen=True):
     offset: int = 0
     size: int | None = None
     keep: bool = False
+    digests: bool = True
 
 
 class Receiving(msgspec.Struct, tag=True, frozen=True):
@@ -74,13 +77,13 @@ class Publish(msgspec.Struct, tag=True, frozen=True):
 
 
 class Published(msgspec.Struct, tag=True, frozen=True):
-    """The answer; digests are in hexadecimal, sizes in bytes."""
+    """The answer; digests are in hexadecimal, None if there are none, sizes in bytes."""
 
     uri: str
     metadata: dict[str, Any]
     size: int
-    md5: str
-    hash_value: str
+    md5: str | None
+    hash_value: str | None
     virtual_size: int | None
 
 
@@ -115,15 +118,16 @@ class Remove(msgspec.Struct, tag=True, frozen=True):
 
 
 class Find(msgspec.Struct, tag=True, frozen=True):
-    """Is there anything at a location? The answer is Found."""
+    """Is there anything at a location? The answer is Found; of a URL, what its server says of it just now."""
 
     uri: str
 
 
 class Found(msgspec.Struct, tag=True, frozen=True):
-    """So many bytes; None if there is nothing."""
+    """So many bytes; None if there is nothing. `version` of a source at a URL: see ImageFacts."""
 
     size: int | None
+    version: str = ""
 
 
 class Done(msgspec.Struct, tag=True, frozen=True):

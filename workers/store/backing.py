@@ -6,11 +6,11 @@ OSError for what the system says.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from workers.lane.store_format import Swept, Why
+from workers.lane.store_format import Found, Swept, Why
 
 
 class Refusal(Exception):
@@ -33,6 +33,8 @@ class Place(msgspec.Struct, frozen=True):
 class Part(Protocol):
     """An image on its way in, which nobody sees. One thread uses it at a time, but for `write` and `read`.
 
+    Zeros are put where nothing was put before.
+
     `rereads`: `read` has all that was written; else only the image's beginning and end, for who looks at its headers.
     """
 
@@ -40,6 +42,9 @@ class Part(Protocol):
 
     def write(self, buffer: memoryview, offset: int) -> None:
         """Put bytes in their place; `buffer` is free again when this returns."""
+
+    def zero(self, offset: int, length: int) -> None:
+        """Put so many zeros in their place."""
 
     def read(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` with bytes that were written before."""
@@ -86,3 +91,11 @@ class Backing(Protocol):
 
     def sweep(self, keep_s: float, catalogue: str) -> Swept:
         """Remove what no upload can go on with any more."""
+
+
+@runtime_checkable
+class Looking(Backing, Protocol):
+    """A store whose images others may change: it tells more of them than their size."""
+
+    def find(self, uri: str) -> Found:
+        """What is there now."""

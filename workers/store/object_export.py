@@ -6,7 +6,7 @@ import errno
 import os
 
 from config.export import Export
-from config.settings import FileStore, Store
+from config.settings import ObjectStore, Store
 from workers.image.connection import Event, Owner, State
 from workers.image.loop import Loop
 from workers.image.plan import Command, Limits, Operation
@@ -30,7 +30,7 @@ class ObjectExport(ThreadedExport):
 
     def __init__(self, number: int, export: Export, store: Store, loop: Loop, owner: Owner) -> None:
         super().__init__(number, export, loop, owner)
-        assert not isinstance(store, FileStore)
+        assert isinstance(store, ObjectStore)
         self._store = store
         self._reading: ReadAhead | None = None
 

@@ -14,11 +14,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from config.export import Export
-from config.settings import FileStore, Store
+from config.settings import FileStore, HttpStore, Store
+from config.url_rules import UrlRules
 from workers.image.connection import Owner
 from workers.image.local_export import LocalExport
 from workers.image.loop import Loop
-from workers.image.plan import Command, Limits, Operation, SessionCommand
+from workers.image.plan import WRITING, Command, Limits, Operation, SessionCommand
 from workers.image.threads import Call
 from workers.lane import store_format
 from workers.lane.protocol import ImageFacts
@@ -41,7 +42,7 @@ from workers.lane.store_format import (
     Sweep,
     Why,
 )
-from workers.store.backing import Backing, Part
+from workers.store.backing import Backing, Looking, Part
 from workers.store.file_store import FileBacking
 from workers.store.publishing import refused
 from workers.store.session import Outcome, Session, State
@@ -63,24 +64,39 @@ FACTS = ImageFacts(
 )
 
 
-def backing_of(store: Store) -> Backing:
+def backing_of(store: Store, urls: UrlRules) -> Backing:
     """Whatever keeps the store's images. Raises Refusal."""
     if isinstance(store, FileStore):
         return FileBacking(store)
+    if isinstance(store, HttpStore):
+        from workers.store.url_store import UrlBacking
+
+        return UrlBacking(store, urls)
     from workers.store.object_store import ObjectBacking
 
     return ObjectBacking(store)
+
+
+def _find(backing: Backing, uri: str) -> Found:
+    return backing.find(uri) if isinstance(backing, Looking) else Found(backing.size(uri))
 
 
 class StoreExport(LocalExport):
     """The store that `export` names; `numbers` are for sessions: no worker before has given any."""
 
     def __init__(
-        self, number: int, export: Export, store: Store, loop: Loop, owner: Owner, numbers: Iterator[int]
+        self,
+        number: int,
+        export: Export,
+        store: Store,
+        urls: UrlRules,
+        loop: Loop,
+        owner: Owner,
+        numbers: Iterator[int],
     ) -> None:
         super().__init__(number, export, None, loop, owner)
         self._image = export.path
-        self._backing = backing_of(store)
+        self._backing = backing_of(store, urls)
         self._numbers = numbers
         self._session: Session | None = None
         self._beginning: SessionCommand | None = None
@@ -103,7 +119,7 @@ class StoreExport(LocalExport):
     # -- commands --------------------------------------------------------------------------------------------
 
     def send(self, command: Command) -> None:
-        """A question, a WRITE or a ROLLBACK."""
+        """A question, a WRITE, a ZERO or a ROLLBACK."""
         assert isinstance(command, SessionCommand)
         if command.operation is Operation.ASK:
             self._ask(command)
@@ -111,8 +127,8 @@ class StoreExport(LocalExport):
         session = self._session_of(command, command.session)
         if session is None:
             self.ended(command, errno.ESTALE)
-        elif command.operation is Operation.WRITE:
-            session.write(command)
+        elif command.operation in WRITING:
+            session.take(command)
         else:
             session.end(command.keep, lambda: self.ended(command, 0))
 
@@ -189,7 +205,7 @@ class StoreExport(LocalExport):
             case Remove():
                 self._reply_done(command, lambda: backing.remove(question.uri))
             case Find():
-                self._reply(command, lambda: Found(backing.size(question.uri)))
+                self._reply(command, lambda: _find(backing, question.uri))
             case Confirm():
                 self._reply_done(command, lambda: backing.confirm(question.image, question.uri))
             case Sweep():
