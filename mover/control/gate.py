@@ -12,6 +12,7 @@ from config.export import Export
 from config.log import facts
 from config.places import NotAllowed, Places
 from config.settings import AllowSettings, Settings
+from config.stores import is_of_stores
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class Gate:
 
     def __init__(self, settings: Settings) -> None:
         self._allow = settings.allow
+        self._stores = settings.store
         self._places = places_of(settings)
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Semaphore(LOOKS_MOST)
@@ -39,13 +41,18 @@ class Gate:
 
         Raises NotAllowed.
         """
+        if export.of_library and not is_of_stores(export, self._stores):
+            raise NotAllowed(f"export {shown(export.key)}", "store", "it is no image of any store")
         if export.transport == "tcp":
             check_host(export.host, self._allow.nbd_hosts)
 
     async def check(self, export: Export) -> None:
         """Look where its paths lead. Raises NotAllowed."""
         try:
-            await self._look(export)
+            if export.of_library:
+                self.check_host(export)
+            else:
+                await self._look(export)
         except NotAllowed as refused:
             log.warning("ticket refused", extra=facts(what=refused.what, setting=refused.key, why=refused.why))
             raise
