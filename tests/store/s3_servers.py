@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -148,15 +148,21 @@ class Passing(BaseHTTPRequestHandler):
             self.wfile.write(data)
         return True
 
+    def handle(self) -> None:
+        """A client that has gone is no trouble of the test's."""
+        with suppress(ConnectionError):
+            super().handle()
+
     def log_message(self, format: str, *args: object) -> None:
         """Nothing is printed."""
 
 
 @contextmanager
-def trouble_before(server: S3Server) -> Iterator[Trouble]:
+def trouble_before(server: S3Server, keep_alive: bool = True) -> Iterator[Trouble]:
     """A proxy that a test gives its faults."""
 
     class Here(Passing):
+        protocol_version = "HTTP/1.1" if keep_alive else "HTTP/1.0"
         behind = server.endpoint.partition("//")[2]
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Here) as proxy:

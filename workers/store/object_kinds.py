@@ -33,4 +33,4 @@ def _refused(store: ObjectStore, error: OSError) -> Refusal:
         )
     if error.errno == errno.EACCES:
         return Refusal(Why.DENIED, f"store {store.id} refuses Mover's credentials ({error.strerror}): {remedy(store)}")
-    return Refusal(Why.GONE, f"store {store.id} cannot be used: {error.strerror}")
+    return Refusal(Why.GONE, f"store {store.id} does not work ({error.strerror}): try again later")

@@ -136,7 +136,7 @@ class Objects(ABC):
             return Refusal(Why.DENIED, message)
         if error.errno == errno.ENOSPC:
             return Refusal(Why.FULL, f"store {store.id} is full: make room in it, raise its quota, or use another")
-        return Refusal(Why.GONE, f"store {store.id} does not work: {error.strerror}")
+        return Refusal(Why.GONE, f"store {store.id} does not work ({error.strerror}): try again later")
 
 
 async def _listed(operator: opendal.Operator, prefix: str) -> list[str]:
