@@ -54,6 +54,9 @@ class Library:
         # What is done in the background as soon as the registry is open.
         self.housekeeping: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._housekeeper: asyncio.Task[None] | None = None
+        # Tells who runs jobs that there is something to do.
+        self.nudge: Callable[[], None] = lambda: None
+        self._beginning: asyncio.Task[None] | None = None
 
     # -- the registry, in threads ------------------------------------------------------------------------------
 
@@ -77,8 +80,23 @@ class Library:
             self._housekeeper = asyncio.get_running_loop().create_task(self.housekeeping())
         return registry
 
+    def begin(self) -> None:
+        """Go on with the jobs that an earlier service has left, if there are any: nobody may ask for long."""
+        self._beginning = asyncio.get_running_loop().create_task(self._begin())
+
+    async def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        if await loop.run_in_executor(self._threads, schema.may_have_jobs, self.settings.database):
+            try:
+                await self._registry()
+            except RegistryError as error:
+                log.error("jobs cannot be looked for", extra=facts(reason=str(error)))
+
     async def close(self) -> None:
         """End what is done in the background, and close the registry."""
+        if self._beginning is not None:
+            self._beginning.cancel()
+            await asyncio.wait({self._beginning})
         if self._housekeeper is not None:
             self._housekeeper.cancel()
             await asyncio.wait({self._housekeeper})
@@ -99,6 +117,11 @@ class Library:
         registry = Registry(self.settings.database)
         release_dead(registry, self._host)
         return registry
+
+    @property
+    def host(self) -> str:
+        """This installation, as the registry knows it. Known once the registry has been asked."""
+        return self._host
 
     @property
     def holder(self) -> str:

@@ -34,7 +34,10 @@ IMAGE_PROPERTIES: Schema = {
     "status": _text(
         "Status of the image",
         readOnly=True,
-        enum=["queued", "saving", "active", "killed", "deleted", "pending_delete", "deactivated"],
+        enum=[
+            *("queued", "saving", "uploading", "importing", "active", "killed"),
+            *("deleted", "pending_delete", "deactivated"),
+        ],
     ),
     "visibility": _text("Scope of image accessibility", enum=["community", "public", "private", "shared"]),
     "protected": _flag("If true, image will not be deletable."),
@@ -57,6 +60,7 @@ IMAGE_PROPERTIES: Schema = {
     "self": _text("The URL of the image", readOnly=True),
     "file": _text("An image file url", readOnly=True),
     "schema": _text("An image schema url", readOnly=True),
+    "stores": _text("Store in which image data resides", readOnly=True),
     "min_ram": _number("Amount of ram (in MB) required to boot image.", minimum=0, maximum=INT32),
     "min_disk": _number("Amount of disk space (in GB) required to boot image.", minimum=0, maximum=INT32),
 }
