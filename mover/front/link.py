@@ -13,6 +13,9 @@ import os
 import socket
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import Protocol
 
@@ -51,6 +54,7 @@ from mover.serve.messages import (
     TicketsApplied,
     ToFrontEnd,
 )
+from workers.lane.arena import Arena
 from workers.lane.channel import Channel, ChannelBroken, ChannelClosed
 from workers.lane.front_lane import FrontLane, LaneLost
 from workers.lane.protocol import ImageFacts
@@ -264,11 +268,7 @@ class Link:
             return lane, lane.image
         began_ns = time.monotonic_ns()
         try:
-            async with asyncio.timeout(self._settings.open_s):
-                return lane, await lane.opened()
-        except TimeoutError:
-            self.leave_lane(lane)
-            raise LaneLost(f"the image's worker did not answer within {self._settings.open_s:g} s", 1.0) from None
+            return lane, await self._open_in_time(lane)
         except BaseException:
             self.leave_lane(lane)
             raise
@@ -284,20 +284,47 @@ class Link:
         if not self.supervised:
             raise LaneLost("the service is going down")
         settings = self._settings
-        lane = FrontLane(
-            next(self._numbers),
-            settings.slots,
-            settings.slot_bytes,
-            settings.request_slots,
-            settings.replay_s,
-            lambda closed: self._closed(key, closed),
-            self._account,
-        )
-        self._lanes[key] = self._by_number[lane.number] = lane
+        number = next(self._numbers)
+        arena = Arena(number, settings.slots, settings.slot_bytes, settings.request_slots)
+        lane = self._lanes[key] = self._new_lane(number, key, arena)
         lane.idle_most_s = LIBRARY_IDLE_S if export.of_library else settings.lane_idle_s
         self._look_later(lane.idle_most_s, lane)
-        self._send(OpenLane(lane.number, export, settings.slots * settings.slot_bytes))
+        self._send(OpenLane(number, export, settings.slots * settings.slot_bytes))
         return lane
+
+    def _new_lane(self, number: int, key: str, arena: Arena) -> FrontLane:
+        on_closed = partial(self._closed, key)
+        lane = self._by_number[number] = FrontLane(number, arena, self._settings.replay_s, on_closed, self._account)
+        return lane
+
+    @asynccontextmanager
+    async def lanes_between(self, source: Export, target: Export) -> AsyncIterator[tuple[FrontLane, FrontLane]]:
+        """Two open lanes, for one user, on one arena: what a worker reads, the other one writes from where it lies.
+
+        They are closed when the user is done with them, whatever is under way. Raises LaneLost.
+        """
+        if not self.supervised:
+            raise LaneLost("the service is going down")
+        settings = self._settings
+        numbers = next(self._numbers), next(self._numbers)
+        arena = Arena(numbers[0], settings.slots, settings.slot_bytes, settings.slots)
+        lanes = self._new_lane(numbers[0], source.key, arena), self._new_lane(numbers[1], target.key, arena)
+        try:
+            for number, export in zip(numbers, (source, target), strict=True):
+                self._send(OpenLane(number, export, settings.slots * settings.slot_bytes // 2))  # half of it each
+            for lane in lanes:
+                await self._open_in_time(lane)
+            yield lanes
+        finally:
+            for lane in lanes:
+                lane.close("its user is done")
+
+    async def _open_in_time(self, lane: FrontLane) -> ImageFacts:
+        try:
+            async with asyncio.timeout(self._settings.open_s):
+                return await lane.opened()
+        except TimeoutError:
+            raise LaneLost(f"the image's worker did not answer within {self._settings.open_s:g} s", 1.0) from None
 
     def _attach(self, message: LaneSocket, sock: socket.socket) -> None:
         lane = self._by_number.get(message.lane)
@@ -329,7 +356,9 @@ class Link:
         if self._lanes.get(key) is lane:
             del self._lanes[key]
         del self._by_number[lane.number]
-        self._looks.pop(lane.number).cancel()  # or it would hold the lane, and its arena
+        looks = self._looks.pop(lane.number, None)
+        if looks is not None:
+            looks.cancel()  # or it would hold the lane, and its arena
         self._send(CloseLane(lane.number))
         self._loop.call_later(COLLECT_AFTER_S, gc.collect)
 

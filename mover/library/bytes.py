@@ -25,15 +25,18 @@ from mover.front.ranges import Span as Range
 from mover.front.sanic_seam import Headers, Sent
 from mover.front.sending import Body, send_body
 from mover.front.visit import Door
+from mover.library import bytes_hauling as hauling
 from mover.library.bytes_asking import ask
 from mover.library.bytes_errors import from_lane
 from mover.library.bytes_receiving import Into, receive
 from mover.library.records import Location
 from mover.library.seam import (
     CarrierError,
+    DiskRefused,
     Incoming,
     Kept,
     NotThere,
+    Progress,
     Received,
     Span,
     Store,
@@ -94,6 +97,17 @@ class StoreCarrier:
             raise UnknownStore(f"there is no store {store_id[:80]!r}")
         return store
 
+    async def bring(self, source: Export, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
+        """Take the bytes of a disk, or of an object, into a store. Raises CarrierError."""
+        store = await self._store_for(incoming)
+        target = _of_image(store, incoming.image.id)
+        into = Into(store.id, self._catalogue, self._settings, self._door.pace(source.key), keeps_parts(store))
+        async with self._lanes_between(source, target) as (reads, writes):
+            assert reads.image is not None
+            if reads.image.whole_file:
+                raise DiskRefused("the source is a file that is read as a whole: name a disk")
+            return await hauling.bring(reads, writes, reads.image.size_bytes, incoming, into, progress, digests)
+
     # -- out -------------------------------------------------------------------------------------------------
 
     async def send(
@@ -117,6 +131,16 @@ class StoreCarrier:
             raise StoreGone(error.message) from error
         log.info("transferred", extra=facts(store=location.store, op="read", offset=span.offset, length=span.length))
         return sent
+
+    async def deliver(self, location: Location, size_bytes: int, target: Export, progress: Progress) -> None:
+        """Write an image onto a disk. Raises CarrierError."""
+        source = _export_of(self._store(location.store), location.uri)
+        if source is None:
+            raise NotThere("the image's location is none of its store's")
+        meter = self._door.meters.meter(None, target.key)
+        async with self._lanes_between(source, target) as (reads, writes):
+            _check_size(reads, size_bytes)
+            await hauling.deliver(reads, writes, size_bytes, progress, meter, sparse=True)
 
     async def _check_there(self, location: Location) -> None:
         """Raises NotThere when the store is there, and has nothing at the location."""
@@ -202,22 +226,43 @@ class StoreCarrier:
     @asynccontextmanager
     async def _lane(self, export: Export, use: Use | None = None) -> AsyncIterator[FrontLane]:
         """A lane to the export's worker, and a seat for the use. What is lost with it is a StoreGone."""
-        admission = self._door.admission
         try:
             lane, _ = await self._door.link.lane_to(export)
             try:
-                seat = None
-                if use is not None and admission.counts(use):
-                    seat = admission.enter_nowait(export.key, use) or await admission.enter(export.key, use)
-                try:
+                async with self._seat(export, use):
                     yield lane
-                finally:
-                    if seat is not None:
-                        admission.leave(seat)
             finally:
                 self._door.link.leave_lane(lane)
         except LaneLost as lost:
             raise from_lane(lost) from lost
+
+    @asynccontextmanager
+    async def _lanes_between(self, source: Export, target: Export) -> AsyncIterator[tuple[FrontLane, FrontLane]]:
+        """Lanes to both, on one arena, and a seat of each. What is lost on the way there is a StoreGone."""
+        try:
+            async with (
+                self._seat(source, Use.READ),
+                self._seat(target, Use.WRITE),
+                self._door.link.lanes_between(source, target) as lanes,
+            ):
+                yield lanes
+        except LaneLost as lost:
+            raise from_lane(lost) from lost
+        except RequestError as error:
+            raise StoreGone(error.message) from error
+
+    @asynccontextmanager
+    async def _seat(self, export: Export, use: Use | None) -> AsyncIterator[None]:
+        """Among those who read or write it at once. Raises RequestError."""
+        admission = self._door.admission
+        if use is None or not admission.counts(use):
+            yield
+            return
+        seat = admission.enter_nowait(export.key, use) or await admission.enter(export.key, use)
+        try:
+            yield
+        finally:
+            admission.leave(seat)
 
 
 def _of_image(store: StoreSettings, image_id: str) -> Export:

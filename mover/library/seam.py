@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 from sanic import Request
 
+from config.export import Export
 from mover.front.sanic_seam import Headers, Sent
 from mover.library.records import ImageRecord, Location
 
@@ -46,13 +47,13 @@ class Incoming(msgspec.Struct, frozen=True):
 
 
 class Received(msgspec.Struct, frozen=True):
-    """The bytes are whole, checked, durable and published at `location`."""
+    """The bytes are whole, checked, durable and published at `location`; digests that nobody wanted are None."""
 
     location: Location
     size_bytes: int
-    md5: str
+    md5: str | None
     hash_algo: str
-    hash_value: str
+    hash_value: str | None
     virtual_size_bytes: int | None = None
 
 
@@ -82,6 +83,10 @@ Wanted = Callable[[str, str], Awaitable[bool]]
 """Asks the registry, of an image's id and a URI, whether the bytes there are the image's, or may become so."""
 
 
+Progress = Callable[[int, int | None], None]
+"""Hears how many bytes are done, and how many there are in all, if that is known."""
+
+
 class Carrier(Protocol):
     """Who moves the bytes of library images."""
 
@@ -89,6 +94,20 @@ class Carrier(Protocol):
         """Take the request's body (asking for it, if the client waits to be asked). Raises CarrierError or ClientGone.
 
         Whatever is raised, nothing stays behind but what `resumable` keeps.
+        """
+
+    async def bring(self, source: Export, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
+        """Take the bytes of a disk, or of an object, worker to worker; holes stay holes. Raises CarrierError.
+
+        It goes on at `incoming.offset`. When it is cancelled or the source is lost, what has come is kept if
+        `resumable`; otherwise nothing stays behind. Without `digests` nothing is hashed, unless an `md5` is to be
+        compared.
+        """
+
+    async def deliver(self, location: Location, size_bytes: int, target: Export, progress: Progress) -> None:
+        """Write an image onto a disk of at least its size, zeros as zeros, and flush it. Raises CarrierError.
+
+        What the disk has beyond the image's size stays as it is. When this is cancelled, no byte is written any more.
         """
 
     async def send(
@@ -162,6 +181,18 @@ class UnknownStore(CarrierError):
 
 class NotThere(CarrierError):
     """The location has no bytes."""
+
+
+class SourceGone(StoreGone):
+    """What the bytes come from cannot be read just now."""
+
+
+class TargetGone(StoreGone):
+    """The disk that the bytes go to cannot be written just now."""
+
+
+class DiskRefused(CarrierError):
+    """The disk that was named cannot be the source or the target."""
 
 
 class InUse(CarrierError):

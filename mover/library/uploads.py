@@ -101,7 +101,7 @@ def _activate(registry: Registry, image: ImageRecord, received: Received) -> Ima
         size_bytes=received.size_bytes,
         virtual_size_bytes=received.virtual_size_bytes,
         md5=received.md5,
-        hash_algo=received.hash_algo,
+        hash_algo=received.hash_algo if received.hash_value is not None else None,
         hash_value=received.hash_value,
     )
 

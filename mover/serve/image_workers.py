@@ -11,12 +11,13 @@ from config.export import Export
 from config.export_url import parse_export
 from config.settings import FileStore, S3Store, Settings
 from config.stores import object_of, path_of, uri_of, uri_of_object
-from mover.serve.image_worker import House, ImageWorker
+from mover.serve.image_worker import ImageWorker
 from mover.serve.lanes import FrontEndPort, Lane, LaneBook
 from mover.serve.ledgers import Ledgers
 from mover.serve.messages import LaneRefused, OpenLane
 from mover.serve.programs import Programs
 from mover.serve.spare import Spare
+from mover.serve.workers_house import House
 from workers.image import counts
 from workers.lane.tally import WORD_BYTES
 

@@ -11,7 +11,8 @@ import pytest
 
 from config.export import Export
 from mover.control import registry as module
-from mover.control.registry import RUNS_MOST, STATES, Entry, Event, NoAnswer, Registry, State
+from mover.control.entries import RUNS_MOST, STATES, Entry, Event, State
+from mover.control.registry import NoAnswer, Registry
 from mover.control.store import Kept, TicketStore
 from mover.serve.messages import TicketUse
 from tests.control.port import OpenGate, Port

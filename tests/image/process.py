@@ -17,6 +17,7 @@ from config.settings import Store, WorkerSettings
 from workers.image.counts import LAYOUT
 from workers.image.writers import FILE_BYTES
 from workers.lane import checksum_format, memory
+from workers.lane.arena import Arena
 from workers.lane.channel import Channel, pair
 from workers.lane.checksum_format import Asked
 from workers.lane.front_lane import FrontLane, InFlight
@@ -51,7 +52,8 @@ class Process:
 
     def new_lane(self) -> FrontLane:
         """A lane that no worker knows yet."""
-        return FrontLane(next(self._lanes), SLOTS, MIB, SLOTS, PATIENCE_S, lambda lane: None)
+        number = next(self._lanes)
+        return FrontLane(number, Arena(number, SLOTS, MIB, SLOTS), PATIENCE_S, lambda lane: None)
 
     def start(self) -> None:
         """Start a worker and attach `lane`."""

@@ -33,8 +33,8 @@ class Kind(IntEnum):
     BEGIN = 11  # write a new file of `length` bytes: `value` is the session; nobody sees it before it is committed
     COMMIT = 12  # all `length` bytes were confirmed: it is made durable and takes the old one's place; offset: session
     ROLLBACK = 13  # end a session that reads, or one that shall change nothing; the offset is the session
-    # Of stores of library images only. WRITE and ROLLBACK there name an upload's session, too; its WRITEs come in the
-    # order of the bytes, and end when these are written and hashed.
+    # Of stores of library images only. WRITE, ZERO and ROLLBACK there name an upload's session, too; its WRITEs and
+    # ZEROs come in the order of the bytes, and end when these are written and hashed.
     STORE = 20  # the question in the slot (workers/lane/store_format.py), answered there
 
 

@@ -43,6 +43,7 @@ class Receive(msgspec.Struct, tag=True, frozen=True):
 
     `size` is the whole image's, None if nobody has said. When `keep`, what has come stays when the session ends
     without having been rolled back. `catalogue` is the registry that will know it: several may share a directory.
+    Without `digests` nothing is hashed.
     """
 
     image: str
@@ -51,6 +52,7 @@ class Receive(msgspec.Struct, tag=True, frozen=True):
     offset: int = 0
     size: int | None = None
     keep: bool = False
+    digests: bool = True
 
 
 class Receiving(msgspec.Struct, tag=True, frozen=True):
@@ -74,13 +76,13 @@ class Publish(msgspec.Struct, tag=True, frozen=True):
 
 
 class Published(msgspec.Struct, tag=True, frozen=True):
-    """The answer; digests are in hexadecimal, sizes in bytes."""
+    """The answer; digests are in hexadecimal, None if there are none, sizes in bytes."""
 
     uri: str
     metadata: dict[str, Any]
     size: int
-    md5: str
-    hash_value: str
+    md5: str | None
+    hash_value: str | None
     virtual_size: int | None
 
 

@@ -33,6 +33,8 @@ class Place(msgspec.Struct, frozen=True):
 class Part(Protocol):
     """An image on its way in, which nobody sees. One thread uses it at a time, but for `write` and `read`.
 
+    Zeros are put where nothing was put before.
+
     `rereads`: `read` has all that was written; else only the image's beginning and end, for who looks at its headers.
     """
 
@@ -40,6 +42,9 @@ class Part(Protocol):
 
     def write(self, buffer: memoryview, offset: int) -> None:
         """Put bytes in their place; `buffer` is free again when this returns."""
+
+    def zero(self, offset: int, length: int) -> None:
+        """Put so many zeros in their place."""
 
     def read(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` with bytes that were written before."""

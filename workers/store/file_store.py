@@ -51,6 +51,11 @@ class FilePart:
         else:
             write_plain(self._fd, buffer, offset)
 
+    def zero(self, offset: int, length: int) -> None:
+        """Nothing is written yet where zeros come, so they are a hole already; a store that is not thin has none."""
+        if not self._store.thin:
+            os.posix_fallocate(self._fd, offset, length)  # space reads as zeros before it is written to
+
     def read(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` with bytes that were written before; in a thin store, zeros at the end are not there yet."""
         size = os.fstat(self._fd).st_size if self._store.thin else offset + len(buffer)

@@ -18,7 +18,7 @@ from config.settings import FileStore, Store
 from workers.image.connection import Owner
 from workers.image.local_export import LocalExport
 from workers.image.loop import Loop
-from workers.image.plan import Command, Limits, Operation, SessionCommand
+from workers.image.plan import WRITING, Command, Limits, Operation, SessionCommand
 from workers.image.threads import Call
 from workers.lane import store_format
 from workers.lane.protocol import ImageFacts
@@ -103,7 +103,7 @@ class StoreExport(LocalExport):
     # -- commands --------------------------------------------------------------------------------------------
 
     def send(self, command: Command) -> None:
-        """A question, a WRITE or a ROLLBACK."""
+        """A question, a WRITE, a ZERO or a ROLLBACK."""
         assert isinstance(command, SessionCommand)
         if command.operation is Operation.ASK:
             self._ask(command)
@@ -111,8 +111,8 @@ class StoreExport(LocalExport):
         session = self._session_of(command, command.session)
         if session is None:
             self.ended(command, errno.ESTALE)
-        elif command.operation is Operation.WRITE:
-            session.write(command)
+        elif command.operation in WRITING:
+            session.take(command)
         else:
             session.end(command.keep, lambda: self.ended(command, 0))
 
