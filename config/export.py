@@ -7,6 +7,9 @@ from urllib.parse import quote
 
 import msgspec
 
+# Of the library, and of nobody else: no URL names one.
+OF_LIBRARY = ("store", "object", "view")
+
 
 class Export(msgspec.Struct, frozen=True):
     """An NBD export, or a file. Two exports with the same `key` are the same disk and share one worker.
@@ -14,15 +17,17 @@ class Export(msgspec.Struct, frozen=True):
     `transport` is "unix" (then `socket` is the server's path), "tcp" (then `host` and `port`), "file" (then `path`) or
     "store" (then `name` is a store of library images, and `path` the image that comes in, empty for all that concerns
     the store itself) or "object" (then `name` is a store, and `path` one of its objects, which is read only and never
-    changes); `name` is the export's name at the server. A file is a raw disk whose bytes stand where they
-    stand, unless `whole_file`: then it is something (qcow2, anything) that is read as it is and replaced as a whole, as
-    CloudStack's transfers mean their files. A `frozen` file is a library image's: it is read only, and never changes;
-    who has it open reads on when its name goes. `bitmap` names the dirty bitmap that `context=dirty` reports, if any.
+    changes) or "view" (then `path` is a library image's file, and `name` its disk format, qcow2, vmdk, vdi, vhd or
+    vhdx: the disk that is in it, read only); `name` is the export's name at the server. A file is a raw disk whose
+    bytes stand where they stand, unless `whole_file`: then it is something (qcow2, anything) that is read as it is and
+    replaced as a whole, as CloudStack's transfers mean their files. A `frozen` file is a library image's: it is read
+    only, and never changes; who has it open reads on when its name goes. `bitmap` names the dirty bitmap that
+    `context=dirty` reports, if any.
     `tls` asks for NBD over TLS; `tls_certificates` is a directory as libnbd wants it, `tls_psk_file` and
     `tls_username` are for pre-shared keys.
     """
 
-    transport: Literal["unix", "tcp", "file", "store", "object"]
+    transport: Literal["unix", "tcp", "file", "store", "object", "view"]
     socket: str = ""
     host: str = ""
     port: int = 10809
@@ -39,7 +44,7 @@ class Export(msgspec.Struct, frozen=True):
     @property
     def of_library(self) -> bool:
         """It is a library image's, or a store's: one of very many, each used once in a while, none written in place."""
-        return self.frozen or self.transport in ("store", "object")
+        return self.frozen or self.transport in OF_LIBRARY
 
     @property
     def key(self) -> str:
@@ -50,7 +55,7 @@ class Export(msgspec.Struct, frozen=True):
         """
         if self.transport == "file":
             return f"file://{quote(self.path)}{'?whole' if self.whole_file else '?frozen' if self.frozen else ''}"
-        if self.transport in ("store", "object"):
+        if self.transport in OF_LIBRARY:
             return f"{self.transport}:///{quote(self.name, safe='')}/{quote(self.path, safe='')}"
         scheme = "nbds" if self.tls else "nbd"
         name = quote(self.name, safe="")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
 
 from config.errors import ConfigError, shown
+from config.export import Export
 from config.settings import FileStore, S3Store, Store
 
 _PRIORITY = re.compile(r"(.+):(\d{1,9})")
@@ -82,6 +83,17 @@ def object_of(store: S3Store, uri: str) -> str | None:
 def uri_of_object(store: S3Store, name: str) -> str:
     """The location of an object. Which server has it the store's settings say, and never who may ask it."""
     return f"s3://{store.bucket}/{name}"
+
+
+def is_of_stores(export: Export, stores: Iterable[Store]) -> bool:
+    """Whether one of these stores has what an export of the library names, as far as names can say."""
+    if export.transport == "store":
+        return any(store.id == export.name for store in stores)
+    if export.transport == "object":
+        ours = [store for store in stores if store.id == export.name and isinstance(store, S3Store)]
+        return any(object_of(store, uri_of_object(store, export.path)) for store in ours)
+    files = [store for store in stores if isinstance(store, FileStore)]
+    return any(path_of(store, uri_of(export.path)) for store in files)
 
 
 def check_store(store: Store, where: str) -> None:

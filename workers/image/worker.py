@@ -18,6 +18,7 @@ import socket
 import time
 from collections.abc import Iterator
 from itertools import count
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -56,6 +57,9 @@ from workers.messages import (
 )
 from workers.nbd_handle import is_zero
 
+if TYPE_CHECKING:
+    from workers.store.view_export import View
+
 log = logging.getLogger(__name__)
 
 BACKOFF_FIRST_S = 0.02
@@ -87,6 +91,7 @@ class Worker:
         self._schedule: Schedule[WorkerLane | None]
         self._succession: Succession[WorkerLane | None]
         self._limits: Limits | None = None
+        self._view: View | None = None
         self._supervised = True
         self._leaving = False
         self._flushed_to_leave = False
@@ -394,6 +399,8 @@ class Worker:
             from workers.store.store_export import StoreExport
 
             return StoreExport(number, serve.export, serve.store, self._loop, self, self._session_numbers)
+        if serve.export.transport == "view":
+            return self._new_view(number, connect_s)
         if serve.export.transport != "file":
             return NbdConnection(number, serve.export, serve.places, serve.settings, self._loop, self, connect_s)
         if not serve.export.whole_file:
@@ -404,8 +411,20 @@ class Worker:
 
         return WholeFile(number, serve.export, serve.places, self._loop, self, self._session_numbers)
 
+    def _new_view(self, number: int, connect_s: float) -> Connection:
+        from workers.store.view_export import View, ViewConnection
+
+        if self._view is None:
+            self._view = View(self._serve.export, self._loop)
+        return ViewConnection(number, self._view, self._serve.settings, self._loop, self, connect_s)
+
     def introduce(self, connection: Connection, fd: int) -> None:
-        """The supervisor keeps a duplicate of every socket, for the fence after our death."""
+        """The supervisor keeps a duplicate of every socket, for the fence after our death.
+
+        Nothing is ever written to a view, and its server ends with us.
+        """
+        if self._view is not None:
+            return
         self._introduced.add(connection.number)
         self._tell(Connected(connection.number), fd)
 

@@ -52,7 +52,7 @@ def inspect(part: Part, size: int, declared: Declared) -> int | None:
     if declared.disk_format is None or (declared.container_format or "bare") not in BARE:
         return None
     try:
-        header = _look(part, size, declared.disk_format)
+        header = look_as(reader(part, size), size, declared.disk_format)
     except BadImage as bad:
         raise _wrong(f"the image is refused: {bad}") from bad
     allowed = MAY_BE.get(declared.disk_format)
@@ -74,8 +74,8 @@ def reader(part: Part, size: int) -> Read:
     return read
 
 
-def _look(part: Part, size: int, disk_format: str) -> Header:
-    read = reader(part, size)
+def look_as(read: Read, size: int, disk_format: str) -> Header:
+    """What an image is that was declared as this. Raises BadImage."""
     header = look(read, size)
     if disk_format == "vhd" and header.format is Format.RAW and has_vhd_footer(read, size):
         return Header(Format.VHD)
