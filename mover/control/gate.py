@@ -6,12 +6,12 @@ import asyncio
 import logging
 import threading
 
-from config.allow import check_export, check_host, places_of
+from config.allow import check_export, check_host
 from config.errors import shown
 from config.export import Export
 from config.log import facts
-from config.places import NotAllowed
-from config.settings import Settings
+from config.places import NotAllowed, Places
+from config.settings import AllowSettings
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +24,9 @@ LOOKS_MOST = 16
 class Gate:
     """The allow-lists of the settings."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._allow = settings.allow
-        self._places = places_of(settings)
+    def __init__(self, allow: AllowSettings, places: Places) -> None:
+        self._allow = allow
+        self._places = places
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Semaphore(LOOKS_MOST)
 

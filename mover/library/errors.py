@@ -33,6 +33,7 @@ _CARRIED: tuple[tuple[type[seam.CarrierError], int], ...] = (
     (seam.StoreGone, 503),
     (seam.UnknownStore, 400),
     (seam.NotThere, 404),
+    (seam.DiskRefused, 400),
     (seam.InUse, 409),
     (seam.Duplicate, 409),
     (seam.WrongFormat, 415),

@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -77,7 +78,7 @@ class Library:
                 self._opening = None  # the next request tries again
             raise
         if self._housekeeper is None and self.housekeeping is not None:
-            self._housekeeper = asyncio.get_running_loop().create_task(self.housekeeping())
+            self._housekeeper = asyncio.get_running_loop().create_task(self.housekeeping(), context=Context())
         return registry
 
     def begin(self) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from config.log import facts
 from mover.library.jobs import rules
-from mover.library.jobs.places import Places
+from mover.library.jobs.places import JobPlaces
 from mover.library.jobs.records import Job, JobKind
 from mover.library.jobs.states import JobState
 from mover.library.jobs.work import LostJob, Work
@@ -34,8 +34,6 @@ T = TypeVar("T")
 TICK_S = 1.0
 # How often a front end without jobs looks for those of others; its own it begins at once.
 LOOK_S = 10.0
-# Ended jobs are forgotten after so long: Glance's task_time_to_live.
-KEPT_S = 48 * 3600.0
 # A registry that cannot be asked just now is asked again.
 AGAIN_S = 1.0
 
@@ -43,7 +41,7 @@ AGAIN_S = 1.0
 class Runner:
     """`run` until cancelled; `nudge` when there is something to do."""
 
-    def __init__(self, library: Library, places: Places) -> None:
+    def __init__(self, library: Library, places: JobPlaces) -> None:
         self._library = library
         self._places = places
         self._nudged = asyncio.Event()

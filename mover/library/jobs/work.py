@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from config.export import Export
-from mover.library.jobs.places import Places
+from mover.library.jobs.places import JobPlaces
 from mover.library.jobs.records import MAKING, Copy, Job, JobKind, Outcome
 from mover.library.library import Library
 from mover.library.records import ImageRecord, Location
@@ -29,7 +29,7 @@ class LostJob(Exception):
 class Work:
     """One try of one job."""
 
-    def __init__(self, library: Library, places: Places, job: Job) -> None:
+    def __init__(self, library: Library, places: JobPlaces, job: Job) -> None:
         self._library = library
         self._carrier = library.carrier
         self._places = places
@@ -64,6 +64,7 @@ class Work:
             if store not in self._settled:
                 await self._fill(image, store)
         copies = self._targets
+        await self._tell()
         made = await self._library.ask(lambda registry: registry.jobs.made(job, copies, self.outcome.failed))
         if not made:
             raise LostJob
@@ -77,18 +78,20 @@ class Work:
             if store not in self._settled:
                 await self._fill(image, store)
         copies = self.outcome.copies
+        await self._tell()
         if not await self._library.ask(lambda registry: registry.jobs.copied(job, copies, self.outcome.failed)):
             raise LostJob
         await self._confirm(copies)
 
     async def _export(self, image: ImageRecord) -> None:
-        target = await self._places.export(self._job.input.place, writes=True)
+        target = await self._places.disk(self._job.input.place, writes=True)
         size = image.size_bytes or 0
 
         async def deliver(location: Location) -> None:
             await self._carrier.deliver(location, size, target, self._progress)
 
         await self._from_any(image, deliver)
+        await self._tell()
 
     # -- one store ---------------------------------------------------------------------------------------------
 
@@ -158,7 +161,7 @@ class Work:
         place = self._job.input.place
         if self._job.kind is JobKind.WEB_DOWNLOAD:
             return await self._places.url(place)
-        return await self._places.export(place, writes=False)
+        return await self._places.disk(place, writes=False)
 
     @property
     def _goes_on(self) -> bool:
@@ -189,6 +192,11 @@ class Work:
             return
         self.size_bytes = size * stores
         self.done_bytes = min(settled, stores - 1) * size + done
+
+    async def _tell(self) -> None:
+        """All bytes are there."""
+        done, size = self.done_bytes, self.size_bytes
+        await self._library.ask(lambda registry: registry.jobs.progress(self._job, done, size, False))
 
     async def _note(self, copies: tuple[Copy, ...] | None = None, failed: dict[str, str] | None = None) -> None:
         copies = self.outcome.copies if copies is None else copies

@@ -205,7 +205,7 @@ class Jobs:
     def made(self, job: Job, copies: Sequence[Copy], failed: Mapping[str, str]) -> bool:
         """The image is ACTIVE with these copies, and the job DONE; False if the image, or the job, is no more ours."""
         first = copies[0]
-        facts = {
+        facts: dict[str, Any] = {
             "size_bytes": first.size_bytes, "virtual_size_bytes": first.virtual_size_bytes, "md5": first.md5,
             "hash_algo": first.hash_algo, "hash_value": first.hash_value,
         }  # fmt: skip
@@ -271,8 +271,6 @@ class Jobs:
         kept = msgspec.structs.replace(job.input, place=job.shown_place)
         values: dict[str, Any] = {"state": str(state), "holder": None, "holds": None, "message": message}
         values |= {"input": _json(kept), "updated_at_us": now, "ended_at_us": now}
-        if state is JobState.DONE and job.size_bytes is not None:
-            values["done_bytes"] = JOBS.c.size_bytes
         return changed(connection, update(JOBS).where(*_held(job)).values(values))
 
     @asked

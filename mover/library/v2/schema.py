@@ -90,6 +90,29 @@ MEMBER: Schema = {
 }
 
 
+TASK: Schema = {
+    "name": "task",
+    "properties": {
+        "id": _text("An identifier for the task", pattern=UUID),
+        "type": _text("What the task does", readOnly=True),
+        "status": _text(
+            "How far it is; `state` says whether it was cancelled",
+            enum=["pending", "processing", "success", "failure"],
+        ),
+        "owner": _optional("The tenant that began it"),
+        "input": {"type": ["null", "object"], "description": "What was asked"},
+        "result": {"type": ["null", "object"], "description": "What came of it"},
+        "message": _text("Why it failed, or is tried again"),
+        "created_at": _text("Datetime when this resource was created", readOnly=True),
+        "updated_at": _text("Datetime when this resource was updated", readOnly=True),
+        "expires_at": _optional("Datetime when this resource is forgotten", readOnly=True),
+        "self": _text("", readOnly=True),
+        "schema": _text("", readOnly=True),
+    },
+    "additionalProperties": True,
+}
+
+
 def _collection(name: str, one: Schema) -> Schema:
     return {
         "name": name,
@@ -111,5 +134,7 @@ SCHEMAS: dict[str, Schema] = {
     "image": IMAGE,
     "images": _collection("images", IMAGE),
     "member": MEMBER,
+    "task": TASK,
+    "tasks": _collection("tasks", TASK),
     "members": _collection("members", MEMBER),
 }
