@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from tests.library.service import OCTETS, Service
 
 ENDED = ("done", "failed", "cancelled")
 PATIENCE_S = 60.0
+# Between two looks at a job, each of which is a request.
+PAUSE_S = 0.1
 
 
 def tables(room: Path, **library: Any) -> Tables:
@@ -65,6 +68,7 @@ class Jobs(Service):
         """The task, when it has ended."""
 
         def look() -> dict[str, Any] | None:
+            select.select([], [], [], PAUSE_S)
             try:
                 task = self.task(job)
             except OSError:
@@ -77,6 +81,7 @@ class Jobs(Service):
         """The task, when some of its bytes have moved, and before it ends."""
 
         def look() -> dict[str, Any] | None:
+            select.select([], [], [], PAUSE_S)
             task = self.task(job)
             assert task["state"] not in ENDED, task
             return task if task["bytes_done"] else None

@@ -140,6 +140,9 @@ class Runner:
             except RegistryError as error:
                 log.error("a job's progress cannot be told", extra=facts(job=job.id, reason=str(error)))
                 continue
+            if wish is None and await self._has_ended(job):
+                await asyncio.wait({doing})  # it was just registered
+                return "done"
             if wish is not False and not doing.done():
                 await _stopped(doing)
                 return "lost" if wish is None else "cancel"
@@ -166,6 +169,10 @@ class Runner:
             if job.kind is JobKind.EXPORT:
                 await self._insist(lambda registry: registry.jobs.end(job, JobState.DONE, ""))
             log.info("job done", extra=facts(job=job.id, image=job.image_id, length=work.done_bytes))
+
+    async def _has_ended(self, job: Job) -> bool:
+        now = await self._insist(lambda registry: registry.jobs.get(job.id))
+        return now is None or not now.is_live
 
     async def _is_ours(self, job: Job) -> bool:
         now = await self._insist(lambda registry: registry.jobs.get(job.id))
