@@ -35,7 +35,7 @@ def stores_of_table(tables: object, where: str) -> list[Store]:
     except msgspec.ValidationError as error:
         why = (
             f'{error}: each needs an `id`, and either type = "file" and `directories`, a list of "PATH" or '
-            '"PATH:PRIORITY", or type = "s3", `endpoint` and `bucket`'
+            '"PATH:PRIORITY", or type = "s3", `endpoint` and `bucket`, or type = "http"'
         )
         raise ConfigError(where, "[[store]]", why) from error
     ids = [store.id for store in stores]
@@ -87,6 +87,8 @@ def uri_of_object(store: S3Store, name: str) -> str:
 
 def is_of_stores(export: Export, stores: Iterable[Store]) -> bool:
     """Whether one of these stores has what an export of the library names, as far as names can say."""
+    if export.transport == "http":
+        return True  # its worker judges the URL, by the settings' rules
     if export.transport == "store":
         return any(store.id == export.name for store in stores)
     if export.transport == "object":
@@ -100,7 +102,7 @@ def check_store(store: Store, where: str) -> None:
     """Raises ConfigError for what each setting allows, and both together do not."""
     if isinstance(store, FileStore):
         _check_file_store(store, where)
-    elif store.credentials_file and not os.path.isabs(store.credentials_file):
+    elif isinstance(store, S3Store) and store.credentials_file and not os.path.isabs(store.credentials_file):
         what = f"store {shown(store.id)}, credentials_file = {shown(store.credentials_file)}"
         raise ConfigError(where, what, "must be an absolute path")
 

@@ -27,9 +27,10 @@ class Sources:
     def __init__(self, settings: Settings, tickets: TicketPort, transfers: TransferPort) -> None:
         """Put in force what the settings say and what is kept. Raises CannotStart."""
         serve = settings.serve
-        store, gate = TicketStore(serve.state_dir), Gate(settings.allow, places_of(settings))
-        self._registry = Registry(tickets, transfers, store, gate, settings.control.tickets_most)
-        self._service = TicketService(self._registry)
+        store = TicketStore(serve.state_dir)
+        self._gate = Gate(settings.allow, places_of(settings))
+        self._registry = Registry(tickets, transfers, store, self._gate, settings.control.tickets_most)
+        self._service = TicketService(self._registry, settings.control.cancel_s)
         peers = Peers(settings.control)
         self._tickets_socket = HttpSocket(self._service.answer, peers)
         self._control_socket = ControlSocket(self._registry, peers)
@@ -43,7 +44,7 @@ class Sources:
             tickets.install(Ticket(image.id, 0, export, transfer=number))
         self._registry.resume()
         if serve.transfer_dir:
-            self._directory = TransferDir(serve.transfer_dir, tickets, self._registry, gate)
+            self._directory = TransferDir(serve.transfer_dir, tickets, self._registry, self._gate)
 
     def start(self, listeners: Listeners) -> None:
         """The front ends serve: answer on the control sockets, and look after what is in force."""
@@ -54,6 +55,10 @@ class Sources:
             self._run(self._control_socket.start(listeners.control))
         if listeners.tickets is not None:
             self._run(self._tickets_socket.start(listeners.tickets))
+
+    def retune(self, settings: Settings) -> None:
+        """Judge by other allow-lists what is installed from now on."""
+        self._gate.retune(settings)
 
     def close(self) -> None:
         """No change of tickets any more."""

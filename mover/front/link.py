@@ -268,7 +268,7 @@ class Link:
             return lane, lane.image
         began_ns = time.monotonic_ns()
         try:
-            return lane, await self._open_in_time(lane)
+            return lane, await self.open_in_time(lane)
         except BaseException:
             self.leave_lane(lane)
             raise
@@ -299,9 +299,10 @@ class Link:
 
     @asynccontextmanager
     async def lanes_between(self, source: Export, target: Export) -> AsyncIterator[tuple[FrontLane, FrontLane]]:
-        """Two open lanes, for one user, on one arena: what a worker reads, the other one writes from where it lies.
+        """Two lanes, for one user, on one arena: what a worker reads, the other one writes from where it lies.
 
-        They are closed when the user is done with them, whatever is under way. Raises LaneLost.
+        They are to be opened, by `open_in_time`, and closed when the user is done with them, whatever is under way.
+        Raises LaneLost.
         """
         if not self.supervised:
             raise LaneLost("the service is going down")
@@ -312,14 +313,13 @@ class Link:
         try:
             for number, export in zip(numbers, (source, target), strict=True):
                 self._send(OpenLane(number, export, settings.slots * settings.slot_bytes // 2))  # half of it each
-            for lane in lanes:
-                await self._open_in_time(lane)
             yield lanes
         finally:
             for lane in lanes:
                 lane.close("its user is done")
 
-    async def _open_in_time(self, lane: FrontLane) -> ImageFacts:
+    async def open_in_time(self, lane: FrontLane) -> ImageFacts:
+        """Wait until the lane is open. Raises LaneLost."""
         try:
             async with asyncio.timeout(self._settings.open_s):
                 return await lane.opened()

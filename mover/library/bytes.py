@@ -15,11 +15,11 @@ from sanic import Request
 
 from config.export import Export
 from config.log import facts
-from config.settings import FileStore, LibrarySettings
+from config.settings import FileStore, HttpStore, LibrarySettings
 from config.settings import Store as StoreSettings
 from config.stores import object_of, path_of
 from mover.front import sanic_seam
-from mover.front.admission import Use
+from mover.front.admission import TicketLimit, Use
 from mover.front.errors import RequestError
 from mover.front.ranges import Span as Range
 from mover.front.sanic_seam import Headers, Sent
@@ -29,9 +29,11 @@ from mover.library import bytes_hauling as hauling
 from mover.library.bytes_asking import ask
 from mover.library.bytes_errors import from_lane
 from mover.library.bytes_receiving import Into, publish_staged, receive, stage
+from mover.library.disks import using
 from mover.library.records import Location
 from mover.library.seam import (
     CarrierError,
+    Disk,
     DiskRefused,
     Incoming,
     Kept,
@@ -52,6 +54,8 @@ log = logging.getLogger(__name__)
 
 # What was published is registered within moments; after so long nobody is about to any more.
 REGISTERED_S = 600.0
+# Images that have a disk inside, which a qemu-nbd of the worker's shows (workers/store/view_server.py).
+VIEW_FORMATS = frozenset({"qcow2", "vmdk", "vdi", "vhd", "vhdx"})
 
 
 class StoreCarrier:
@@ -94,16 +98,19 @@ class StoreCarrier:
             raise UnknownStore(f"there is no store {store_id[:80]!r}")
         return store
 
-    async def bring(self, source: Export, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
+    async def bring(self, source: Disk, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
         """Take the bytes of a disk, or of an object, into a store. Raises CarrierError."""
         store = await self._store_for(incoming)
         target = _of_image(store, incoming.image.id)
-        into = Into(store.id, self._catalogue, self._settings, self._door.pace(source.key), keeps_parts(store))
-        async with self._lanes_between(source, target) as (reads, writes):
-            assert reads.image is not None
-            if reads.image.whole_file:
-                raise DiskRefused("the source is a file that is read as a whole: name a disk")
-            return await hauling.bring(reads, writes, reads.image.size_bytes, incoming, into, progress, digests)
+        async with (
+            using(self._door, source, writes=False) as disk,
+            self._seat(disk.export, Use.READ, disk.limit),
+            self._seat(target, Use.WRITE),
+            self._lanes_between(disk.export, target) as lanes,
+        ):
+            pace = self._door.pace(disk.export.key)
+            into = Into(store.id, self._catalogue, self._settings, pace, keeps_parts(store))
+            return await hauling.bring(lanes, disk, incoming, into, progress, digests)
 
     async def stage(self, request: Request, incoming: Incoming) -> int:
         """Take the request's body into the first store that keeps parts. Raises CarrierError, ClientGone."""
@@ -152,17 +159,32 @@ class StoreCarrier:
         log.info("transferred", extra=facts(store=location.store, op="read", offset=span.offset, length=span.length))
         return sent
 
-    async def deliver(self, location: Location, size_bytes: int, target: Export, progress: Progress) -> None:
-        """Write an image onto a disk. Raises CarrierError."""
+    async def deliver(
+        self,
+        location: Location,
+        size_bytes: int,
+        target: Disk,
+        progress: Progress,
+        disk_format: str | None = None,
+    ) -> None:
+        """Write an image, or the disk that is in it, onto a disk. Raises CarrierError."""
         source = self.source(location)
-        meter = self._door.meters.meter(None, target.key)
-        async with self._lanes_between(source, target) as (reads, writes):
-            _check_size(reads, size_bytes)
-            await hauling.deliver(reads, writes, size_bytes, progress, meter, sparse=True)
+        has_disk = disk_format in VIEW_FORMATS
+        if has_disk:
+            source = _view_of(source, disk_format or "")
+        async with (
+            using(self._door, target, writes=True) as disk,
+            self._seat(disk.export, Use.WRITE, disk.limit),
+            self._seat(source, Use.READ),
+            self._lanes_between(source, disk.export) as lanes,
+        ):
+            if not has_disk:
+                _check_size(lanes.source, size_bytes)
+            await hauling.deliver(lanes, disk, progress)
 
     def source(self, location: Location) -> Export:
         """The bytes at a location. Raises UnknownStore, NotThere."""
-        export = _export_of(self._store(location.store), location.uri)
+        export = _export_of(self._store(location.store), location)
         if export is None:
             raise NotThere("the image's location is none of its store's")
         return export
@@ -262,40 +284,50 @@ class StoreCarrier:
             raise from_lane(lost) from lost
 
     @asynccontextmanager
-    async def _lanes_between(self, source: Export, target: Export) -> AsyncIterator[tuple[FrontLane, FrontLane]]:
-        """Lanes to both, on one arena, and a seat of each. What is lost on the way there is a StoreGone."""
-        try:
-            async with (
-                self._seat(source, Use.READ),
-                self._seat(target, Use.WRITE),
-                self._door.link.lanes_between(source, target) as lanes,
-            ):
+    async def _lanes_between(self, source: Export, target: Export) -> AsyncIterator[hauling.Lanes]:
+        """Lanes to both, on one arena. What is lost is SourceGone, TargetGone or StoreGone."""
+        async with self._door.link.lanes_between(source, target) as (reads, writes):
+            lanes = hauling.Lanes(reads, writes, target)
+            try:
+                for lane in (reads, writes):
+                    await self._door.link.open_in_time(lane)
                 yield lanes
-        except LaneLost as lost:
-            raise from_lane(lost) from lost
-        except RequestError as error:
-            raise StoreGone(error.message) from error
+            except LaneLost as lost:
+                raise lanes.gone(lost) from lost
 
     @asynccontextmanager
-    async def _seat(self, export: Export, use: Use | None) -> AsyncIterator[None]:
-        """Among those who read or write it at once. Raises RequestError."""
+    async def _seat(self, export: Export, use: Use | None, limit: TicketLimit | None = None) -> AsyncIterator[None]:
+        """Among those who read or write it at once. Raises StoreGone when there is none for too long."""
         admission = self._door.admission
         if use is None or not admission.counts(use):
             yield
             return
-        seat = admission.enter_nowait(export.key, use) or await admission.enter(export.key, use)
+        try:
+            seat = admission.enter_nowait(export.key, use, limit) or await admission.enter(export.key, use, limit)
+        except RequestError as error:
+            raise StoreGone(error.message) from error
         try:
             yield
         finally:
             admission.leave(seat)
 
 
+def _view_of(image: Export, disk_format: str) -> Export:
+    """The disk in an image."""
+    if image.transport != "file":
+        raise DiskRefused(f"the disk in a {disk_format} image can be read from a file store only: copy it to one first")
+    return Export("view", name=disk_format, path=image.path)
+
+
 def _of_image(store: StoreSettings, image_id: str) -> Export:
     return Export("store", name=store.id, path=image_id)
 
 
-def _export_of(store: StoreSettings, uri: str) -> Export | None:
+def _export_of(store: StoreSettings, location: Location) -> Export | None:
     """Where an image is read; None if the location is none of the store's."""
+    uri = location.uri
+    if isinstance(store, HttpStore):
+        return Export("http", path=uri, version=str(location.metadata.get("version", "")))
     if isinstance(store, FileStore):
         path = path_of(store, uri)
         return None if path is None else Export("file", path=path, frozen=True)

@@ -83,6 +83,14 @@ Wanted = Callable[[str, str], Awaitable[bool]]
 """Asks the registry, of an image's id and a URI, whether the bytes there are the image's, or may become so."""
 
 
+class Ticketed(msgspec.Struct, frozen=True):
+    """The disk that a ticket of this host leads to, as far as the ticket goes."""
+
+    ticket: str
+
+
+Disk = Export | Ticketed
+
 Progress = Callable[[int, int | None], None]
 """Hears how many bytes are done, and how many there are in all, if that is known."""
 
@@ -96,7 +104,7 @@ class Carrier(Protocol):
         Whatever is raised, nothing stays behind but what `resumable` keeps.
         """
 
-    async def bring(self, source: Export, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
+    async def bring(self, source: Disk, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
         """Take the bytes of a disk, or of an object, worker to worker; holes stay holes. Raises CarrierError.
 
         It goes on at `incoming.offset`. When it is cancelled or the source is lost, what has come is kept if
@@ -104,8 +112,17 @@ class Carrier(Protocol):
         compared.
         """
 
-    async def deliver(self, location: Location, size_bytes: int, target: Export, progress: Progress) -> None:
+    async def deliver(
+        self,
+        location: Location,
+        size_bytes: int,
+        target: Disk,
+        progress: Progress,
+        disk_format: str | None = None,
+    ) -> None:
         """Write an image onto a disk of at least its size, zeros as zeros, and flush it. Raises CarrierError.
+
+        Of an image whose `disk_format` has a disk inside (qcow2 and others), that disk is written.
 
         What the disk has beyond the image's size stays as it is. When this is cancelled, no byte is written any more.
         """
@@ -196,6 +213,10 @@ class UnknownStore(CarrierError):
 
 class NotThere(CarrierError):
     """The location has no bytes."""
+
+
+class NotAllowed(CarrierError):
+    """A URL that is not read, or cannot be read as an image."""
 
 
 class SourceGone(StoreGone):

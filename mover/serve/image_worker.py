@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import count
 
 from config.log import facts
+from config.url_rules import rules_of
 from mover.serve.connections import Connections
 from mover.serve.doubts import Doubts
 from mover.serve.errors import Misbehaved
@@ -245,6 +246,7 @@ class ImageWorker:
             self._house.settings.log,
             self._house.places_for(first.export),
             self._house.store_of(first.export),
+            rules_of(self._house.settings.library),
         )
 
     def _introduce(self, lane: Lane) -> None:

@@ -168,6 +168,7 @@ class Supervisor:
     def _put_in_force(self, after: Reloaded) -> None:
         self._settings = after.settings
         logs.setup(after.settings.log, "supervisor")
+        self._sources.retune(after.settings)
         self._workers.retune(after.settings)
         self._front_ends.retune(after.settings)
         self._renew_certificates()

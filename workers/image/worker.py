@@ -391,6 +391,10 @@ class Worker:
 
     def _new_connection(self, connect_s: float) -> Connection:
         number, serve = next(self._numbers), self._serve
+        if serve.export.transport == "http":
+            from workers.store.url_export import UrlExport
+
+            return UrlExport(number, serve.export, serve.urls, self._loop, self)
         if serve.store is not None and serve.export.transport == "object":
             from workers.store.object_export import ObjectExport
 
@@ -398,7 +402,8 @@ class Worker:
         if serve.store is not None:
             from workers.store.store_export import StoreExport
 
-            return StoreExport(number, serve.export, serve.store, self._loop, self, self._session_numbers)
+            urls = serve.urls
+            return StoreExport(number, serve.export, serve.store, urls, self._loop, self, self._session_numbers)
         if serve.export.transport == "view":
             return self._new_view(number, connect_s)
         if serve.export.transport != "file":

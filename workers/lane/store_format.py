@@ -36,6 +36,7 @@ class Why(enum.StrEnum):
     WRONG_SIZE = "wrong-size"
     WRONG_CHECKSUM = "wrong-checksum"
     WRONG_FORMAT = "wrong-format"
+    NOT_ALLOWED = "not-allowed"
 
 
 class Receive(msgspec.Struct, tag=True, frozen=True):
@@ -117,15 +118,16 @@ class Remove(msgspec.Struct, tag=True, frozen=True):
 
 
 class Find(msgspec.Struct, tag=True, frozen=True):
-    """Is there anything at a location? The answer is Found."""
+    """Is there anything at a location? The answer is Found; of a URL, what its server says of it just now."""
 
     uri: str
 
 
 class Found(msgspec.Struct, tag=True, frozen=True):
-    """So many bytes; None if there is nothing."""
+    """So many bytes; None if there is nothing. `version` of a source at a URL: see ImageFacts."""
 
     size: int | None
+    version: str = ""
 
 
 class Done(msgspec.Struct, tag=True, frozen=True):

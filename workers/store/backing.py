@@ -6,11 +6,11 @@ OSError for what the system says.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from workers.lane.store_format import Swept, Why
+from workers.lane.store_format import Found, Swept, Why
 
 
 class Refusal(Exception):
@@ -91,3 +91,11 @@ class Backing(Protocol):
 
     def sweep(self, keep_s: float, catalogue: str) -> Swept:
         """Remove what no upload can go on with any more."""
+
+
+@runtime_checkable
+class Looking(Backing, Protocol):
+    """A store whose images others may change: it tells more of them than their size."""
+
+    def find(self, uri: str) -> Found:
+        """What is there now."""

@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from config.export import Export
-from config.settings import FileStore, Store
+from config.settings import FileStore, HttpStore, Store
+from config.url_rules import UrlRules
 from workers.image.connection import Owner
 from workers.image.local_export import LocalExport
 from workers.image.loop import Loop
@@ -41,7 +42,7 @@ from workers.lane.store_format import (
     Sweep,
     Why,
 )
-from workers.store.backing import Backing, Part
+from workers.store.backing import Backing, Looking, Part
 from workers.store.file_store import FileBacking
 from workers.store.publishing import refused
 from workers.store.session import Outcome, Session, State
@@ -63,24 +64,39 @@ FACTS = ImageFacts(
 )
 
 
-def backing_of(store: Store) -> Backing:
+def backing_of(store: Store, urls: UrlRules) -> Backing:
     """Whatever keeps the store's images. Raises Refusal."""
     if isinstance(store, FileStore):
         return FileBacking(store)
+    if isinstance(store, HttpStore):
+        from workers.store.url_store import UrlBacking
+
+        return UrlBacking(store, urls)
     from workers.store.s3_store import S3Backing
 
     return S3Backing(store)
+
+
+def _find(backing: Backing, uri: str) -> Found:
+    return backing.find(uri) if isinstance(backing, Looking) else Found(backing.size(uri))
 
 
 class StoreExport(LocalExport):
     """The store that `export` names; `numbers` are for sessions: no worker before has given any."""
 
     def __init__(
-        self, number: int, export: Export, store: Store, loop: Loop, owner: Owner, numbers: Iterator[int]
+        self,
+        number: int,
+        export: Export,
+        store: Store,
+        urls: UrlRules,
+        loop: Loop,
+        owner: Owner,
+        numbers: Iterator[int],
     ) -> None:
         super().__init__(number, export, None, loop, owner)
         self._image = export.path
-        self._backing = backing_of(store)
+        self._backing = backing_of(store, urls)
         self._numbers = numbers
         self._session: Session | None = None
         self._beginning: SessionCommand | None = None
@@ -189,7 +205,7 @@ class StoreExport(LocalExport):
             case Remove():
                 self._reply_done(command, lambda: backing.remove(question.uri))
             case Find():
-                self._reply(command, lambda: Found(backing.size(question.uri)))
+                self._reply(command, lambda: _find(backing, question.uri))
             case Confirm():
                 self._reply_done(command, lambda: backing.confirm(question.image, question.uri))
             case Sweep():

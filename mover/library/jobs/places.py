@@ -10,18 +10,17 @@ from config.places import NotAllowed, Places
 from mover.control.gate import Gate
 from mover.front.visit import Door
 from mover.library.jobs.records import is_url
-from mover.library.seam import DiskRefused, NotThere, StoreGone
-from workers.lane.front_lane import LaneLost
+from mover.library.seam import Disk, DiskRefused, Ticketed
 
 
 class JobPlaces(Protocol):
     """Makes exports of what clients name."""
 
-    async def disk(self, place: str, *, writes: bool) -> Export:
-        """The disk that an NBD URL, or a ticket's id, names. Raises DiskRefused, and NotThere for no such ticket."""
+    async def disk(self, place: str) -> Disk:
+        """The disk that an NBD URL, or a ticket's id, names. Raises DiskRefused."""
 
-    async def url(self, place: str) -> Export:
-        """What an http or https URL names. Raises DiskRefused."""
+    def url(self, place: str) -> Export:
+        """What an http or https URL names."""
 
 
 class HostPlaces:
@@ -31,10 +30,10 @@ class HostPlaces:
         self._door = door
         self._state_dir = state_dir
 
-    async def disk(self, place: str, *, writes: bool) -> Export:
-        """The disk. The worker that opens it judges its path once more. Raises DiskRefused, NotThere, StoreGone."""
+    async def disk(self, place: str) -> Disk:
+        """The disk. The worker that opens it judges its path once more. Raises DiskRefused."""
         if not is_url(place):
-            return await self._of_ticket(place, writes)
+            return Ticketed(place)
         try:
             export = parse_export(place)
         except ExportUrlError as error:
@@ -49,19 +48,6 @@ class HostPlaces:
             raise DiskRefused(str(error)) from error
         return export
 
-    async def _of_ticket(self, ticket_id: str, writes: bool) -> Export:
-        try:
-            ticket = await self._door.link.ticket(ticket_id)
-        except LaneLost as lost:
-            raise StoreGone(f"the ticket cannot be looked for: {lost.reason}") from lost
-        if ticket is None:
-            raise NotThere("there is no such ticket, or no more")
-        if not (ticket.write if writes else ticket.read):
-            raise DiskRefused(f"the ticket does not allow to {'write' if writes else 'read'}")
-        if ticket.token is not None or ticket.subject is not None:
-            raise DiskRefused("the ticket wants a token or a certificate, which a job does not have: name a URL")
-        return ticket.export
-
-    async def url(self, place: str) -> Export:
-        """What the URL names; its worker asks the filter of URLs."""
-        raise DiskRefused("URLs are not read by this version")
+    def url(self, place: str) -> Export:
+        """What the URL names; the worker that reads it asks the filter of URLs."""
+        return Export("http", path=place)

@@ -12,12 +12,11 @@ from typing import TypeVar
 
 import msgspec
 
-from config.export import Export
 from mover.library.jobs.places import JobPlaces
 from mover.library.jobs.records import MAKING, Copy, Job, JobKind, Outcome
 from mover.library.library import Library
 from mover.library.records import ImageRecord, Location
-from mover.library.seam import CarrierError, Incoming, NotThere, Received, SourceGone, StoreGone, WrongOffset
+from mover.library.seam import CarrierError, Disk, Incoming, NotThere, Received, SourceGone, StoreGone, WrongOffset
 
 T = TypeVar("T")
 
@@ -84,11 +83,11 @@ class Work:
         await self._confirm(copies)
 
     async def _export(self, image: ImageRecord) -> None:
-        target = await self._places.disk(self._job.input.place, writes=True)
+        target = await self._places.disk(self._job.input.place)
         size = image.size_bytes or 0
 
         async def deliver(location: Location) -> None:
-            await self._carrier.deliver(location, size, target, self._progress)
+            await self._carrier.deliver(location, size, target, self._progress, image.disk_format)
 
         await self._from_any(image, deliver)
         await self._tell()
@@ -119,15 +118,15 @@ class Work:
             return await self._carrier.bring(source, incoming, self._progress, first.md5 is not None)
         if self._job.kind is JobKind.COPY_IMAGE:
             return await self._from_any(image, lambda location: self._again(image, store, location))
-        source = await self._source()
+        given = await self._source()
         offset = await self._kept(image) if self._goes_on else 0
         incoming = Incoming(image, offset, size_bytes=asked.size_bytes, md5=asked.md5, store=store, resumable=True)
         try:
-            return await self._carrier.bring(source, incoming, self._progress, asked.digests)
+            return await self._carrier.bring(given, incoming, self._progress, asked.digests)
         except WrongOffset:  # what is kept is in another store
             await self._carrier.forget(image.id)
             incoming = msgspec.structs.replace(incoming, offset=0)
-            return await self._carrier.bring(source, incoming, self._progress, asked.digests)
+            return await self._carrier.bring(given, incoming, self._progress, asked.digests)
 
     async def _again(self, image: ImageRecord, store: str, location: Location) -> Received:
         """Another copy of what the image has."""
@@ -157,11 +156,11 @@ class Work:
             raise StoreGone(last.message)
         raise last
 
-    async def _source(self) -> Export:
+    async def _source(self) -> Disk:
         place = self._job.input.place
         if self._job.kind is JobKind.WEB_DOWNLOAD:
-            return await self._places.url(place)
-        return await self._places.disk(place, writes=False)
+            return self._places.url(place)
+        return await self._places.disk(place)
 
     @property
     def _goes_on(self) -> bool:
