@@ -28,15 +28,16 @@ from mover.front.visit import Door
 from mover.library import bytes_hauling as hauling
 from mover.library.bytes_asking import ask
 from mover.library.bytes_errors import from_lane
-from mover.library.bytes_receiving import Into, publish_staged, receive, stage
+from mover.library.bytes_receiving import Into, publish_staged, receive, received, stage
 from mover.library.disks import using
-from mover.library.records import Location
+from mover.library.records import ImageRecord, Location
 from mover.library.seam import (
     CarrierError,
     Disk,
     DiskRefused,
     Incoming,
     Kept,
+    NotPossible,
     NotThere,
     Progress,
     Received,
@@ -195,6 +196,51 @@ class StoreCarrier:
         if isinstance(found, store_format.Found) and found.size is None:
             raise NotThere("the store has no data of the image")
 
+    # -- tickets ---------------------------------------------------------------------------------------------
+
+    def readable(self, location: Location, disk_format: str | None) -> Export:
+        """What a ticket names to read the image as it is, or, with a disk format, the disk in it.
+
+        Raises CarrierError where the store cannot show it so.
+        """
+        store = self._store(location.store)
+        export = _export_of(store, location)
+        if export is None:
+            raise NotThere("the image's location is none of its store's")
+        if disk_format is None:
+            return export
+        if export.transport != "file":
+            why = f"the disk in a {disk_format} image is seen in file stores only: download the image as it is"
+            raise NotPossible(f"store {store.id} has no files, and {why}")
+        return Export("view", path=export.path, name=disk_format)
+
+    async def prepare(self, image: ImageRecord, size_bytes: int, store: str | None) -> tuple[str, Export]:
+        """Room for an image that is written at random: its store's id, and what a ticket names. Raises CarrierError."""
+        chosen = await self._store_for(Incoming(image, store=store))
+        if not isinstance(chosen, FileStore):
+            why = "cannot be written at random: name a file store, or upload with PUT of the image's file"
+            raise NotPossible(f"store {chosen.id} {why}")
+        async with self._lane(_of_image(chosen, image.id)) as lane:
+            prepared = await ask(lane, store_format.Prepare(image.id, size_bytes, self._catalogue))
+        assert isinstance(prepared, store_format.Prepared)
+        return chosen.id, Export("part", path=prepared.path)
+
+    async def finish(self, image: ImageRecord, size_bytes: int, store: str) -> Received:
+        """What was prepared is whole: digests, inspection, published. Raises CarrierError, and nothing is left then."""
+        settings = self._settings
+        question = store_format.Finish(
+            image.id,
+            settings.hash_algo,
+            size_bytes,
+            self._catalogue,
+            image.disk_format,
+            image.container_format,
+            settings.backing_files,
+        )
+        async with self._lane(_of_image(self._store(store), image.id)) as lane:
+            published = await ask(lane, question, None)  # a terabyte takes its time to be read
+        return received(published, store, settings.hash_algo)
+
     # -- the rest --------------------------------------------------------------------------------------------
 
     async def registered(self, image_id: str, location: Location) -> None:
@@ -256,13 +302,20 @@ class StoreCarrier:
         removed = swept.removed
         for one in swept.unconfirmed:
             if not await wanted(one.image, one.uri):
-                await self._ask_store(store, store_format.Remove(one.uri))
+                await self._drop(store, one)
                 removed += 1
-            elif one.age_s > REGISTERED_S:
+            elif not one.scattered and one.age_s > REGISTERED_S:
                 await self._ask_store(store, store_format.Confirm(one.image, one.uri))
         if removed:
             log.info("swept", extra=facts(store=store.id, files=removed))
         return removed
+
+    async def _drop(self, store: StoreSettings, one: store_format.Unconfirmed) -> None:
+        if not one.scattered:
+            await self._ask_store(store, store_format.Remove(one.uri))
+            return
+        async with self._lane(_of_image(store, one.image)) as lane:
+            await ask(lane, store_format.Forget(one.image))
 
     # -- lanes -----------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from sanic import Request
 from config.export import Export
 from mover.front.sanic_seam import Headers, Sent
 from mover.library.records import ImageRecord, Location
+from mover.serve.messages import Grant, Granted
 
 
 class Incoming(msgspec.Struct, frozen=True):
@@ -77,6 +78,19 @@ class Store(msgspec.Struct, frozen=True):
     description: str = ""
     default: bool = False
     read_only: bool = False
+
+
+class TicketDesk(Protocol):
+    """Who puts tickets for library images in force, on this host. All raise LaneLost when nobody answers."""
+
+    async def grant(self, ticket: Grant) -> Granted:
+        """Put one in force."""
+
+    async def revoke(self, ticket_id: str) -> Granted:
+        """Take one out of force, and wait until nothing of it is under way."""
+
+    async def inquire(self, ticket_ids: list[str]) -> Granted:
+        """How these are used."""
 
 
 Wanted = Callable[[str, str], Awaitable[bool]]
@@ -168,6 +182,21 @@ class Carrier(Protocol):
     async def forget(self, image_id: str) -> None:
         """Drop what an interrupted upload has left; it is no error if there is nothing."""
 
+    def readable(self, location: Location, disk_format: str | None) -> Export:
+        """What a ticket names to read the image as it is, or, with a disk format, the disk in it.
+
+        Raises CarrierError where the store cannot show it so.
+        """
+
+    async def prepare(self, image: ImageRecord, size_bytes: int, store: str | None) -> tuple[str, Export]:
+        """Room for an image that is written at random: its store's id, and what a ticket names. Raises CarrierError."""
+
+    async def finish(self, image: ImageRecord, size_bytes: int, store: str) -> Received:
+        """What was prepared is whole: digests, inspection, published. Raises CarrierError, and nothing is left then.
+
+        It may be asked again after somebody died who had asked it, and answers the same.
+        """
+
     async def stores(self) -> Sequence[Store]:
         """The stores, the default one first."""
 
@@ -205,6 +234,10 @@ class StoreGone(CarrierError):
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class NotPossible(CarrierError):
+    """The store cannot do that, whoever asks."""
 
 
 class UnknownStore(CarrierError):

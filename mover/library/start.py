@@ -24,7 +24,9 @@ async def _in_background(library: Library, runner: Runner) -> None:
 
 def make_library(settings: LibrarySettings, state_dir: str, stores: Sequence[Store], door: Door) -> Library:
     """The library of a front end; nothing is opened before a request needs it."""
-    library = Library(settings, Path(state_dir), make_carrier(settings, stores, door))
+    library = Library(
+        settings, Path(state_dir), make_carrier(settings, stores, door), desk=door.link, unix_socket=door.unix_socket
+    )
     runner = Runner(library, HostPlaces(door, state_dir))
     library.nudge = runner.nudge
     library.housekeeping = partial(_in_background, library, runner)

@@ -61,7 +61,7 @@ async def receive(
     if isinstance(received, Kept):
         await finish(leave(library, image, State.QUEUED))
         return received
-    return await finish(_publish(library, image, received, gone_status))
+    return await finish(publish(library, image, received, gone_status))
 
 
 async def claim(
@@ -80,7 +80,7 @@ async def claim(
     raise ApiError(409, f"Image {image.id} is not queued: it is being uploaded, has its data already, or is gone")
 
 
-async def _publish(library: Library, image: ImageRecord, received: Received, gone_status: int) -> ImageRecord:
+async def publish(library: Library, image: ImageRecord, received: Received, gone_status: int) -> ImageRecord:
     try:
         active = await library.ask(lambda registry: _activate(registry, image, received))
     except BaseException:

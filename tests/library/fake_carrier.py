@@ -15,7 +15,7 @@ from config.export import Export
 from mover.front import sanic_bodies, sanic_seam
 from mover.front.sanic_seam import Headers, Sent
 from mover.library import seam
-from mover.library.records import Location
+from mover.library.records import ImageRecord, Location
 from mover.library.seam import Disk, Incoming, Kept, Progress, Received, Span, Store, Wanted
 
 # A body that begins with this finds no room.
@@ -158,6 +158,18 @@ class FakeCarrier:
 
     async def registered(self, image_id: str, location: Location) -> None:
         """As Carrier says."""
+
+    def readable(self, location: Location, disk_format: str | None) -> Export:
+        """Tickets are tried with the true one."""
+        raise seam.NotPossible("the fake carrier has no tickets")
+
+    async def prepare(self, image: ImageRecord, size_bytes: int, store: str | None) -> tuple[str, Export]:
+        """The same."""
+        raise seam.NotPossible("the fake carrier has no tickets")
+
+    async def finish(self, image: ImageRecord, size_bytes: int, store: str) -> Received:
+        """The same."""
+        raise seam.NotPossible("the fake carrier has no tickets")
 
     async def sweep(self, wanted: Wanted) -> int:
         """As Carrier says; a fake does not crash."""

@@ -25,6 +25,7 @@ from mover.library.registry.errors import IdTaken, MemberTaken, TooMany
 from mover.library.registry.jobs import Jobs, ask_to_cancel, holders, may_publish
 from mover.library.registry.query import statement
 from mover.library.registry.tables import IMAGES, JOBS, LOCATIONS, MEMBERS, PROPERTIES, TAGS
+from mover.library.registry.transfers import Transfers
 from mover.library.states import GONE, READABLE, State, check_moves
 
 
@@ -35,6 +36,7 @@ class Registry:
         self._engine = open_engine(database)
         self._clock_us = clock_us
         self.jobs = Jobs(self._engine, clock_us)
+        self.transfers = Transfers(self._engine, clock_us)
 
     def close(self) -> None:
         """Close the connections."""
