@@ -143,6 +143,21 @@ class Carrier(Protocol):
         What the disk has beyond the image's size stays as it is. When this is cancelled, no byte is written any more.
         """
 
+    async def stage(self, request: Request, incoming: Incoming) -> int:
+        """Take the request's body to where it waits to be published; how many bytes. Raises CarrierError, ClientGone.
+
+        Whatever is raised, nothing stays behind.
+        """
+
+    async def publish_staged(self, incoming: Incoming) -> Received:
+        """Make an image of what was staged, in the store where it lies. Raises CarrierError, NotThere if nothing was.
+
+        What cannot be published is gone; what could not be yet, since the store is away, stays.
+        """
+
+    def source(self, location: Location) -> Export:
+        """The bytes at a location, for `bring`. Raises UnknownStore, NotThere."""
+
     async def send(
         self,
         request: Request,
