@@ -20,11 +20,12 @@ class Connection(HttpProtocol):
     A head has a deadline from its first byte to its last. Sanic's own begins anew with every byte.
     """
 
-    __slots__ = ("_ended", "_head_began_s")
+    __slots__ = ("_ended", "_head_began_s", "_turned_away")
 
-    def __init__(self, *, ended: Callable[[], None], **parts: Any) -> None:
+    def __init__(self, *, ended: Callable[[], None], turned_away: Callable[[str], None], **parts: Any) -> None:
         super().__init__(**parts)
         self._ended = ended
+        self._turned_away = turned_away
         self._head_began_s = 0.0
 
     async def receive_more(self) -> None:
@@ -44,7 +45,17 @@ class Connection(HttpProtocol):
         began_s = self._head_began_s
         if began_s and time.monotonic() - began_s > self.request_timeout:
             self._time = began_s
+        reason = self._too_late() if self._task else None
+        if reason is not None:
+            self._turned_away(reason)
         super().check_timeouts()  # type: ignore[no-untyped-call]
+
+    def _too_late(self) -> str | None:
+        """Which setting Sanic will end the connection by, as mover/front/counts.py names it."""
+        waited_s = time.monotonic() - self._time
+        if self._http.stage is Stage.IDLE and waited_s > self.keep_alive_timeout:
+            return "keep_alive_s"
+        return "head_s" if self._http.stage is Stage.REQUEST and waited_s > self.request_timeout else None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
@@ -55,8 +66,9 @@ class Connection(HttpProtocol):
 class Connections:
     """An app's connections, which somebody else accepts."""
 
-    def __init__(self, app: Sanic[Any, Any]) -> None:
+    def __init__(self, app: Sanic[Any, Any], turned_away: Callable[[str], None]) -> None:
         self._app = app
+        self._turned_away = turned_away
         self._open: set[Any] = set()
 
     async def start(self) -> None:
@@ -69,7 +81,8 @@ class Connections:
     def make(self, ended: Callable[[], None]) -> Connection:
         """The protocol of a connection that was accepted; `ended` is called when it is over."""
         loop = asyncio.get_running_loop()
-        return Connection(ended=ended, loop=loop, app=self._app, connections=self._open, signal=Signal())
+        parts: Any = {"loop": loop, "app": self._app, "connections": self._open, "signal": Signal()}
+        return Connection(ended=ended, turned_away=self._turned_away, **parts)
 
     def __len__(self) -> int:
         return len(self._open)
