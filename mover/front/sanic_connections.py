@@ -9,9 +9,25 @@ from typing import Any
 
 from sanic import Sanic
 from sanic.http.constants import Stage
+from sanic.http.http1 import Http
 from sanic.models.server_types import Signal
 from sanic.server.async_server import AsyncioServer
 from sanic.server.protocols.http_protocol import HttpProtocol
+
+from mover.front import heads
+
+
+class _Http(Http):
+    """Sanic's reader of requests, but what a head may have depends on whom it is for."""
+
+    __slots__ = ()
+
+    @property
+    def HEADER_MAX_SIZE(self) -> int:  # type: ignore[override]
+        """Sanic's name; it asks after each piece of a head."""
+        if len(self.recv_buffer) < heads.HEAD_BYTES:
+            return heads.HEAD_BYTES
+        return heads.most_bytes(self.recv_buffer, self.protocol.app.config.get("LARGE_HEADS"))
 
 
 class Connection(HttpProtocol):
@@ -19,6 +35,8 @@ class Connection(HttpProtocol):
 
     A head has a deadline from its first byte to its last. Sanic's own begins anew with every byte.
     """
+
+    HTTP_CLASS = _Http
 
     __slots__ = ("_ended", "_head_began_s", "_turned_away")
 
