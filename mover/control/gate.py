@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Sequence
 
 from config.allow import check_export, check_host, places_of
 from config.errors import shown
 from config.export import Export
 from config.log import facts
 from config.places import NotAllowed, Places
-from config.settings import AllowSettings, Settings
+from config.settings import AllowSettings, Settings, Store
+from config.stores import is_of_stores
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +26,10 @@ LOOKS_MOST = 16
 class Gate:
     """The allow-lists of the settings."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._allow = settings.allow
-        self._places = places_of(settings)
+    def __init__(self, allow: AllowSettings, places: Places, stores: Sequence[Store] = ()) -> None:
+        self._allow = allow
+        self._stores = stores
+        self._places = places
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Semaphore(LOOKS_MOST)
 
@@ -39,13 +42,18 @@ class Gate:
 
         Raises NotAllowed.
         """
+        if export.of_library and not is_of_stores(export, self._stores):
+            raise NotAllowed(f"export {shown(export.key)}", "store", "it is no image of any store")
         if export.transport == "tcp":
             check_host(export.host, self._allow.nbd_hosts)
 
     async def check(self, export: Export) -> None:
         """Look where its paths lead. Raises NotAllowed."""
         try:
-            await self._look(export)
+            if export.of_library:
+                self.check_host(export)
+            else:
+                await self._look(export)
         except NotAllowed as refused:
             log.warning("ticket refused", extra=facts(what=refused.what, setting=refused.key, why=refused.why))
             raise

@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +21,7 @@ from mover.library.errors import ApiError, no_image
 from mover.library.records import Change, ImageRecord, Member
 from mover.library.registry import schema
 from mover.library.registry.errors import RegistryError
-from mover.library.seam import Carrier
+from mover.library.seam import Carrier, TicketDesk
 
 if TYPE_CHECKING:
     from mover.library.registry.registry import Registry
@@ -34,19 +35,29 @@ THREADS = 8
 # A change that others overtake is made again to what they made of the image, so often.
 CHANGES = 10
 HOST_FILE = "library-host"
+# How a holder begins that is a transfer and no process.
+TRANSFER = "transfer."
 
 
 class Library:
     """One front end's library. SQLAlchemy is loaded with the first request that needs it: it takes 0.2 s and 25 MB."""
 
     def __init__(
-        self, settings: LibrarySettings, state_dir: Path, carrier: Carrier, authority: Authority | None = None
+        self,
+        settings: LibrarySettings,
+        state_dir: Path,
+        carrier: Carrier,
+        authority: Authority | None = None,
+        desk: TicketDesk | None = None,
+        unix_socket: str | None = None,
     ) -> None:
         self.settings = settings
         self.carrier = carrier
         self.authority: Authority = authority or TokenAuthority(
             Path(settings.token_file), settings.default_tenant, settings.anonymous
         )
+        self.desk = desk
+        self.unix_socket = unix_socket
         self._state_dir = state_dir
         self._threads = ThreadPoolExecutor(THREADS, "library")
         self._opening: asyncio.Future[Registry] | None = None
@@ -54,6 +65,9 @@ class Library:
         # What is done in the background as soon as the registry is open.
         self.housekeeping: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._housekeeper: asyncio.Task[None] | None = None
+        # Tells who runs jobs that there is something to do.
+        self.nudge: Callable[[], None] = lambda: None
+        self._beginning: asyncio.Task[None] | None = None
 
     # -- the registry, in threads ------------------------------------------------------------------------------
 
@@ -74,11 +88,26 @@ class Library:
                 self._opening = None  # the next request tries again
             raise
         if self._housekeeper is None and self.housekeeping is not None:
-            self._housekeeper = asyncio.get_running_loop().create_task(self.housekeeping())
+            self._housekeeper = asyncio.get_running_loop().create_task(self.housekeeping(), context=Context())
         return registry
+
+    def begin(self) -> None:
+        """Go on with the jobs that an earlier service has left, if there are any: nobody may ask for long."""
+        self._beginning = asyncio.get_running_loop().create_task(self._begin())
+
+    async def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        if await loop.run_in_executor(self._threads, schema.may_have_jobs, self.settings.database):
+            try:
+                await self._registry()
+            except RegistryError as error:
+                log.error("jobs cannot be looked for", extra=facts(reason=str(error)))
 
     async def close(self) -> None:
         """End what is done in the background, and close the registry."""
+        if self._beginning is not None:
+            self._beginning.cancel()
+            await asyncio.wait({self._beginning})
         if self._housekeeper is not None:
             self._housekeeper.cancel()
             await asyncio.wait({self._housekeeper})
@@ -99,6 +128,11 @@ class Library:
         registry = Registry(self.settings.database)
         release_dead(registry, self._host)
         return registry
+
+    @property
+    def host(self) -> str:
+        """This host, as the registry knows it. Known once the registry has been asked."""
+        return self._host
 
     @property
     def holder(self) -> str:
@@ -146,7 +180,9 @@ def release_dead(registry: Registry, host: str) -> int:
     """Queue again what front ends of this host were receiving that are no more."""
     count = 0
     for holder in registry.holders(host):
-        if not liveness.is_alive(holder.partition("/")[2]):
+        process = holder.partition("/")[2]
+        # A transfer holds an image whoever dies; its own rounds end it (bridge.py).
+        if not process.startswith(TRANSFER) and not liveness.is_alive(process):
             count += registry.release(holder)
             log.info("uploads of a front end that is gone may be sent again", extra=facts(holder=holder))
     return count

@@ -25,6 +25,7 @@ from sanic import Request
 from config.export import Export
 from mover.front.sanic_seam import Headers, Sent
 from mover.library.records import ImageRecord, Location
+from mover.serve.messages import Grant, Granted
 
 
 class Incoming(msgspec.Struct, frozen=True):
@@ -79,6 +80,19 @@ class Store(msgspec.Struct, frozen=True):
     read_only: bool = False
 
 
+class TicketDesk(Protocol):
+    """Who puts tickets for library images in force, on this host. All raise LaneLost when nobody answers."""
+
+    async def grant(self, ticket: Grant) -> Granted:
+        """Put one in force."""
+
+    async def revoke(self, ticket_id: str) -> Granted:
+        """Take one out of force, and wait until nothing of it is under way."""
+
+    async def inquire(self, ticket_ids: list[str]) -> Granted:
+        """How these are used."""
+
+
 Wanted = Callable[[str, str], Awaitable[bool]]
 """Asks the registry, of an image's id and a URI, whether the bytes there are the image's, or may become so."""
 
@@ -107,6 +121,8 @@ class Carrier(Protocol):
     async def bring(self, source: Disk, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
         """Take the bytes of a disk, or of an object, worker to worker; holes stay holes. Raises CarrierError.
 
+        An image of one file store goes into another, without digests, by the kernel alone: reflinked where that can be.
+
         It goes on at `incoming.offset`. When it is cancelled or the source is lost, what has come is kept if
         `resumable`; otherwise nothing stays behind. Without `digests` nothing is hashed, unless an `md5` is to be
         compared.
@@ -126,6 +142,21 @@ class Carrier(Protocol):
 
         What the disk has beyond the image's size stays as it is. When this is cancelled, no byte is written any more.
         """
+
+    async def stage(self, request: Request, incoming: Incoming) -> int:
+        """Take the request's body to where it waits to be published; how many bytes. Raises CarrierError, ClientGone.
+
+        Whatever is raised, nothing stays behind.
+        """
+
+    async def publish_staged(self, incoming: Incoming) -> Received:
+        """Make an image of what was staged, in the store where it lies. Raises CarrierError, NotThere if nothing was.
+
+        What cannot be published is gone; what could not be yet, since the store is away, stays.
+        """
+
+    def source(self, location: Location) -> Export:
+        """The bytes at a location, for `bring`. Raises UnknownStore, NotThere."""
 
     async def send(
         self,
@@ -152,6 +183,21 @@ class Carrier(Protocol):
 
     async def forget(self, image_id: str) -> None:
         """Drop what an interrupted upload has left; it is no error if there is nothing."""
+
+    def readable(self, location: Location, disk_format: str | None) -> Export:
+        """What a ticket names to read the image as it is, or, with a disk format, the disk in it.
+
+        Raises CarrierError where the store cannot show it so.
+        """
+
+    async def prepare(self, image: ImageRecord, size_bytes: int, store: str | None) -> tuple[str, Export]:
+        """Room for an image that is written at random: its store's id, and what a ticket names. Raises CarrierError."""
+
+    async def finish(self, image: ImageRecord, size_bytes: int, store: str) -> Received:
+        """What was prepared is whole: digests, inspection, published. Raises CarrierError, and nothing is left then.
+
+        It may be asked again after somebody died who had asked it, and answers the same.
+        """
 
     async def stores(self) -> Sequence[Store]:
         """The stores, the default one first."""
@@ -190,6 +236,10 @@ class StoreGone(CarrierError):
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class NotPossible(CarrierError):
+    """The store cannot do that, whoever asks."""
 
 
 class UnknownStore(CarrierError):

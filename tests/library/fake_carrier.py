@@ -15,7 +15,7 @@ from config.export import Export
 from mover.front import sanic_bodies, sanic_seam
 from mover.front.sanic_seam import Headers, Sent
 from mover.library import seam
-from mover.library.records import Location
+from mover.library.records import ImageRecord, Location
 from mover.library.seam import Disk, Incoming, Kept, Progress, Received, Span, Store, Wanted
 
 # A body that begins with this finds no room.
@@ -109,6 +109,25 @@ class FakeCarrier:
         received = self._publish(incoming, part, data)
         return received if digests else msgspec.structs.replace(received, md5=None, hash_value=None)
 
+    async def stage(self, request: Request, incoming: Incoming) -> int:
+        """As Carrier says."""
+        with self._part(incoming.image.id).open("wb") as file:
+            await self._take(request, incoming, file)
+            return file.tell()
+
+    async def publish_staged(self, incoming: Incoming) -> Received:
+        """As Carrier says."""
+        part = self._part(incoming.image.id)
+        try:
+            data = part.read_bytes()
+        except FileNotFoundError:
+            raise seam.NotThere("nothing is staged") from None
+        return self._publish(incoming, part, data)
+
+    def source(self, location: Location) -> Export:
+        """As Carrier says."""
+        return Export("file", path=location.uri.removeprefix("file://"))
+
     async def deliver(
         self,
         location: Location,
@@ -139,6 +158,18 @@ class FakeCarrier:
 
     async def registered(self, image_id: str, location: Location) -> None:
         """As Carrier says."""
+
+    def readable(self, location: Location, disk_format: str | None) -> Export:
+        """Tickets are tried with the true one."""
+        raise seam.NotPossible("the fake carrier has no tickets")
+
+    async def prepare(self, image: ImageRecord, size_bytes: int, store: str | None) -> tuple[str, Export]:
+        """The same."""
+        raise seam.NotPossible("the fake carrier has no tickets")
+
+    async def finish(self, image: ImageRecord, size_bytes: int, store: str) -> Received:
+        """The same."""
+        raise seam.NotPossible("the fake carrier has no tickets")
 
     async def sweep(self, wanted: Wanted) -> int:
         """As Carrier says; a fake does not crash."""

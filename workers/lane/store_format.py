@@ -93,6 +93,22 @@ class Keep(msgspec.Struct, tag=True, frozen=True):
     session: int
 
 
+class Clone(msgspec.Struct, tag=True, frozen=True):
+    """Take the image's next bytes from another file of this host, the kernel knows how: it is at `uri` in any file
+    store, and has `size` bytes. Of a session without digests. The answer is Cloned.
+    """
+
+    session: int
+    uri: str
+    size: int
+
+
+class Cloned(msgspec.Struct, tag=True, frozen=True):
+    """So many bytes of the image are there now: some of what was asked at least."""
+
+    offset: int
+
+
 class Look(msgspec.Struct, tag=True, frozen=True):
     """How much of an interrupted upload is there? The answer is Kept."""
 
@@ -109,6 +125,38 @@ class Forget(msgspec.Struct, tag=True, frozen=True):
     """Drop what an interrupted upload has left. The answer is Done."""
 
     image: str
+
+
+class Prepare(msgspec.Struct, tag=True, frozen=True):
+    """Make room for an image of `size` bytes that is written at random, by an export of its own.
+
+    The answer is Prepared. It stays until Finish, or Forget.
+    """
+
+    image: str
+    size: int
+    catalogue: str = ""
+
+
+class Prepared(msgspec.Struct, tag=True, frozen=True):
+    """The answer: the file that is to be written."""
+
+    path: str
+
+
+class Finish(msgspec.Struct, tag=True, frozen=True):
+    """What was prepared is whole, and nobody writes any more: read it for its digests, and go on as Publish does.
+
+    The answer is Published, also when it is asked again after that; unless it is, nothing is left.
+    """
+
+    image: str
+    hash_algo: str
+    size: int
+    catalogue: str = ""
+    disk_format: str | None = None
+    container_format: str | None = None
+    backing_files: bool = False
 
 
 class Remove(msgspec.Struct, tag=True, frozen=True):
@@ -145,15 +193,19 @@ class Sweep(msgspec.Struct, tag=True, frozen=True):
 
 
 class Unconfirmed(msgspec.Struct, frozen=True):
-    """An image that was published so long ago; whether it was registered only the registry knows."""
+    """An image that was published so long ago; whether it was registered only the registry knows.
+
+    Or, with `scattered`, one that is written at random, if it is still wanted: then `uri` is of the part.
+    """
 
     image: str
     uri: str
     age_s: float
+    scattered: bool = False
 
 
 class Swept(msgspec.Struct, tag=True, frozen=True):
-    """How many files went, and what the registry is to be asked about: answer with Confirm or Remove for each."""
+    """How many files went, and what the registry is to be asked about: Confirm, Remove or Forget follows for each."""
 
     removed: int
     unconfirmed: list[Unconfirmed]
@@ -174,8 +226,8 @@ class Refused(msgspec.Struct, tag=True, frozen=True):
     offset: int = 0
 
 
-Question = Receive | Publish | Keep | Look | Forget | Remove | Find | Sweep | Confirm
-Answer = Receiving | Published | Kept | Found | Done | Swept | Refused
+Question = Receive | Publish | Clone | Keep | Look | Forget | Prepare | Finish | Remove | Find | Sweep | Confirm
+Answer = Receiving | Published | Cloned | Kept | Prepared | Found | Done | Swept | Refused
 
 
 class NoQuestion(Exception):
