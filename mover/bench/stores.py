@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from mover.bench.bridges import bridges
 from mover.bench.contest import Contest
 from mover.bench.hauls import hauls
 from mover.bench.row import Bench
 
-PARTS: Sequence[Callable[[Bench], list[Contest]]] = (hauls,)
+PARTS: Sequence[Callable[[Bench], list[Contest]]] = (hauls, bridges)
 
 
 def stores(bench: Bench) -> list[Contest]:
