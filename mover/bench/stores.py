@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from mover.bench.bridges import bridges
 from mover.bench.contest import Contest
 from mover.bench.hauls import hauls
+from mover.bench.objects import objects
 from mover.bench.row import Bench
 
-PARTS: Sequence[Callable[[Bench], list[Contest]]] = (hauls, bridges)
+PARTS: Sequence[Callable[[Bench], list[Contest]]] = (hauls, objects, bridges)
 
 
 def stores(bench: Bench) -> list[Contest]:
