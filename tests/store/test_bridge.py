@@ -299,9 +299,11 @@ def test_a_transfer_is_for_who_may_have_the_image_and_is_shown_to_its_tenant_onl
         image = made.json()["id"]
 
         def asked(who: str, method: str, target: str = "", wanted: object = None) -> Answer:
-            headers = {"Content_Type": "application/json", "X_Auth_Token": tokens[who]}
-            data = None if wanted is None else json.dumps(wanted).encode()
-            return bridge.mover.ask(method, f"/v2/images/{image}/transfers{target}", data, **headers)
+            data, path = (
+                None if wanted is None else json.dumps(wanted).encode(),
+                f"/v2/images/{image}/transfers{target}",
+            )
+            return bridge.mover.ask(method, path, data, Content_Type="application/json", X_Auth_Token=tokens[who])
 
         up = {"direction": "upload", "size": MIB}
         assert asked("bob", "POST", "", up).status == 403
