@@ -32,17 +32,22 @@ from mover.library.bytes_receiving import Into, receive
 from mover.library.records import Location
 from mover.library.seam import (
     CarrierError,
+    Changed,
     DiskRefused,
     Incoming,
     Kept,
+    NoRanges,
+    NotAllowed,
     NotThere,
     Progress,
     Received,
+    Referred,
     Span,
     Store,
     StoreAddDisabled,
     StoreGone,
     UnknownStore,
+    Unreachable,
     Wanted,
 )
 from workers.lane import store_format
@@ -122,12 +127,14 @@ class StoreCarrier:
         try:
             async with self._lane(export, Use.READ) as lane:
                 _check_size(lane, size_bytes)
+                _check_order(lane, span.offset)
                 body = Body(Range(span.offset, span.length))
                 sent = await send_body(request, lane, body, status, headers, self._door.pace(export.key))
         except StoreGone as gone:
-            await self._check_there(location)
+            await self._check_there(location, size_bytes)
             raise gone from gone.__cause__
         except RequestError as error:
+            await self._check_there(location, size_bytes)
             raise StoreGone(error.message) from error
         log.info("transferred", extra=facts(store=location.store, op="read", offset=span.offset, length=span.length))
         return sent
@@ -142,11 +149,39 @@ class StoreCarrier:
             _check_size(reads, size_bytes)
             await hauling.deliver(reads, writes, size_bytes, progress, meter, sparse=True)
 
-    async def _check_there(self, location: Location) -> None:
-        """Raises NotThere when the store is there, and has nothing at the location."""
-        found = await self._ask_store(self._store(location.store), store_format.Find(location.uri))
-        if isinstance(found, store_format.Found) and found.size is None:
+    async def _check_there(self, location: Location, size_bytes: int) -> None:
+        """Raises NotThere when the store is there, and has nothing at the location; Changed if something else."""
+        store = self._store(location.store)
+        try:
+            found = await self._ask_store(store, store_format.Find(location.uri))
+        except NotAllowed as refused:
+            raise NotThere(f"the image's data is not read any more: {refused.message}") from refused
+        except Unreachable as away:
+            raise StoreGone(away.message) from away
+        assert isinstance(found, store_format.Found)
+        if found.size is None:
             raise NotThere("the store has no data of the image")
+        known = (size_bytes, location.metadata.get("version", ""))
+        if isinstance(store, HttpStore) and (found.size, found.version) != known:
+            raise Changed("what is at the image's URL has changed since the image was made: make a new image of it")
+
+    async def refer(self, url: str, store: str | None = None) -> Referred:
+        """Look at what a URL names. Raises CarrierError."""
+        keeper = self._store(store) if store is not None else self._url_store()
+        if not isinstance(keeper, HttpStore):
+            raise UnknownStore(f"store {keeper.id} has no images that stay at a URL: name {self._url_store().id}")
+        found = await self._ask_store(keeper, store_format.Find(url))
+        assert isinstance(found, store_format.Found)
+        if found.size is None:
+            raise NotThere("there is nothing at the URL of the image's data")
+        return Referred(Location(keeper.id, url, {"version": found.version} if found.version else {}), found.size)
+
+    def _url_store(self) -> StoreSettings:
+        """Where images are that stay at a URL; there always is one, unless its name is another store's."""
+        found = next((store for store in self._stores.values() if isinstance(store, HttpStore)), None)
+        if found is None:
+            raise UnknownStore('there is no store of images that stay at a URL: the configuration needs type = "http"')
+        return found
 
     # -- the rest --------------------------------------------------------------------------------------------
 
@@ -157,6 +192,8 @@ class StoreCarrier:
 
     async def remove(self, location: Location) -> None:
         """Remove the bytes; it is no error if there are none. Raises CarrierError."""
+        if isinstance(self._store(location.store), HttpStore):
+            return  # what is at a URL is not ours
         await self._ask_store(self._store(location.store), store_format.Remove(location.uri))
 
     async def kept(self, image_id: str) -> int | None:
@@ -284,6 +321,12 @@ def _export_of(store: StoreSettings, location: Location) -> Export | None:
 def keeps_parts(store: StoreSettings) -> bool:
     """Whether an upload that breaks off can go on: what S3 has of one nobody can read, nor begin again at its end."""
     return isinstance(store, FileStore)
+
+
+def _check_order(lane: FrontLane, offset: int) -> None:
+    """Raises NoRanges where the source's server has none and the bytes are not those from its beginning."""
+    if offset and lane.image is not None and lane.image.sequential:
+        raise NoRanges("the server that has the image's data sends no ranges: read it from its beginning")
 
 
 def _check_size(lane: FrontLane, size_bytes: int) -> None:

@@ -495,6 +495,10 @@ class Worker:
     def _retry(self, why: str) -> None:
         log.warning("no connection", extra=facts(export=self._serve.export.key, reason=why))
         self._refuse_newcomers(why)
+        if self._serve.export.transport == "http":
+            # It has been tried long enough, or is another one: who wants it asks again.
+            self._gone(why, errno.ESTALE)
+            return
         waiting = self._schedule.active or any(lane.resumes for lane in self._lanes.values())
         if not waiting and not self._lanes:
             self._limits = None

@@ -5,9 +5,10 @@ glanceclient has percent-encoded values since 2018, and genuine servers keep the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -28,13 +29,14 @@ FIELDS = frozenset(
     }
 )
 MD5 = 32
+_PRINTABLE = re.compile(r"[!-~]+")
 YES = frozenset({"true", "1", "yes", "on", "t", "y"})
 
 
 class Meta(msgspec.Struct, frozen=True):
     """The metadata of one request: columns of the registry in `facts`, and what is a question rather than a value.
 
-    `source` names where the data is said to be, if that is not the body.
+    `sources` names where the data is said to be, if that is not the body; `location` is the URL where it stays.
     """
 
     facts: dict[str, Any]
@@ -45,6 +47,7 @@ class Meta(msgspec.Struct, frozen=True):
     md5: str | None = None
     status: str | None = None
     store: str | None = None
+    location: str | None = None
     sources: tuple[str, ...] = ()
 
 
@@ -55,7 +58,9 @@ def parse(headers: Iterable[tuple[str, str]]) -> Meta:
     for raw_name, raw_value in headers:
         name = raw_name.lower()
         if name.startswith(PREFIX):
-            _add(name.removeprefix(PREFIX).replace("-", "_"), _value(raw_value), raw_name, fields, properties)
+            key = name.removeprefix(PREFIX).replace("-", "_")
+            value = url_of(raw_value) if key == "location" else _value(raw_value)
+            _add(key, value, raw_name, fields, properties)
     sources = [key for key in ("location", "copy_from") if fields.get(key)]
     if any(name.lower() == COPY_FROM and value for name, value in headers):
         sources.append("copy_from")
@@ -68,6 +73,7 @@ def parse(headers: Iterable[tuple[str, str]]) -> Meta:
         md5=_md5(fields.get("checksum")),
         status=fields.get("status"),
         store=fields.get("store"),
+        location=fields.get("location"),
         sources=tuple(dict.fromkeys(sources)),
     )
 
@@ -98,6 +104,17 @@ def _value(raw: str) -> str | None:
     except UnicodeError:
         raise ApiError(400, f"A header's value is not UTF-8: {raw[:80]!a}") from None
     return text or None
+
+
+def url_of(raw: str) -> str | None:
+    """A header's value that is a URL, which has percent signs of its own: it is decoded only if glanceclient made it.
+
+    glanceclient encodes all but "/" and ":", and no URL has what is not printable.
+    """
+    text = _value(raw)
+    if text is None or quote(text, safe="/:") != raw.strip() or not _PRINTABLE.fullmatch(text):
+        return raw.strip() or None
+    return text
 
 
 def _facts(fields: dict[str, str | None]) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import uuid
 from typing import Any
 
 from mover.front.sanic_seam import Sent
-from mover.library import answers, deletes, uploads
+from mover.library import answers, deletes, references, uploads
 from mover.library.call import Call
 from mover.library.callers import check_change, owner_of_new
 from mover.library.checks import check_properties_count, is_uuid
 from mover.library.errors import ApiError, no_image
 from mover.library.formats import check_complete, check_formats
 from mover.library.records import Change, ImageRecord, NewImage, Visibility
-from mover.library.seam import Incoming, Kept, Span
+from mover.library.seam import Incoming, Kept, Referred, Span
 from mover.library.states import READABLE, State
 from mover.library.v1 import filters, headers, words
 from mover.library.v1.headers import Meta
@@ -107,12 +107,15 @@ async def create(call: Call) -> Sent:
     has_body = call.body_bytes != 0
     _check_sources(meta, has_body)
     new = _new_image(call, meta)
-    is_empty = meta.size_bytes == 0 and not has_body
-    if has_body or is_empty:
+    is_empty = meta.size_bytes == 0 and not has_body and not meta.sources
+    if has_body or is_empty or meta.sources:
         check_complete(new.facts.get("disk_format"), new.facts.get("container_format"))
         _check_size(call, meta)
+    referred = await _look(call, meta, meta.size_bytes)
     image = await call.library.ask(lambda registry: registry.create(new))
-    if has_body:
+    if referred is not None:
+        image = await references.take(call.library, image, referred, _QUEUED, 412)
+    elif has_body:
         image = await _receive(call, image, meta)
     elif is_empty:
         image = await _activate_empty(call, image)
@@ -138,8 +141,8 @@ def _new_image(call: Call, meta: Meta) -> NewImage:
 def _check_sources(meta: Meta, has_body: bool) -> None:
     if len(meta.sources) + has_body > 1:
         raise ApiError(400, "It's invalid to provide multiple image sources.")
-    if meta.sources:
-        raise ApiError(400, f"An image's data by {meta.sources[0]} is not supported here; send it as the body")
+    if "copy_from" in meta.sources:
+        raise ApiError(400, "An image's data by copy_from is not supported here; send it as the body")
 
 
 def _check_size(call: Call, meta: Meta) -> None:
@@ -161,13 +164,16 @@ async def update(call: Call, image_id: str) -> Sent:
     purges = not has_body and headers.to_bool(call.header(headers.PURGE) or "true")
 
     def decide(now: ImageRecord) -> Change:
-        return _change(call, now, meta, purges, has_body)
+        return _change(call, now, meta, purges, has_body or meta.location is not None)
 
-    is_empty = meta.size_bytes == 0 and not has_body and image.state is State.QUEUED
+    is_empty = meta.size_bytes == 0 and not has_body and not meta.sources and image.state is State.QUEUED
     if has_body:
         _check_size(call, meta)
+    referred = await _look(call, meta, image.size_bytes if meta.size_bytes is None else meta.size_bytes)
     image = await call.library.change(image, decide)
-    if has_body:
+    if referred is not None:
+        image = await references.take(call.library, image, referred, _QUEUED, 412)
+    elif has_body:
         image = await _receive(call, image, meta)
     elif is_empty and image.disk_format and image.container_format:
         image = await _activate_empty(call, image)
@@ -185,11 +191,13 @@ def _check_update(call: Call, image: ImageRecord, meta: Meta, has_body: bool) ->
         if value is not None and value != shown[name]:
             raise ApiError(403, f"Forbidden to modify '{name}' of image.")
     _check_sources(meta, has_body)
+    if meta.location is not None and image.state is not State.QUEUED:
+        raise ApiError(400, f"Cannot give a location to image {image.id}, which is {words.status(image.state)}")
     if has_body and image.state is not State.QUEUED:
         raise ApiError(409, "Cannot upload to an unqueued image")
 
 
-def _change(call: Call, now: ImageRecord, meta: Meta, purges: bool, has_body: bool) -> Change:
+def _change(call: Call, now: ImageRecord, meta: Meta, purges: bool, has_data: bool) -> Change:
     facts: dict[str, Any] = dict(meta.facts)
     if not call.caller.is_admin:
         facts.pop("owner", None)
@@ -198,15 +206,22 @@ def _change(call: Call, now: ImageRecord, meta: Meta, purges: bool, has_body: bo
     if now.state is State.QUEUED:
         expected = {"size_bytes": meta.size_bytes, "md5": meta.md5}
         facts |= {name: value for name, value in expected.items() if value is not None}
-    if "disk_format" in facts or "container_format" in facts or has_body:
+    if "disk_format" in facts or "container_format" in facts or has_data:
         disk = facts.get("disk_format", now.disk_format)
         container = facts.get("container_format", now.container_format)
         facts["disk_format"], facts["container_format"] = check_formats(disk, container)
-        if has_body:
+        if has_data:
             check_complete(facts["disk_format"], facts["container_format"])
     properties = dict(meta.properties) if purges else {**now.properties, **meta.properties}
     check_properties_count(len(properties), call.library.settings.properties)
     return Change(facts=facts, properties=properties if properties != now.properties else None)
+
+
+async def _look(call: Call, meta: Meta, size_bytes: int | None) -> Referred | None:
+    """What is at the location, if one was given: nothing is made or changed before it is known to be there."""
+    if meta.location is None:
+        return None
+    return await references.look(call.library, meta.location, size_bytes, meta.store)
 
 
 # -- data ------------------------------------------------------------------------------------------------------
