@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 
 # Of the library, and of nobody else: no URL names one.
-OF_LIBRARY = ("store", "object", "view", "http")
+OF_LIBRARY = ("store", "object", "view", "part", "http")
 
 
 class Export(msgspec.Struct, frozen=True):
@@ -19,17 +19,18 @@ class Export(msgspec.Struct, frozen=True):
     "store" (then `name` is a store of library images, and `path` the image that comes in, empty for all that concerns
     the store itself), "object" (then `name` is a store, and `path` one of its objects, which is read only and never
     changes), "view" (then `path` is a library image's file, and `name` its disk format, qcow2, vmdk, vdi, vhd or vhdx:
-    the disk that is in it, read only) or "http" (then `path` is a URL, which is read only; `version` is what the source
-    must be, as a worker has told it before (ImageFacts.version), or empty for whatever it is now); `name` is the
-    export's name at the server. A file is a raw disk whose bytes stand where they stand, unless `whole_file`: then it
-    is something (qcow2, anything) that is read as it is and replaced as a whole, as CloudStack's transfers mean their
-    files. A `frozen` file is a library image's: it is read only, and never changes; who has it open reads on when its
-    name goes. `bitmap` names the dirty bitmap that `context=dirty` reports, if any.
+    the disk that is in it, read only), "part" (then `path` is the file of a library image that is not there yet, and is
+    written at random) or "http" (then `path` is a URL, which is read only; `version` is what the source must be, as a
+    worker has told it before (ImageFacts.version), or empty for whatever it is now); `name` is the export's name at the
+    server. A file is a raw disk whose bytes stand where they stand, unless `whole_file`: then it is something (qcow2,
+    anything) that is read as it is and replaced as a whole, as CloudStack's transfers mean their files. A `frozen` file
+    is a library image's: it is read only, and never changes; who has it open reads on when its name goes. `bitmap`
+    names the dirty bitmap that `context=dirty` reports, if any.
     `tls` asks for NBD over TLS; `tls_certificates` is a directory as libnbd wants it, `tls_psk_file` and
     `tls_username` are for pre-shared keys.
     """
 
-    transport: Literal["unix", "tcp", "file", "store", "object", "view", "http"]
+    transport: Literal["unix", "tcp", "file", "store", "object", "view", "part", "http"]
     socket: str = ""
     host: str = ""
     port: int = 10809

@@ -227,6 +227,8 @@ class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     groups: Texts = ()
     # Most tickets at once, whoever installed them, those that expired a short time ago included; one more is refused.
     tickets_most: Annotated[int, Meta(ge=1, le=1000000)] = 10000
+    # How long DELETE of a ticket waits for its requests to end; then it is answered 409, and may be asked again.
+    cancel_s: Seconds = 60.0
 
 
 class LibrarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -17,6 +17,8 @@ _PRIORITY = re.compile(r"(.+):(\d{1,9})")
 SCHEMES = ("file", "filesystem")
 # An image's id. Names that begin with a dot are those of what is not an image yet.
 IMAGE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+# Beside its name, with a dot before, while it is not there yet.
+PART = ".mover-part"
 # Owner's read bit: without it the store could not serve what it keeps.
 _OWNER_READS = 0o400
 
@@ -95,7 +97,21 @@ def is_of_stores(export: Export, stores: Iterable[Store]) -> bool:
         ours = [store for store in stores if store.id == export.name and isinstance(store, S3Store)]
         return any(object_of(store, uri_of_object(store, export.path)) for store in ours)
     files = [store for store in stores if isinstance(store, FileStore)]
-    return any(path_of(store, uri_of(export.path)) for store in files)
+    path = _image_of(export.path) if export.transport == "part" else export.path
+    return path is not None and any(path_of(store, uri_of(path)) for store in files)
+
+
+def part_of(path: str) -> str:
+    """Where an image's bytes are until it is published there."""
+    directory, image = os.path.split(path)
+    return os.path.join(directory, f".{image}{PART}")
+
+
+def _image_of(part: str) -> str | None:
+    """Where an image is to be whose part this is."""
+    directory, name = os.path.split(part)
+    image = name.removeprefix(".").removesuffix(PART)
+    return os.path.join(directory, image) if part_of(os.path.join(directory, image)) == part else None
 
 
 def check_store(store: Store, where: str) -> None:

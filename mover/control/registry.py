@@ -118,8 +118,9 @@ class Registry:
         return sum(one.kept.dialect == dialect and one.state is State.IN_FORCE for one in self._entries.values())
 
     def ids(self, dialect: DialectName | None = None) -> list[str]:
-        """The ids of all tickets, or of those of one dialect."""
-        return [one.kept.id for one in self._entries.values() if dialect in (None, one.kept.dialect)]
+        """The ids of all tickets, or of those that one dialect's clients installed; the library's are its own."""
+        kept = [one.kept for one in self._entries.values()]
+        return [one.id for one in kept if dialect is None or (one.dialect == dialect and not one.export.of_library)]
 
     def get(self, ticket_id: str) -> Kept | None:
         """The ticket of this id, whatever its state."""

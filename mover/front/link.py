@@ -13,13 +13,14 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
 from typing import Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from config.export import Export
 from config.log import facts
@@ -41,6 +42,9 @@ from mover.serve.messages import (
     Drain,
     FrontEndHello,
     FrontEndReady,
+    Grant,
+    Granted,
+    Inquire,
     LaneRefused,
     LaneSocket,
     NewCertificates,
@@ -48,6 +52,7 @@ from mover.serve.messages import (
     Ping,
     Pong,
     Retune,
+    Revoke,
     Ticket,
     TicketAnswer,
     Tickets,
@@ -68,6 +73,8 @@ COLLECT_AFTER_S = 1.0
 LIBRARY_IDLE_S = 2.0
 # The supervisor asks its children for a second or two before it answers.
 ANSWER_S = 10.0
+# What is in flight with a ticket is ended, and what was begun with its image waited for.
+REVOKED_S = 60.0
 
 
 class Host(Protocol):
@@ -268,7 +275,7 @@ class Link:
             return lane, lane.image
         began_ns = time.monotonic_ns()
         try:
-            return lane, await self._open_in_time(lane)
+            return lane, await self.open_in_time(lane)
         except BaseException:
             self.leave_lane(lane)
             raise
@@ -299,9 +306,10 @@ class Link:
 
     @asynccontextmanager
     async def lanes_between(self, source: Export, target: Export) -> AsyncIterator[tuple[FrontLane, FrontLane]]:
-        """Two open lanes, for one user, on one arena: what a worker reads, the other one writes from where it lies.
+        """Two lanes, for one user, on one arena: what a worker reads, the other one writes from where it lies.
 
-        They are closed when the user is done with them, whatever is under way. Raises LaneLost.
+        They are to be opened, by `open_in_time`, and closed when the user is done with them, whatever is under way.
+        Raises LaneLost.
         """
         if not self.supervised:
             raise LaneLost("the service is going down")
@@ -312,14 +320,13 @@ class Link:
         try:
             for number, export in zip(numbers, (source, target), strict=True):
                 self._send(OpenLane(number, export, settings.slots * settings.slot_bytes // 2))  # half of it each
-            for lane in lanes:
-                await self._open_in_time(lane)
             yield lanes
         finally:
             for lane in lanes:
                 lane.close("its user is done")
 
-    async def _open_in_time(self, lane: FrontLane) -> ImageFacts:
+    async def open_in_time(self, lane: FrontLane) -> ImageFacts:
+        """Wait until the lane is open. Raises LaneLost."""
         try:
             async with asyncio.timeout(self._settings.open_s):
                 return await lane.opened()
@@ -371,17 +378,39 @@ class Link:
 
     async def ask(self, about: About) -> bytes:
         """What the supervisor says of the whole house. Raises LaneLost when it does not answer."""
+        return await self._asked(lambda number: Ask(number, about), ANSWER_S)
+
+    async def _asked(self, make: Callable[[int], msgspec.Struct], patience_s: float) -> bytes:
         question = next(self._numbers)
         future: asyncio.Future[bytes] = self._loop.create_future()
         self._questions[question] = (future, [])
         try:
-            self._send(Ask(question, about))
-            async with asyncio.timeout(ANSWER_S):
+            self._send(make(question))
+            async with asyncio.timeout(patience_s):
                 return await future
         except TimeoutError:
             raise LaneLost("the supervisor does not answer", 1.0) from None
         finally:
             del self._questions[question]
+
+    async def grant(self, ticket: Grant) -> Granted:
+        """Have the supervisor put a ticket for a client of the library in force; its `question` is given here.
+
+        Raises LaneLost when it does not answer, as the other two do.
+        """
+        return await self._order(lambda number: replace(ticket, question=number), ANSWER_S)
+
+    async def revoke(self, ticket_id: str) -> Granted:
+        """Take one out of force, and wait until nothing of it is under way."""
+        return await self._order(lambda number: Revoke(number, ticket_id), REVOKED_S)
+
+    async def inquire(self, ticket_ids: list[str]) -> Granted:
+        """How tickets of the library are used."""
+        return await self._order(lambda number: Inquire(number, ticket_ids), ANSWER_S)
+
+    async def _order(self, make: Callable[[int], Grant | Revoke | Inquire], patience_s: float) -> Granted:
+        body = await self._asked(make, patience_s)
+        return msgspec.json.decode(body, type=Granted)
 
     def _activity(self, question: int) -> Activity:
         lanes = list(self._lanes.values())

@@ -19,25 +19,26 @@ from config.settings import FileStore, HttpStore, LibrarySettings
 from config.settings import Store as StoreSettings
 from config.stores import object_of, path_of
 from mover.front import sanic_seam
-from mover.front.admission import Use
+from mover.front.admission import TicketLimit, Use
 from mover.front.errors import RequestError
 from mover.front.ranges import Span as Range
 from mover.front.sanic_seam import Headers, Sent
 from mover.front.sending import Body, send_body
 from mover.front.visit import Door
 from mover.library import bytes_hauling as hauling
+from mover.library import bytes_urls as urls
 from mover.library.bytes_asking import ask
 from mover.library.bytes_errors import from_lane
-from mover.library.bytes_receiving import Into, receive
-from mover.library.records import Location
+from mover.library.bytes_receiving import Into, receive, received
+from mover.library.disks import using
+from mover.library.records import ImageRecord, Location
 from mover.library.seam import (
     CarrierError,
-    Changed,
+    Disk,
     DiskRefused,
     Incoming,
     Kept,
-    NoRanges,
-    NotAllowed,
+    NotPossible,
     NotThere,
     Progress,
     Received,
@@ -47,7 +48,6 @@ from mover.library.seam import (
     StoreAddDisabled,
     StoreGone,
     UnknownStore,
-    Unreachable,
     Wanted,
 )
 from workers.lane import store_format
@@ -57,6 +57,8 @@ log = logging.getLogger(__name__)
 
 # What was published is registered within moments; after so long nobody is about to any more.
 REGISTERED_S = 600.0
+# Images that have a disk inside, which a qemu-nbd of the worker's shows (workers/store/view_server.py).
+VIEW_FORMATS = frozenset({"qcow2", "vmdk", "vdi", "vhd", "vhdx"})
 
 
 class StoreCarrier:
@@ -102,16 +104,19 @@ class StoreCarrier:
             raise UnknownStore(f"there is no store {store_id[:80]!r}")
         return store
 
-    async def bring(self, source: Export, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
+    async def bring(self, source: Disk, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
         """Take the bytes of a disk, or of an object, into a store. Raises CarrierError."""
         store = await self._store_for(incoming)
         target = _of_image(store, incoming.image.id)
-        into = Into(store.id, self._catalogue, self._settings, self._door.pace(source.key), keeps_parts(store))
-        async with self._lanes_between(source, target) as (reads, writes):
-            assert reads.image is not None
-            if reads.image.whole_file:
-                raise DiskRefused("the source is a file that is read as a whole: name a disk")
-            return await hauling.bring(reads, writes, reads.image.size_bytes, incoming, into, progress, digests)
+        async with (
+            using(self._door, source, writes=False) as disk,
+            self._seat(disk.export, Use.READ, disk.limit),
+            self._seat(target, Use.WRITE),
+            self._lanes_between(disk.export, target) as lanes,
+        ):
+            pace = self._door.pace(disk.export.key)
+            into = Into(store.id, self._catalogue, self._settings, pace, keeps_parts(store))
+            return await hauling.bring(lanes, disk, incoming, into, progress, digests)
 
     # -- out -------------------------------------------------------------------------------------------------
 
@@ -127,61 +132,93 @@ class StoreCarrier:
         try:
             async with self._lane(export, Use.READ) as lane:
                 _check_size(lane, size_bytes)
-                _check_order(lane, span.offset)
+                urls.check_order(lane, span.offset)
                 body = Body(Range(span.offset, span.length))
                 sent = await send_body(request, lane, body, status, headers, self._door.pace(export.key))
         except StoreGone as gone:
-            await self._check_there(location, size_bytes)
+            await urls.check_there(self._ask_store, self._store(location.store), location, size_bytes)
             raise gone from gone.__cause__
         except RequestError as error:
-            await self._check_there(location, size_bytes)
+            await urls.check_there(self._ask_store, self._store(location.store), location, size_bytes)
             raise StoreGone(error.message) from error
         log.info("transferred", extra=facts(store=location.store, op="read", offset=span.offset, length=span.length))
         return sent
 
-    async def deliver(self, location: Location, size_bytes: int, target: Export, progress: Progress) -> None:
-        """Write an image onto a disk. Raises CarrierError."""
-        source = _export_of(self._store(location.store), location)
+    async def deliver(
+        self,
+        location: Location,
+        size_bytes: int,
+        target: Disk,
+        progress: Progress,
+        disk_format: str | None = None,
+    ) -> None:
+        """Write an image, or the disk that is in it, onto a disk. Raises CarrierError."""
+        store = self._store(location.store)
+        source = _export_of(store, location)
         if source is None:
             raise NotThere("the image's location is none of its store's")
-        meter = self._door.meters.meter(None, target.key)
-        async with self._lanes_between(source, target) as (reads, writes):
-            _check_size(reads, size_bytes)
-            await hauling.deliver(reads, writes, size_bytes, progress, meter, sparse=True)
-
-    async def _check_there(self, location: Location, size_bytes: int) -> None:
-        """Raises NotThere when the store is there, and has nothing at the location; Changed if something else."""
-        store = self._store(location.store)
-        try:
-            found = await self._ask_store(store, store_format.Find(location.uri))
-        except NotAllowed as refused:
-            raise NotThere(f"the image's data is not read any more: {refused.message}") from refused
-        except Unreachable as away:
-            raise StoreGone(away.message) from away
-        assert isinstance(found, store_format.Found)
-        if found.size is None:
-            raise NotThere("the store has no data of the image")
-        known = (size_bytes, location.metadata.get("version", ""))
-        if isinstance(store, HttpStore) and (found.size, found.version) != known:
-            raise Changed("what is at the image's URL has changed since the image was made: make a new image of it")
+        has_disk = disk_format in VIEW_FORMATS
+        if has_disk:
+            source = _view_of(source, disk_format or "")
+        async with (
+            using(self._door, target, writes=True) as disk,
+            self._seat(disk.export, Use.WRITE, disk.limit),
+            self._seat(source, Use.READ),
+            self._lanes_between(source, disk.export) as lanes,
+        ):
+            if not has_disk:
+                _check_size(lanes.source, size_bytes)
+            await hauling.deliver(lanes, disk, progress)
 
     async def refer(self, url: str, store: str | None = None) -> Referred:
         """Look at what a URL names. Raises CarrierError."""
-        keeper = self._store(store) if store is not None else self._url_store()
-        if not isinstance(keeper, HttpStore):
-            raise UnknownStore(f"store {keeper.id} has no images that stay at a URL: name {self._url_store().id}")
-        found = await self._ask_store(keeper, store_format.Find(url))
-        assert isinstance(found, store_format.Found)
-        if found.size is None:
-            raise NotThere("there is nothing at the URL of the image's data")
-        return Referred(Location(keeper.id, url, {"version": found.version} if found.version else {}), found.size)
+        keeper = urls.store_of_urls(self._stores.values()) if store is None else self._store(store)
+        return await urls.refer(self._ask_store, keeper, url)
 
-    def _url_store(self) -> StoreSettings:
-        """Where images are that stay at a URL; there always is one, unless its name is another store's."""
-        found = next((store for store in self._stores.values() if isinstance(store, HttpStore)), None)
-        if found is None:
-            raise UnknownStore('there is no store of images that stay at a URL: the configuration needs type = "http"')
-        return found
+    # -- tickets ---------------------------------------------------------------------------------------------
+
+    def readable(self, location: Location, disk_format: str | None) -> Export:
+        """What a ticket names to read the image as it is, or, with a disk format, the disk in it.
+
+        Raises CarrierError where the store cannot show it so.
+        """
+        store = self._store(location.store)
+        export = _export_of(store, location)
+        if export is None:
+            raise NotThere("the image's location is none of its store's")
+        if disk_format is None:
+            return export
+        if export.transport != "file":
+            why = f"the disk in a {disk_format} image is seen in file stores only: download the image as it is"
+            raise NotPossible(f"store {store.id} has no files, and {why}")
+        return Export("view", path=export.path, name=disk_format)
+
+    async def prepare(self, image: ImageRecord, size_bytes: int, store: str | None) -> tuple[str, Export]:
+        """Room for an image that is written at random: its store's id, and what a ticket names. Raises CarrierError."""
+        chosen = await self._store_for(Incoming(image, store=store))
+        if not isinstance(chosen, FileStore):
+            why = "cannot be written at random: name a file store, or upload with PUT of the image's file"
+            raise NotPossible(f"store {chosen.id} {why}")
+        async with self._lane(_of_image(chosen, image.id)) as lane:
+            prepared = await ask(lane, store_format.Prepare(image.id, size_bytes, self._catalogue))
+        assert isinstance(prepared, store_format.Prepared)
+        return chosen.id, Export("part", path=prepared.path)
+
+    async def finish(self, image: ImageRecord, size_bytes: int, store: str) -> Received:
+        """What was prepared is whole: digests, inspection, published. Raises CarrierError, and nothing is left then."""
+        settings = self._settings
+        question = store_format.Finish(
+            image.id,
+            settings.hash_algo,
+            size_bytes,
+            self._catalogue,
+            image.disk_format,
+            image.container_format,
+            settings.backing_files,
+        )
+        async with self._lane(_of_image(self._store(store), image.id)) as lane:
+            published = await ask(lane, question, None)  # a terabyte takes its time to be read
+        return received(published, store, settings.hash_algo)
 
     # -- the rest --------------------------------------------------------------------------------------------
 
@@ -246,13 +283,20 @@ class StoreCarrier:
         removed = swept.removed
         for one in swept.unconfirmed:
             if not await wanted(one.image, one.uri):
-                await self._ask_store(store, store_format.Remove(one.uri))
+                await self._drop(store, one)
                 removed += 1
-            elif one.age_s > REGISTERED_S:
+            elif not one.scattered and one.age_s > REGISTERED_S:
                 await self._ask_store(store, store_format.Confirm(one.image, one.uri))
         if removed:
             log.info("swept", extra=facts(store=store.id, files=removed))
         return removed
+
+    async def _drop(self, store: StoreSettings, one: store_format.Unconfirmed) -> None:
+        if not one.scattered:
+            await self._ask_store(store, store_format.Remove(one.uri))
+            return
+        async with self._lane(_of_image(store, one.image)) as lane:
+            await ask(lane, store_format.Forget(one.image))
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
@@ -274,32 +318,39 @@ class StoreCarrier:
             raise from_lane(lost) from lost
 
     @asynccontextmanager
-    async def _lanes_between(self, source: Export, target: Export) -> AsyncIterator[tuple[FrontLane, FrontLane]]:
-        """Lanes to both, on one arena, and a seat of each. What is lost on the way there is a StoreGone."""
-        try:
-            async with (
-                self._seat(source, Use.READ),
-                self._seat(target, Use.WRITE),
-                self._door.link.lanes_between(source, target) as lanes,
-            ):
+    async def _lanes_between(self, source: Export, target: Export) -> AsyncIterator[hauling.Lanes]:
+        """Lanes to both, on one arena. What is lost is SourceGone, TargetGone or StoreGone."""
+        async with self._door.link.lanes_between(source, target) as (reads, writes):
+            lanes = hauling.Lanes(reads, writes, target)
+            try:
+                for lane in (reads, writes):
+                    await self._door.link.open_in_time(lane)
                 yield lanes
-        except LaneLost as lost:
-            raise from_lane(lost) from lost
-        except RequestError as error:
-            raise StoreGone(error.message) from error
+            except LaneLost as lost:
+                raise lanes.gone(lost) from lost
 
     @asynccontextmanager
-    async def _seat(self, export: Export, use: Use | None) -> AsyncIterator[None]:
-        """Among those who read or write it at once. Raises RequestError."""
+    async def _seat(self, export: Export, use: Use | None, limit: TicketLimit | None = None) -> AsyncIterator[None]:
+        """Among those who read or write it at once. Raises StoreGone when there is none for too long."""
         admission = self._door.admission
         if use is None or not admission.counts(use):
             yield
             return
-        seat = admission.enter_nowait(export.key, use) or await admission.enter(export.key, use)
+        try:
+            seat = admission.enter_nowait(export.key, use, limit) or await admission.enter(export.key, use, limit)
+        except RequestError as error:
+            raise StoreGone(error.message) from error
         try:
             yield
         finally:
             admission.leave(seat)
+
+
+def _view_of(image: Export, disk_format: str) -> Export:
+    """The disk in an image."""
+    if image.transport != "file":
+        raise DiskRefused(f"the disk in a {disk_format} image can be read from a file store only: copy it to one first")
+    return Export("view", name=disk_format, path=image.path)
 
 
 def _of_image(store: StoreSettings, image_id: str) -> Export:
@@ -321,12 +372,6 @@ def _export_of(store: StoreSettings, location: Location) -> Export | None:
 def keeps_parts(store: StoreSettings) -> bool:
     """Whether an upload that breaks off can go on: what S3 has of one nobody can read, nor begin again at its end."""
     return isinstance(store, FileStore)
-
-
-def _check_order(lane: FrontLane, offset: int) -> None:
-    """Raises NoRanges where the source's server has none and the bytes are not those from its beginning."""
-    if offset and lane.image is not None and lane.image.sequential:
-        raise NoRanges("the server that has the image's data sends no ranges: read it from its beginning")
 
 
 def _check_size(lane: FrontLane, size_bytes: int) -> None:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import NamedTuple
 
+from msgspec.structs import replace
+
+from config.export import Export
 from config.log import facts
-from mover.front.meter import Meter
 from mover.front.ranges import Span
 from mover.library.bytes_asking import ask
 from mover.library.bytes_errors import from_job, from_lane
 from mover.library.bytes_receiving import Into, drop, publish
+from mover.library.disks import DiskUse
 from mover.library.haul import Haul, Onto, reason_of
 from mover.library.seam import (
     CarrierError,
@@ -25,6 +29,7 @@ from mover.library.seam import (
     SourceGone,
     TargetGone,
     TooLarge,
+    WrongOffset,
     WrongSize,
 )
 from workers.lane import lost_format, store_format
@@ -37,57 +42,80 @@ log = logging.getLogger(__name__)
 # Hashed in a few ms, so that progress is told, and a cancelled haul ends; with nothing to hash there is no such step.
 HASHED_ZEROS_BYTES = 16 * 1024 * 1024
 # How often a disk's server may be lost, and what it lost be written again, before that is an error.
-FLUSHES_MOST = 3
+LOSSES_MOST = 3
 
 
 class Told:
-    """Counts the bytes that are done, and tells."""
+    """Counts the bytes that are done, and tells; what is moved a second time counts once."""
 
-    def __init__(self, progress: Progress, done: int, size: int) -> None:
+    def __init__(self, progress: Progress, disk: DiskUse, done: int, size: int) -> None:
         self._progress = progress
-        self._done = done
+        self._disk = disk
+        self._start = self._done = done
         self._size = size
         progress(done, size)
 
     def moved(self, count: int) -> None:
         """So many bytes more."""
-        self._done += count
+        self._done = min(self._done + count, self._size)
+        self._disk.moved = Span(self._start, self._done - self._start)
         self._progress(self._done, self._size)
 
 
+class Lanes(NamedTuple):
+    """Both ways of a haul; `writes` is where the target's leads."""
+
+    source: FrontLane
+    target: FrontLane
+    writes: Export
+
+    def gone(self, lost: LaneLost) -> CarrierError:
+        """Whose end it was that was lost."""
+        if lost is self.source.lost:
+            return SourceGone(f"the source cannot be reached: {lost.reason}", lost.retry_after_s)
+        if self.writes.of_library:
+            return from_lane(lost)
+        return TargetGone(f"the target cannot be reached: {lost.reason}", lost.retry_after_s)
+
+
 async def bring(
-    source: FrontLane, target: FrontLane, size: int, incoming: Incoming, into: Into, progress: Progress, digests: bool
+    lanes: Lanes, disk: DiskUse, incoming: Incoming, into: Into, progress: Progress, digests: bool
 ) -> Received:
-    """The first `size` bytes of the source into a store. Raises CarrierError."""
+    """The disk's bytes into a store. Raises CarrierError, LaneLost."""
+    assert lanes.source.image is not None
+    if lanes.source.image.whole_file:
+        raise DiskRefused("the source is a file that is read as a whole: name a disk")
+    size = disk.size_of(lanes.source.image)
     if incoming.size_bytes not in (None, size):
         raise WrongSize(f"the source has {size} bytes, {incoming.size_bytes} were announced")
     if size > into.settings.image_size_limit_bytes:
         raise TooLarge(
             f"the source has {size} bytes, {into.settings.image_size_limit_bytes} are the most that is taken"
         )
-    try:
-        return await _bring(source, target, size, incoming, into, progress, digests)
-    except LaneLost as lost:
-        raise _source_lost(lost) if lost is source.lost else from_lane(lost) from lost
-
-
-async def _bring(
-    source: FrontLane, target: FrontLane, size: int, incoming: Incoming, into: Into, progress: Progress, digests: bool
-) -> Received:
-    settings, offset = into.settings, incoming.offset
-    keep = incoming.resumable and into.keeps_parts and settings.keep_s > 0
+    if incoming.offset > size:
+        raise WrongOffset(f"the source has {size} bytes, fewer than {incoming.offset} are kept of it", 0)
+    settings, target, offset = into.settings, lanes.target, incoming.offset
     digests = digests or incoming.md5 is not None
-    asked = Receive(incoming.image.id, settings.hash_algo, into.catalogue, offset, size, keep, digests)
+    # A directory need not have room for holes, and how many there are nobody knows yet.
+    room = None if into.keeps_parts and lanes.source.image.has_extents else size
+    asked = Receive(
+        incoming.image.id,
+        settings.hash_algo,
+        into.catalogue,
+        offset,
+        room,
+        incoming.resumable and into.keeps_parts and settings.keep_s > 0,
+        digests,
+    )
     receiving = await ask(target, asked)
     assert isinstance(receiving, store_format.Receiving)
     session = receiving.session
-    zero_bytes = HASHED_ZEROS_BYTES if digests or not into.keeps_parts else size
-    onto = Onto(target, from_job, session, zero_bytes=zero_bytes)
-    told = Told(progress, offset, size)
+    onto = Onto(target, from_job, session, zero_bytes=HASHED_ZEROS_BYTES if digests or not into.keeps_parts else size)
+    told = Told(progress, disk, offset, size)
     try:
-        await Haul(source, Span(offset, size - offset), onto, told.moved, into.pace.meter).run()
+        await Haul(lanes.source, Span(offset, size - offset), onto, told.moved, disk.meter).run()
         log.info("transferred", extra=facts(store=into.store, op="bring", offset=offset, length=size - offset))
-        return await publish(target, session, incoming, into)
+        return await publish(target, session, replace(incoming, size_bytes=size), into)
     except (asyncio.CancelledError, LaneLost, SourceGone):
         await drop(target, session, Flag.KEEP)
         raise
@@ -96,44 +124,37 @@ async def _bring(
         raise
 
 
-async def deliver(
-    source: FrontLane, target: FrontLane, size: int, progress: Progress, meter: Meter, sparse: bool, transfer: int = 0
-) -> None:
-    """The first `size` bytes of an image onto a disk, durably; what the disk has beyond them stays as it is.
+async def deliver(lanes: Lanes, disk: DiskUse, progress: Progress) -> None:
+    """All bytes of the source onto the disk, durably; what the disk has beyond them stays as it is.
 
-    `sparse` lets its server give back the space of zeros. Raises CarrierError.
+    Raises CarrierError, LaneLost.
     """
+    source, target, transfer = lanes.source, lanes.target, disk.transfer
+    assert source.image is not None
     assert target.image is not None
-    _check_disk(target.image, size)
-    onto = Onto(target, _disk_failed, transfer=transfer, flags=Flag.MAY_HOLE if sparse else Flag.NONE)
-    told = Told(progress, 0, size)
-    try:
-        await Haul(source, Span(0, size), onto, told.moved, meter).run()
-        for _ in range(FLUSHES_MOST):
-            lost = await _flush(target, transfer, size)
-            if not lost:
-                break
-            log.warning("a disk's server was lost with what it had", extra=facts(ranges=len(lost)))
-            for span in lost:
-                await Haul(source, span, onto, _nobody, meter).run()
-        else:
-            raise TargetGone("the disk's server was lost again and again with bytes that were not flushed")
-    except LaneLost as lost:
-        raise _image_lost(lost) if lost is source.lost else _target_lost(lost) from lost
-    log.info("transferred", extra=facts(transfer=transfer, op="deliver", offset=0, length=size))
+    size = source.image.size_bytes
+    _check_disk(target.image, disk.size_of(target.image), size)
+    onto = Onto(target, _disk_failed, transfer=transfer, flags=Flag.MAY_HOLE if disk.sparse else Flag.NONE)
+    told = Told(progress, disk, 0, size)
+    spans = [Span(0, size)]
+    for _ in range(1 + LOSSES_MOST):
+        for span in spans:
+            await Haul(source, span, onto, told.moved, disk.meter).run()
+        spans = await _flush(target, transfer, size)
+        if not spans:
+            log.info("transferred", extra=facts(transfer=transfer, op="deliver", offset=0, length=size))
+            return
+        log.warning("a disk's server was lost with what it had", extra=facts(ranges=len(spans)))
+    raise TargetGone("the disk's server was lost again and again with bytes that were not flushed")
 
 
-def _nobody(count: int) -> None:
-    """These bytes were counted before."""
-
-
-def _check_disk(disk: ImageFacts, size: int) -> None:
+def _check_disk(disk: ImageFacts, room: int, size: int) -> None:
     if disk.whole_file or disk.store:
         raise DiskRefused("the target is a file that is replaced as a whole: name a disk")
     if disk.read_only:
         raise DiskRefused("the target is read-only")
-    if disk.size_bytes < size:
-        raise DiskRefused(f"the target has {disk.size_bytes} bytes, the image has {size}: choose a larger disk")
+    if room < size:
+        raise DiskRefused(f"the target has {room} bytes, the image has {size}: choose a larger disk")
 
 
 async def _flush(target: FrontLane, transfer: int, size: int) -> list[Span]:
@@ -161,18 +182,6 @@ async def _lost(target: FrontLane, transfer: int, size: int) -> list[Span]:
         target.slots.leave(holder)
     await target.run(Kind.TOLD, losses, transfer=transfer)
     return [Span(offset, min(length, size - offset)) for offset, length in lost if offset < size]
-
-
-def _source_lost(lost: LaneLost) -> CarrierError:
-    return SourceGone(f"the source cannot be reached: {lost.reason}", lost.retry_after_s)
-
-
-def _image_lost(lost: LaneLost) -> CarrierError:
-    return from_lane(lost)
-
-
-def _target_lost(lost: LaneLost) -> CarrierError:
-    return TargetGone(f"the target cannot be reached: {lost.reason}", lost.retry_after_s)
 
 
 def _disk_failed(completion: Completion) -> CarrierError:

@@ -127,16 +127,14 @@ async def publish(lane: FrontLane, session: int, incoming: Incoming, into: Into)
     )
     # A terabyte takes its time to the disk; the client waits as long as it likes.
     published = await ask(lane, question, None)
+    return received(published, into.store, settings.hash_algo)
+
+
+def received(published: store_format.Answer, store: str, hash_algo: str) -> Received:
+    """What the views are told of an image that was published."""
     assert isinstance(published, store_format.Published)
-    location = Location(into.store, published.uri, published.metadata)
-    return Received(
-        location,
-        published.size,
-        published.md5,
-        settings.hash_algo,
-        published.hash_value,
-        published.virtual_size,
-    )
+    location = Location(store, published.uri, published.metadata)
+    return Received(location, published.size, published.md5, hash_algo, published.hash_value, published.virtual_size)
 
 
 async def drop(lane: FrontLane, session: int, flags: Flag = Flag.NONE) -> None:

@@ -32,6 +32,7 @@ _CARRIED: tuple[tuple[type[seam.CarrierError], int], ...] = (
     (seam.StoreAddDisabled, 410),
     (seam.StoreGone, 503),
     (seam.UnknownStore, 400),
+    (seam.NotPossible, 400),
     (seam.NotThere, 404),
     (seam.NotAllowed, 400),
     (seam.Unreachable, 400),

@@ -94,14 +94,23 @@ class Haul:
         try:
             while self._planned < self._end or self._pieces or self._writes:
                 self._changed.clear()
+                self._check()
                 await self._plan()
                 self._hand_on()
-                if self._error is not None:
-                    raise self._error
-                if not (self._pieces and self._pieces[0].ready and self._zeros < ZEROS_MOST):
+                if not self._may_go_on:
                     await self._changed.wait()
         finally:
             await self._end_all()
+
+    def _check(self) -> None:
+        """Before anything is waited for that only a target could give: a slot, when it has all of them."""
+        if self._error is not None:
+            raise self._error
+
+    @property
+    def _may_go_on(self) -> bool:
+        """Whether there is something to be done at once."""
+        return self._error is not None or bool(self._pieces and self._pieces[0].ready and self._zeros < ZEROS_MOST)
 
     def _wake(self, done: asyncio.Future[Completion]) -> None:
         self._changed.set()

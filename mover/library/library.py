@@ -20,7 +20,7 @@ from mover.library.errors import ApiError, no_image
 from mover.library.records import Change, ImageRecord, Member
 from mover.library.registry import schema
 from mover.library.registry.errors import RegistryError
-from mover.library.seam import Carrier
+from mover.library.seam import Carrier, TicketDesk
 
 if TYPE_CHECKING:
     from mover.library.registry.registry import Registry
@@ -34,19 +34,29 @@ THREADS = 8
 # A change that others overtake is made again to what they made of the image, so often.
 CHANGES = 10
 HOST_FILE = "library-host"
+# How a holder begins that is a transfer and no process.
+TRANSFER = "transfer."
 
 
 class Library:
     """One front end's library. SQLAlchemy is loaded with the first request that needs it: it takes 0.2 s and 25 MB."""
 
     def __init__(
-        self, settings: LibrarySettings, state_dir: Path, carrier: Carrier, authority: Authority | None = None
+        self,
+        settings: LibrarySettings,
+        state_dir: Path,
+        carrier: Carrier,
+        authority: Authority | None = None,
+        desk: TicketDesk | None = None,
+        unix_socket: str | None = None,
     ) -> None:
         self.settings = settings
         self.carrier = carrier
         self.authority: Authority = authority or TokenAuthority(
             Path(settings.token_file), settings.default_tenant, settings.anonymous
         )
+        self.desk = desk
+        self.unix_socket = unix_socket
         self._state_dir = state_dir
         self._threads = ThreadPoolExecutor(THREADS, "library")
         self._opening: asyncio.Future[Registry] | None = None
@@ -101,6 +111,11 @@ class Library:
         return registry
 
     @property
+    def host(self) -> str:
+        """This host, as the registry knows it. Known once the registry has been asked."""
+        return self._host
+
+    @property
     def holder(self) -> str:
         """This process, as the registry knows who receives an image. Known once the registry has been asked."""
         return f"{self._host}/{liveness.own_identity()}"
@@ -146,7 +161,9 @@ def release_dead(registry: Registry, host: str) -> int:
     """Queue again what front ends of this host were receiving that are no more."""
     count = 0
     for holder in registry.holders(host):
-        if not liveness.is_alive(holder.partition("/")[2]):
+        process = holder.partition("/")[2]
+        # A transfer holds an image whoever dies; its own rounds end it (bridge.py).
+        if not process.startswith(TRANSFER) and not liveness.is_alive(process):
             count += registry.release(holder)
             log.info("uploads of a front end that is gone may be sent again", extra=facts(holder=holder))
     return count

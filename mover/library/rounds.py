@@ -11,7 +11,7 @@ from functools import partial
 from itertools import count
 
 from config.log import facts
-from mover.library import deletes
+from mover.library import bridge, deletes
 from mover.library.library import Library
 from mover.library.registry.errors import RegistryError
 from mover.library.seam import CarrierError
@@ -29,6 +29,7 @@ async def run(library: Library) -> None:
         try:
             await library.release_dead()
             await deletes.scrub(library)
+            await bridge.tend(library)
             if number % SWEEP_ROUNDS == 0:
                 await library.carrier.sweep(partial(wanted, library))
         except RegistryError as error:

@@ -25,6 +25,7 @@ from sanic import Request
 from config.export import Export
 from mover.front.sanic_seam import Headers, Sent
 from mover.library.records import ImageRecord, Location
+from mover.serve.messages import Grant, Granted
 
 
 class Incoming(msgspec.Struct, frozen=True):
@@ -86,9 +87,30 @@ class Store(msgspec.Struct, frozen=True):
     read_only: bool = False
 
 
+class TicketDesk(Protocol):
+    """Who puts tickets for library images in force, on this host. All raise LaneLost when nobody answers."""
+
+    async def grant(self, ticket: Grant) -> Granted:
+        """Put one in force."""
+
+    async def revoke(self, ticket_id: str) -> Granted:
+        """Take one out of force, and wait until nothing of it is under way."""
+
+    async def inquire(self, ticket_ids: list[str]) -> Granted:
+        """How these are used."""
+
+
 Wanted = Callable[[str, str], Awaitable[bool]]
 """Asks the registry, of an image's id and a URI, whether the bytes there are the image's, or may become so."""
 
+
+class Ticketed(msgspec.Struct, frozen=True):
+    """The disk that a ticket of this host leads to, as far as the ticket goes."""
+
+    ticket: str
+
+
+Disk = Export | Ticketed
 
 Progress = Callable[[int, int | None], None]
 """Hears how many bytes are done, and how many there are in all, if that is known."""
@@ -103,7 +125,7 @@ class Carrier(Protocol):
         Whatever is raised, nothing stays behind but what `resumable` keeps.
         """
 
-    async def bring(self, source: Export, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
+    async def bring(self, source: Disk, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
         """Take the bytes of a disk, or of an object, worker to worker; holes stay holes. Raises CarrierError.
 
         It goes on at `incoming.offset`. When it is cancelled or the source is lost, what has come is kept if
@@ -111,8 +133,17 @@ class Carrier(Protocol):
         compared.
         """
 
-    async def deliver(self, location: Location, size_bytes: int, target: Export, progress: Progress) -> None:
+    async def deliver(
+        self,
+        location: Location,
+        size_bytes: int,
+        target: Disk,
+        progress: Progress,
+        disk_format: str | None = None,
+    ) -> None:
         """Write an image onto a disk of at least its size, zeros as zeros, and flush it. Raises CarrierError.
+
+        Of an image whose `disk_format` has a disk inside (qcow2 and others), that disk is written.
 
         What the disk has beyond the image's size stays as it is. When this is cancelled, no byte is written any more.
         """
@@ -148,6 +179,21 @@ class Carrier(Protocol):
 
     async def forget(self, image_id: str) -> None:
         """Drop what an interrupted upload has left; it is no error if there is nothing."""
+
+    def readable(self, location: Location, disk_format: str | None) -> Export:
+        """What a ticket names to read the image as it is, or, with a disk format, the disk in it.
+
+        Raises CarrierError where the store cannot show it so.
+        """
+
+    async def prepare(self, image: ImageRecord, size_bytes: int, store: str | None) -> tuple[str, Export]:
+        """Room for an image that is written at random: its store's id, and what a ticket names. Raises CarrierError."""
+
+    async def finish(self, image: ImageRecord, size_bytes: int, store: str) -> Received:
+        """What was prepared is whole: digests, inspection, published. Raises CarrierError, and nothing is left then.
+
+        It may be asked again after somebody died who had asked it, and answers the same.
+        """
 
     async def stores(self) -> Sequence[Store]:
         """The stores, the default one first."""
@@ -186,6 +232,10 @@ class StoreGone(CarrierError):
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class NotPossible(CarrierError):
+    """The store cannot do that, whoever asks."""
 
 
 class UnknownStore(CarrierError):

@@ -15,6 +15,8 @@ from mover.library.library import Library
 
 def make_library(settings: LibrarySettings, state_dir: str, stores: Sequence[Store], door: Door) -> Library:
     """The library of a front end; nothing is opened before a request needs it."""
-    library = Library(settings, Path(state_dir), make_carrier(settings, stores, door))
+    library = Library(
+        settings, Path(state_dir), make_carrier(settings, stores, door), desk=door.link, unix_socket=door.unix_socket
+    )
     library.housekeeping = partial(rounds.run, library)
     return library

@@ -56,12 +56,12 @@ async def receive(
         received = await library.carrier.receive(request, held)
     except BaseException:
         # A client that leaves cancels this task: the registry must be told all the same.
-        await _finish(_leave(library, image, State.QUEUED if incoming.resumable else failed_state))
+        await finish(leave(library, image, State.QUEUED if incoming.resumable else failed_state))
         raise
     if isinstance(received, Kept):
-        await _finish(_leave(library, image, State.QUEUED))
+        await finish(leave(library, image, State.QUEUED))
         return received
-    return await _finish(_publish(library, image, received, gone_status))
+    return await finish(publish(library, image, received, gone_status))
 
 
 async def _claim(library: Library, image: ImageRecord, from_states: frozenset[State]) -> ImageRecord:
@@ -76,11 +76,11 @@ async def _claim(library: Library, image: ImageRecord, from_states: frozenset[St
     raise ApiError(409, f"Image {image.id} is not queued: it is being uploaded, has its data already, or is gone")
 
 
-async def _publish(library: Library, image: ImageRecord, received: Received, gone_status: int) -> ImageRecord:
+async def publish(library: Library, image: ImageRecord, received: Received, gone_status: int) -> ImageRecord:
     try:
         active = await library.ask(lambda registry: _activate(registry, image, received))
     except BaseException:
-        await _leave(library, image, State.QUEUED)
+        await leave(library, image, State.QUEUED)
         await _discard(library, received.location)
         raise
     if active is None:
@@ -114,7 +114,7 @@ async def _confirm(library: Library, image: ImageRecord, location: Location) -> 
         log.warning("a store was not told of an image", extra=facts(image=image.id, reason=error.message))
 
 
-async def _leave(library: Library, image: ImageRecord, state: State) -> None:
+async def leave(library: Library, image: ImageRecord, state: State) -> None:
     """The image is not being uploaded any more."""
     try:
         await library.ask(lambda registry: registry.move(image.id, _SAVING, state, held_by=image.upload))
@@ -130,7 +130,7 @@ async def _discard(library: Library, location: Location) -> None:
         log.error("bytes of no image could not be removed", extra=facts(uri=location.uri, reason=error.message))
 
 
-async def _finish(work: Awaitable[T]) -> T:
+async def finish(work: Awaitable[T]) -> T:
     """Await work that must not end in the middle when the client leaves and its task is cancelled."""
     task = asyncio.ensure_future(work)
     try:

@@ -60,7 +60,7 @@ class ImageWorkers:
 
     def retune(self, settings: Settings) -> None:
         """Put other settings in force, in every worker that runs and all that will."""
-        self._house.settings = settings
+        self._house.settings, self._house.places = settings, places_of(settings)
         self.lanes.limit_bytes = settings.supervisor.arena_limit_bytes
         for worker in self._workers.values():
             worker.retune()

@@ -21,14 +21,14 @@ from mover.front.app import create_app
 from mover.front.sanic_seam import Sent
 from mover.library.library import Library
 from mover.library.records import ImageRecord, Location, Visibility
-from mover.library.seam import Carrier, CarrierError, Incoming
+from mover.library.seam import Carrier, CarrierError, Incoming, Ticketed
 from mover.library.states import State
 
 BODY_MOST = 65536
 
 
 class Asked(msgspec.Struct, omit_defaults=True):
-    """A haul: `disk` onto the image, or the image at `location` onto the disk."""
+    """A haul: `disk` (a URL, or ticket:ID) onto the image, or the image at `location` onto the disk."""
 
     disk: str
     image: str = ""
@@ -39,6 +39,7 @@ class Asked(msgspec.Struct, omit_defaults=True):
     digests: bool = True
     md5: str | None = None
     store: str | None = None
+    disk_format: str | None = None
 
 
 class Haul:
@@ -50,10 +51,11 @@ class Haul:
         self.task = asyncio.get_running_loop().create_task(self._run(asked))
 
     async def _run(self, asked: Asked) -> dict[str, Any]:
-        disk = parse_export(asked.disk)
+        scheme, _, ticket = asked.disk.partition(":")
+        disk = Ticketed(ticket) if scheme == "ticket" else parse_export(asked.disk)
         if asked.location is not None:
             assert asked.size_bytes is not None
-            await self._carrier.deliver(asked.location, asked.size_bytes, disk, self._progress)
+            await self._carrier.deliver(asked.location, asked.size_bytes, disk, self._progress, asked.disk_format)
             return {}
         image = ImageRecord(
             asked.image, State.SAVING, Visibility.PRIVATE, 0, 0, 0, disk_format="raw", container_format="bare"
@@ -96,6 +98,8 @@ class Hauls:
             assert body is not None
             self._hauls.append(Haul(self._carrier, msgspec.json.decode(body, type=Asked)))
             return await send_json(request, 200, {"number": len(self._hauls) - 1}, [])
+        if "kept" in request.args:
+            return await send_json(request, 200, await self._carrier.kept(request.args.get("kept")), [])
         haul = self._hauls[int(request.args.get("number"))]
         if request.method == "DELETE":
             haul.task.cancel()

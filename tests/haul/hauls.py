@@ -73,6 +73,25 @@ class Hauls:
         asked = {"size_bytes": file.stat().st_size, "location": {"store": "file", "uri": f"file://{file}"}, **asked}
         return self.end(self.begin(disk, **asked))
 
+    def kept(self, image: str) -> int | None:
+        """How much of an interrupted one is there."""
+        kept: int | None = self.mover.ask("GET", f"/haul?kept={image}").json()
+        return kept
+
+    def wait_for(self, number: int, count: int) -> None:
+        """Until so many bytes have moved, and not all of them."""
+
+        def moved() -> bool:
+            told = self.told(number)
+            assert told["state"] == "moving", told
+            return int(told["moved"]) >= count
+
+        wait_until(f"{count} bytes have moved", moved)
+
+    def wait_for_files(self, *names: str) -> None:
+        """Until these and no others are in the directory."""
+        wait_until(f"there is {names}, not {self.listing()}", lambda: self.listing() == sorted(names))
+
     def listing(self) -> list[str]:
         """Everything in the store's directory, hidden or not."""
         return sorted(os.listdir(self.directory))

@@ -15,8 +15,8 @@ from config.export import Export
 from mover.front import sanic_bodies, sanic_seam
 from mover.front.sanic_seam import Headers, Sent
 from mover.library import seam
-from mover.library.records import Location
-from mover.library.seam import Incoming, Kept, Progress, Received, Referred, Span, Store, Wanted
+from mover.library.records import ImageRecord, Location
+from mover.library.seam import Disk, Incoming, Kept, Progress, Received, Referred, Span, Store, Wanted
 
 # A body that begins with this finds no room.
 FULL = b"disk full"
@@ -87,8 +87,9 @@ class FakeCarrier:
         md5, sha512 = hashlib.md5(data).hexdigest(), hashlib.sha512(data).hexdigest()
         return Received(location, len(data), md5, "sha512", sha512, len(data))
 
-    async def bring(self, source: Export, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
+    async def bring(self, source: Disk, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
         """As Carrier says, of a raw file; what has come when it is cancelled is kept."""
+        assert isinstance(source, Export)
         data = Path(source.path).read_bytes()
         part = self._part(incoming.image.id)
         step = max(1, len(data) // 4)
@@ -108,8 +109,16 @@ class FakeCarrier:
         received = self._publish(incoming, part, data)
         return received if digests else msgspec.structs.replace(received, md5=None, hash_value=None)
 
-    async def deliver(self, location: Location, size_bytes: int, target: Export, progress: Progress) -> None:
+    async def deliver(
+        self,
+        location: Location,
+        size_bytes: int,
+        target: Disk,
+        progress: Progress,
+        disk_format: str | None = None,
+    ) -> None:
         """As Carrier says, onto a raw file."""
+        assert isinstance(target, Export)
         data = Path(location.uri.removeprefix("file://")).read_bytes()
         disk = Path(target.path)
         if disk.stat().st_size < size_bytes:
@@ -142,6 +151,18 @@ class FakeCarrier:
 
     async def registered(self, image_id: str, location: Location) -> None:
         """As Carrier says."""
+
+    def readable(self, location: Location, disk_format: str | None) -> Export:
+        """Tickets are tried with the true one."""
+        raise seam.NotPossible("the fake carrier has no tickets")
+
+    async def prepare(self, image: ImageRecord, size_bytes: int, store: str | None) -> tuple[str, Export]:
+        """The same."""
+        raise seam.NotPossible("the fake carrier has no tickets")
+
+    async def finish(self, image: ImageRecord, size_bytes: int, store: str) -> Received:
+        """The same."""
+        raise seam.NotPossible("the fake carrier has no tickets")
 
     async def sweep(self, wanted: Wanted) -> int:
         """As Carrier says; a fake does not crash."""

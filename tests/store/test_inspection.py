@@ -43,7 +43,7 @@ class File:
 def look(path: Path, disk_format: str | None, container: str = "bare", backing_files: bool = False) -> int | None:
     file = File(path)
     try:
-        return inspect(file, path.stat().st_size, Declared(disk_format, container, backing_files))  # type: ignore[arg-type]
+        return inspect(file, path.stat().st_size, Declared(disk_format, container, backing_files))
     finally:
         file.close()
 

@@ -207,10 +207,10 @@ def test_nothing_is_held_after_many_transfers_of_all_ends(library: Library) -> N
     mover = library.mover
     seen: list[Census] = []
     for _ in range(2):
-        for number in range(6):
-            image = library.create(disk_format="qcow2" if number % 3 == 2 else "raw")
+        for number in range(3):
+            image = library.create(disk_format="qcow2" if number == 2 else "raw")
             status = library.put(image, noise(2 * MIB, number)).status
-            assert status == (415 if number % 3 == 2 else 204)
+            assert status == (415 if number == 2 else 204)
             if status == 204:
                 assert library.get(image).status == 200
             assert library.delete(image).status == 204

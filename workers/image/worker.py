@@ -70,6 +70,8 @@ EXTRA_CONNECT_S = 1.0
 # One read of 2 to 31 MiB raises glibc's threshold for mmap in qemu, for good; 32 MiB would be over its limit.
 WARMING_BYTES = 16 * 1024 * 1024
 WARMING_AFTER_BYTES = 4 * 1024 * 1024
+# What the kernel keeps itself.
+FILES = ("file", "part")
 
 # More processors than these would wait for one connection's reads.
 HASH_THREADS_MOST = 4
@@ -349,7 +351,7 @@ class Worker:
 
     def ended(self, command: Command, error: int) -> None:
         """A connection has the server's answer to a command."""
-        if error and command.operation is Operation.FLUSH and self._serve.export.transport == "file":
+        if error and command.operation is Operation.FLUSH and self._serve.export.transport in FILES:
             # The kernel says it once: pages that it could not write are clean to it from now on.
             self._schedule.ledger.server_lost()
         if not error and command.operation is Operation.READ:
@@ -406,7 +408,7 @@ class Worker:
             return StoreExport(number, serve.export, serve.store, urls, self._loop, self, self._session_numbers)
         if serve.export.transport == "view":
             return self._new_view(number, connect_s)
-        if serve.export.transport != "file":
+        if serve.export.transport not in FILES:
             return NbdConnection(number, serve.export, serve.places, serve.settings, self._loop, self, connect_s)
         if not serve.export.whole_file:
             from workers.image.file_export import FileExport
@@ -490,7 +492,7 @@ class Worker:
     @property
     def _absent(self) -> int:
         """What jobs fail with when the image is not there: no connection to a server, or no file."""
-        return errno.ENOENT if self._serve.export.transport == "file" else errno.ENOTCONN
+        return errno.ENOENT if self._serve.export.transport in FILES else errno.ENOTCONN
 
     def _retry(self, why: str) -> None:
         log.warning("no connection", extra=facts(export=self._serve.export.key, reason=why))

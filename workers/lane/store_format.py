@@ -112,6 +112,38 @@ class Forget(msgspec.Struct, tag=True, frozen=True):
     image: str
 
 
+class Prepare(msgspec.Struct, tag=True, frozen=True):
+    """Make room for an image of `size` bytes that is written at random, by an export of its own.
+
+    The answer is Prepared. It stays until Finish, or Forget.
+    """
+
+    image: str
+    size: int
+    catalogue: str = ""
+
+
+class Prepared(msgspec.Struct, tag=True, frozen=True):
+    """The answer: the file that is to be written."""
+
+    path: str
+
+
+class Finish(msgspec.Struct, tag=True, frozen=True):
+    """What was prepared is whole, and nobody writes any more: read it for its digests, and go on as Publish does.
+
+    The answer is Published, also when it is asked again after that; unless it is, nothing is left.
+    """
+
+    image: str
+    hash_algo: str
+    size: int
+    catalogue: str = ""
+    disk_format: str | None = None
+    container_format: str | None = None
+    backing_files: bool = False
+
+
 class Remove(msgspec.Struct, tag=True, frozen=True):
     """Remove the bytes at a location; it is no error if there are none. The answer is Done."""
 
@@ -146,15 +178,19 @@ class Sweep(msgspec.Struct, tag=True, frozen=True):
 
 
 class Unconfirmed(msgspec.Struct, frozen=True):
-    """An image that was published so long ago; whether it was registered only the registry knows."""
+    """An image that was published so long ago; whether it was registered only the registry knows.
+
+    Or, with `scattered`, one that is written at random, if it is still wanted: then `uri` is of the part.
+    """
 
     image: str
     uri: str
     age_s: float
+    scattered: bool = False
 
 
 class Swept(msgspec.Struct, tag=True, frozen=True):
-    """How many files went, and what the registry is to be asked about: answer with Confirm or Remove for each."""
+    """How many files went, and what the registry is to be asked about: Confirm, Remove or Forget follows for each."""
 
     removed: int
     unconfirmed: list[Unconfirmed]
@@ -175,8 +211,8 @@ class Refused(msgspec.Struct, tag=True, frozen=True):
     offset: int = 0
 
 
-Question = Receive | Publish | Keep | Look | Forget | Remove | Find | Sweep | Confirm
-Answer = Receiving | Published | Kept | Found | Done | Swept | Refused
+Question = Receive | Publish | Keep | Look | Forget | Prepare | Finish | Remove | Find | Sweep | Confirm
+Answer = Receiving | Published | Kept | Prepared | Found | Done | Swept | Refused
 
 
 class NoQuestion(Exception):

@@ -94,6 +94,17 @@ class Backing(Protocol):
 
 
 @runtime_checkable
+class Scattering(Backing, Protocol):
+    """A store whose images can be written at random, by an export of their own."""
+
+    def prepare(self, image: str, size: int, catalogue: str) -> str:
+        """Room for such an image: a file of `size` bytes, its path. It stays until it is taken, or forgotten."""
+
+    def take(self, image: str, catalogue: str) -> Part | Place:
+        """The part that was prepared, which nobody writes any more; its place, if it was published before."""
+
+
+@runtime_checkable
 class Looking(Backing, Protocol):
     """A store whose images others may change: it tells more of them than their size."""
 

@@ -28,12 +28,15 @@ from workers.lane.store_format import (
     Confirm,
     Done,
     Find,
+    Finish,
     Forget,
     Found,
     Keep,
     Kept,
     Look,
     NoQuestion,
+    Prepare,
+    Prepared,
     Publish,
     Receive,
     Receiving,
@@ -42,8 +45,9 @@ from workers.lane.store_format import (
     Sweep,
     Why,
 )
-from workers.store.backing import Backing, Looking, Part
+from workers.store.backing import Backing, Looking, Part, Scattering
 from workers.store.file_store import FileBacking
+from workers.store.finishing import finish
 from workers.store.publishing import refused
 from workers.store.session import Outcome, Session, State
 from workers.store.steps import Step, carry_out
@@ -188,7 +192,7 @@ class StoreExport(LocalExport):
             return
         backing = self._backing
         match question:
-            case Receive() | Look() | Forget() if question.image != self._image:
+            case Receive() | Look() | Forget() | Prepare() | Finish() if question.image != self._image:
                 self.answer(command, Refused(Why.NOT_THERE, "this worker has another image"))
             case Receive():
                 self._receive(command, question)
@@ -202,6 +206,8 @@ class StoreExport(LocalExport):
                 self._reply_done(command, lambda: backing.forget(question.image))
             case Publish() | Keep():
                 self._finish(command, question)
+            case Prepare() | Finish():
+                self._scatter(command, question)
             case Remove():
                 self._reply_done(command, lambda: backing.remove(question.uri))
             case Find():
@@ -210,6 +216,16 @@ class StoreExport(LocalExport):
                 self._reply_done(command, lambda: backing.confirm(question.image, question.uri))
             case Sweep():
                 self._reply(command, lambda: backing.sweep(question.keep_s, question.catalogue))
+
+    def _scatter(self, command: SessionCommand, question: Prepare | Finish) -> None:
+        backing = self._backing
+        if not isinstance(backing, Scattering):
+            self.answer(command, Refused(Why.DENIED, "the store cannot be written at random"))
+        elif isinstance(question, Prepare):
+            asked = question
+            self._reply(command, lambda: Prepared(backing.prepare(asked.image, asked.size, asked.catalogue)))
+        else:
+            self._reply(command, lambda: finish(backing, question))
 
     def _reply(self, command: SessionCommand, call: Callable[[], Answer]) -> None:
         def answered(outcome: Outcome) -> None:

@@ -23,7 +23,7 @@ import time
 from typing import NamedTuple
 
 from config.export import Export
-from workers.image.file_export import open_frozen, read_all
+from workers.image.file_export import open_own, read_all
 from workers.image.loop import READ, Loop
 from workers.store.headers import BadImage, Read
 from workers.store.inspection import QEMU_NAMES, look_as
@@ -100,7 +100,7 @@ class ViewServer:
         program = shutil.which("qemu-nbd")
         if program is None:
             raise OSError(errno.ENOENT, "qemu-nbd, which shows the disk in an image, is not installed")
-        image_fd = open_frozen(self._export.path)[0]
+        image_fd = open_own(self._export.path, frozen=True)[0]
         try:
             driver = _driver(image_fd, self._export.name)
             listening, socket_fd = _listen()

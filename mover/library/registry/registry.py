@@ -24,6 +24,7 @@ from mover.library.registry.engine import open_engine, reading, writing
 from mover.library.registry.errors import IdTaken, MemberTaken, RegistryError, TooMany
 from mover.library.registry.query import statement
 from mover.library.registry.tables import IMAGES, LOCATIONS, MEMBERS, PROPERTIES, TAGS
+from mover.library.registry.transfers import Transfers
 from mover.library.states import GONE, State, check_moves
 
 P = ParamSpec("P")
@@ -52,6 +53,7 @@ class Registry:
     def __init__(self, database: str, clock_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
         self._engine = open_engine(database)
         self._clock_us = clock_us
+        self.transfers = Transfers(self._engine, clock_us)
 
     def close(self) -> None:
         """Close the connections."""
