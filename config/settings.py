@@ -271,6 +271,10 @@ class LibrarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hash_algo: Literal["sha512", "sha256", "blake2b"] = "sha512"
     # How long an interrupted upload is kept for its client to go on with; 0 keeps none.
     keep_s: Annotated[float, Meta(ge=0, le=31536000)] = 86400.0
+    # Jobs that run on this host at a time: imports, exports, copies. Each keeps a lane or two and their slots busy.
+    jobs: Annotated[int, Meta(ge=1, le=64)] = 2
+    # How often a job is tried without a byte moved before it is given up; the pauses between grow from 1 to 60 s.
+    job_tries: Annotated[int, Meta(ge=1, le=1000)] = 8
     # Whether images may name other files (a backing file, or one with their data) that whoever uses them then opens.
     backing_files: bool = False
     # Ports that URLs of images may name, http and https alike. Empty reads no URL at all.

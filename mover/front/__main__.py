@@ -64,6 +64,7 @@ class FrontEnd:
         self._link = Link(channel, begin.settings, self, begin.ask, self._account)
         self._meters = Meters(begin.qos, given.seats.rates(), self._link.tickets)
         self._door = Door(self._link, self._admission, self._meters, begin.settings, begin.unix_socket, self._account)
+        self._door.allow = begin.allow
         self._tune_log(begin.log)
         self._library = (
             make_library(begin.library, begin.state_dir, begin.stores, self._door) if begin.library.enabled else None
@@ -84,6 +85,8 @@ class FrontEnd:
         self._acceptor.open()
         gc.freeze()  # what is here by now stays; to look at its 35,000 objects took each collection 10 ms
         self._link.ready()
+        if self._library is not None:
+            self._library.begin()
         await self._draining.wait()
         await self._drain()
 
@@ -108,6 +111,7 @@ class FrontEnd:
         self._meters.retune(message.qos)
         self._acceptor.limits = message.limits
         self._door.settings = message.settings
+        self._door.allow = message.allow
         retune(self._app, message.settings)
 
     def renew(self, message: NewCertificates, fds: list[int]) -> None:

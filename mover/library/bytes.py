@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeGuard
 
 from sanic import Request
 
@@ -17,7 +18,7 @@ from config.export import Export
 from config.log import facts
 from config.settings import FileStore, HttpStore, LibrarySettings
 from config.settings import Store as StoreSettings
-from config.stores import object_of, path_of
+from config.stores import object_of, path_of, uri_of
 from mover.front import sanic_seam
 from mover.front.admission import TicketLimit, Use
 from mover.front.errors import RequestError
@@ -29,7 +30,7 @@ from mover.library import bytes_hauling as hauling
 from mover.library import bytes_urls as urls
 from mover.library.bytes_asking import ask
 from mover.library.bytes_errors import from_lane
-from mover.library.bytes_receiving import Into, receive, received
+from mover.library.bytes_receiving import Into, publish_staged, receive, received, stage
 from mover.library.disks import using
 from mover.library.records import ImageRecord, Location
 from mover.library.seam import (
@@ -75,10 +76,7 @@ class StoreCarrier:
     async def receive(self, request: Request, incoming: Incoming) -> Received | Kept:
         """Take the request's body into a store, and publish it when it is whole. Raises CarrierError, ClientGone."""
         store = await self._store_for(incoming)
-        export = _of_image(store, incoming.image.id)
-        async with self._lane(export, Use.WRITE) as lane:
-            pace = self._door.pace(export.key)
-            into = Into(store.id, self._catalogue, self._settings, pace, keeps_parts(store))
+        async with self._into(store, incoming) as (lane, into):
             return await receive(lane, request, incoming, into)
 
     async def _store_for(self, incoming: Incoming) -> StoreSettings:
@@ -108,6 +106,10 @@ class StoreCarrier:
         """Take the bytes of a disk, or of an object, into a store. Raises CarrierError."""
         store = await self._store_for(incoming)
         target = _of_image(store, incoming.image.id)
+        if _is_cloned(source, store, incoming) and not digests:
+            async with self._lane(target, Use.WRITE) as lane:
+                into = Into(store.id, self._catalogue, self._settings, self._door.pace(target.key))
+                return await hauling.clone(lane, uri_of(source.path), incoming, into, progress)
         async with (
             using(self._door, source, writes=False) as disk,
             self._seat(disk.export, Use.READ, disk.limit),
@@ -118,15 +120,38 @@ class StoreCarrier:
             into = Into(store.id, self._catalogue, self._settings, pace, keeps_parts(store))
             return await hauling.bring(lanes, disk, incoming, into, progress, digests)
 
+    async def stage(self, request: Request, incoming: Incoming) -> int:
+        """Take the request's body into the first store that keeps parts. Raises CarrierError, ClientGone."""
+        store = next((one for one in self._stores.values() if keeps_parts(one) and not one.read_only), None)
+        if store is None or not self._settings.keep_s:
+            why = "library.keep_s is 0" if store is not None else "there is no file store that can be written"
+            raise StoreAddDisabled(f"nothing can be staged here, since {why}: upload the data instead")
+        async with self._into(store, incoming) as (lane, into):
+            return await stage(lane, request, incoming, into)
+
+    async def publish_staged(self, incoming: Incoming) -> Received:
+        """Make an image of what was staged, where it lies. Raises CarrierError, NotThere."""
+        for store in self._stores.values():
+            offset = await self._kept_in(store, incoming.image.id)
+            if offset is not None:
+                async with self._into(store, incoming) as (lane, into):
+                    return await publish_staged(lane, offset, incoming, into)
+        raise NotThere("nothing is staged on this host, or it was staged too long ago (library.keep_s)")
+
+    @asynccontextmanager
+    async def _into(self, store: StoreSettings, incoming: Incoming) -> AsyncIterator[tuple[FrontLane, Into]]:
+        export = _of_image(store, incoming.image.id)
+        async with self._lane(export, Use.WRITE) as lane:
+            pace = self._door.pace(export.key)
+            yield lane, Into(store.id, self._catalogue, self._settings, pace, keeps_parts(store))
+
     # -- out -------------------------------------------------------------------------------------------------
 
     async def send(
         self, request: Request, location: Location, size_bytes: int, span: Span, status: int, headers: Headers
     ) -> Sent:
         """Answer with the bytes of `span`. Raises CarrierError while nothing was sent, BodyBroken after that."""
-        export = _export_of(self._store(location.store), location)
-        if export is None:
-            raise NotThere("the image's location is none of its store's")
+        export = self.source(location)
         if not span.length or request.method == "HEAD":
             return await sanic_seam.reply(request, status, headers)
         try:
@@ -153,10 +178,7 @@ class StoreCarrier:
         disk_format: str | None = None,
     ) -> None:
         """Write an image, or the disk that is in it, onto a disk. Raises CarrierError."""
-        store = self._store(location.store)
-        source = _export_of(store, location)
-        if source is None:
-            raise NotThere("the image's location is none of its store's")
+        source = self.source(location)
         has_disk = disk_format in VIEW_FORMATS
         if has_disk:
             source = _view_of(source, disk_format or "")
@@ -174,6 +196,13 @@ class StoreCarrier:
         """Look at what a URL names. Raises CarrierError."""
         keeper = urls.store_of_urls(self._stores.values()) if store is None else self._store(store)
         return await urls.refer(self._ask_store, keeper, url)
+
+    def source(self, location: Location) -> Export:
+        """The bytes at a location. Raises UnknownStore, NotThere."""
+        export = _export_of(self._store(location.store), location)
+        if export is None:
+            raise NotThere("the image's location is none of its store's")
+        return export
 
     # -- tickets ---------------------------------------------------------------------------------------------
 
@@ -344,6 +373,12 @@ class StoreCarrier:
             yield
         finally:
             admission.leave(seat)
+
+
+def _is_cloned(source: Disk, store: StoreSettings, incoming: Incoming) -> TypeGuard[Export]:
+    """Whether the kernel can do it: a file store's image, of a size that is known, into a file store."""
+    files = isinstance(source, Export) and source.transport == "file" and source.frozen and isinstance(store, FileStore)
+    return files and incoming.size_bytes is not None and incoming.md5 is None
 
 
 def _view_of(image: Export, disk_format: str) -> Export:

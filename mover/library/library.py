@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -64,6 +65,9 @@ class Library:
         # What is done in the background as soon as the registry is open.
         self.housekeeping: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._housekeeper: asyncio.Task[None] | None = None
+        # Tells who runs jobs that there is something to do.
+        self.nudge: Callable[[], None] = lambda: None
+        self._beginning: asyncio.Task[None] | None = None
 
     # -- the registry, in threads ------------------------------------------------------------------------------
 
@@ -84,11 +88,26 @@ class Library:
                 self._opening = None  # the next request tries again
             raise
         if self._housekeeper is None and self.housekeeping is not None:
-            self._housekeeper = asyncio.get_running_loop().create_task(self.housekeeping())
+            self._housekeeper = asyncio.get_running_loop().create_task(self.housekeeping(), context=Context())
         return registry
+
+    def begin(self) -> None:
+        """Go on with the jobs that an earlier service has left, if there are any: nobody may ask for long."""
+        self._beginning = asyncio.get_running_loop().create_task(self._begin())
+
+    async def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        if await loop.run_in_executor(self._threads, schema.may_have_jobs, self.settings.database):
+            try:
+                await self._registry()
+            except RegistryError as error:
+                log.error("jobs cannot be looked for", extra=facts(reason=str(error)))
 
     async def close(self) -> None:
         """End what is done in the background, and close the registry."""
+        if self._beginning is not None:
+            self._beginning.cancel()
+            await asyncio.wait({self._beginning})
         if self._housekeeper is not None:
             self._housekeeper.cancel()
             await asyncio.wait({self._housekeeper})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from functools import partial
 from itertools import count
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 # Each round is two queries that find nothing, as a rule.
 ROUND_S = 10.0
 SWEEP_ROUNDS = 60
+# Ended jobs are forgotten after so long: Glance's task_time_to_live.
+KEPT_S = 48 * 3600.0
 
 
 async def run(library: Library) -> None:
@@ -31,6 +34,8 @@ async def run(library: Library) -> None:
             await deletes.scrub(library)
             await bridge.tend(library)
             if number % SWEEP_ROUNDS == 0:
+                forgotten_us = int((time.time() - KEPT_S) * 1e6)
+                await library.ask(lambda registry: registry.jobs.prune(forgotten_us))  # noqa: B023
                 await library.carrier.sweep(partial(wanted, library))
         except RegistryError as error:
             log.error("the library's round failed", extra=facts(reason=str(error)))

@@ -128,6 +128,8 @@ class Carrier(Protocol):
     async def bring(self, source: Disk, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
         """Take the bytes of a disk, or of an object, worker to worker; holes stay holes. Raises CarrierError.
 
+        An image of one file store goes into another, without digests, by the kernel alone: reflinked where that can be.
+
         It goes on at `incoming.offset`. When it is cancelled or the source is lost, what has come is kept if
         `resumable`; otherwise nothing stays behind. Without `digests` nothing is hashed, unless an `md5` is to be
         compared.
@@ -147,6 +149,21 @@ class Carrier(Protocol):
 
         What the disk has beyond the image's size stays as it is. When this is cancelled, no byte is written any more.
         """
+
+    async def stage(self, request: Request, incoming: Incoming) -> int:
+        """Take the request's body to where it waits to be published; how many bytes. Raises CarrierError, ClientGone.
+
+        Whatever is raised, nothing stays behind.
+        """
+
+    async def publish_staged(self, incoming: Incoming) -> Received:
+        """Make an image of what was staged, in the store where it lies. Raises CarrierError, NotThere if nothing was.
+
+        What cannot be published is gone; what could not be yet, since the store is away, stays.
+        """
+
+    def source(self, location: Location) -> Export:
+        """The bytes at a location, for `bring`. Raises UnknownStore, NotThere."""
 
     async def send(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,15 @@ from config.settings import LibrarySettings, Store
 from mover.front.visit import Door
 from mover.library import rounds
 from mover.library.carrier import make_carrier
+from mover.library.jobs.places import HostPlaces
+from mover.library.jobs.runner import Runner
 from mover.library.library import Library
+
+
+async def _in_background(library: Library, runner: Runner) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(rounds.run(library))
+        group.create_task(runner.run())
 
 
 def make_library(settings: LibrarySettings, state_dir: str, stores: Sequence[Store], door: Door) -> Library:
@@ -18,5 +27,7 @@ def make_library(settings: LibrarySettings, state_dir: str, stores: Sequence[Sto
     library = Library(
         settings, Path(state_dir), make_carrier(settings, stores, door), desk=door.link, unix_socket=door.unix_socket
     )
-    library.housekeeping = partial(rounds.run, library)
+    runner = Runner(library, HostPlaces(door, state_dir))
+    library.nudge = runner.nudge
+    library.housekeeping = partial(_in_background, library, runner)
     return library

@@ -10,41 +10,23 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
 from mover.library.queries import Query
 from mover.library.records import Change, ImageRecord, Location, LocationStatus, Member, MemberStatus, NewImage
 from mover.library.registry import rows
+from mover.library.registry.asked import asked, changed, plain
 from mover.library.registry.engine import open_engine, reading, writing
-from mover.library.registry.errors import IdTaken, MemberTaken, RegistryError, TooMany
+from mover.library.registry.errors import IdTaken, MemberTaken, TooMany
+from mover.library.registry.jobs import Jobs, ask_to_cancel, holders, may_publish
 from mover.library.registry.query import statement
-from mover.library.registry.tables import IMAGES, LOCATIONS, MEMBERS, PROPERTIES, TAGS
+from mover.library.registry.tables import IMAGES, JOBS, LOCATIONS, MEMBERS, PROPERTIES, TAGS
 from mover.library.registry.transfers import Transfers
-from mover.library.states import GONE, State, check_moves
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def _asked(method: Callable[P, T]) -> Callable[P, T]:
-    """What the database says comes out as RegistryError."""
-
-    @wraps(method)
-    def asked(*arguments: P.args, **named: P.kwargs) -> T:
-        try:
-            return method(*arguments, **named)
-        except SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
-            raise RegistryError(
-                f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
-            ) from error
-
-    return asked
+from mover.library.states import GONE, READABLE, State, check_moves
 
 
 class Registry:
@@ -53,6 +35,7 @@ class Registry:
     def __init__(self, database: str, clock_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
         self._engine = open_engine(database)
         self._clock_us = clock_us
+        self.jobs = Jobs(self._engine, clock_us)
         self.transfers = Transfers(self._engine, clock_us)
 
     def close(self) -> None:
@@ -61,13 +44,13 @@ class Registry:
 
     # -- asking ------------------------------------------------------------------------------------------------
 
-    @_asked
+    @asked
     def get(self, image_id: str) -> ImageRecord | None:
         """The image, also one that was deleted."""
         with reading(self._engine) as connection:
             return _get(connection, image_id)
 
-    @_asked
+    @asked
     def find(self, query: Query) -> list[ImageRecord]:
         """One page of a list."""
         if query.limit == 0:
@@ -75,21 +58,21 @@ class Registry:
         with reading(self._engine) as connection:
             return rows.images(connection, connection.execute(statement(query)).all())
 
-    @_asked
+    @asked
     def members(self, image_id: str) -> list[Member]:
         """Who the image is shared with, in order of their names."""
         with reading(self._engine) as connection:
             found = select(MEMBERS).where(MEMBERS.c.image_id == image_id).order_by(MEMBERS.c.member)
             return rows.members(connection.execute(found))
 
-    @_asked
+    @asked
     def member(self, image_id: str, member: str) -> Member | None:
         """One member of the image."""
         with reading(self._engine) as connection:
             found = select(MEMBERS).where(MEMBERS.c.image_id == image_id, MEMBERS.c.member == member)
             return next(iter(rows.members(connection.execute(found))), None)
 
-    @_asked
+    @asked
     def shared_with(self, member: str) -> list[Member]:
         """The memberships of a tenant in images that are there, in order of the images' ids."""
         with reading(self._engine) as connection:
@@ -99,7 +82,7 @@ class Registry:
 
     # -- images ------------------------------------------------------------------------------------------------
 
-    @_asked
+    @asked
     def create(self, new: NewImage) -> ImageRecord:
         """Make an image, QUEUED. Raises IdTaken."""
         now = self._clock_us()
@@ -107,21 +90,21 @@ class Registry:
         values = {"created_at_us": now, "updated_at_us": now, **values}
         try:
             with self._writing() as connection:
-                connection.execute(insert(IMAGES).values(_plain(values)))
+                connection.execute(insert(IMAGES).values(plain(values)))
                 _set_properties(connection, new.id, new.properties)
                 _set_tags(connection, new.id, new.tags)
                 return _must_get(connection, new.id)
         except IntegrityError as error:
             raise IdTaken(new.id) from error
 
-    @_asked
+    @asked
     def change(self, image: ImageRecord, change: Change) -> ImageRecord | None:
         """Change what `image` has become since it was read; None if it has become something else meanwhile."""
         with self._writing() as connection:
             now = max(self._clock_us(), image.updated_at_us + 1)
             values = {"updated_at_us": now, **change.facts, "revision": image.revision + 1}
             same = (IMAGES.c.id == image.id, IMAGES.c.revision == image.revision, IMAGES.c.deleted_at_us.is_(None))
-            if not _changed(connection, update(IMAGES).where(*same).values(_plain(values))):
+            if not changed(connection, update(IMAGES).where(*same).values(plain(values))):
                 return None
             if change.properties is not None:
                 connection.execute(delete(PROPERTIES).where(PROPERTIES.c.image_id == image.id))
@@ -131,7 +114,7 @@ class Registry:
                 _set_tags(connection, image.id, change.tags)
             return _must_get(connection, image.id)
 
-    @_asked
+    @asked
     def move(
         self,
         image_id: str,
@@ -139,11 +122,13 @@ class Registry:
         to_state: State,
         *,
         held_by: str | None = None,
+        free: bool = False,
         location: Location | None = None,
         **facts: Any,
     ) -> ImageRecord | None:
         """Compare and set: if the image is in one of `from_states`, and held by the upload with the token `held_by` if
-        one is named, it goes to `to_state` and gets `facts` (columns) and `location`; no upload holds it any more.
+        one is named, or by none if it must be `free`, it goes to `to_state` and gets `facts` (columns) and `location`;
+        no upload holds it any more, unless `facts` name one.
 
         None if it is not. Raises IllegalMove.
         """
@@ -152,20 +137,24 @@ class Registry:
             where = [IMAGES.c.id == image_id, IMAGES.c.state.in_([str(state) for state in from_states])]
             if held_by is not None:
                 where.append(IMAGES.c.upload == held_by)
+            if free:
+                where.append(IMAGES.c.upload.is_(None))
             values = {"upload": None, "holder": None, **facts, "state": to_state, "updated_at_us": self._clock_us()}
-            moved = update(IMAGES).where(*where).values(**_plain(values), revision=IMAGES.c.revision + 1)
-            if not _changed(connection, moved):
+            moved = update(IMAGES).where(*where).values(**plain(values), revision=IMAGES.c.revision + 1)
+            if not changed(connection, moved):
                 return None
             if location is not None:
                 connection.execute(insert(LOCATIONS).values(rows.location_values(image_id, location)))
             return _must_get(connection, image_id)
 
-    def begin_upload(self, image_id: str, from_states: frozenset[State], holder: str) -> ImageRecord | None:
-        """Have `holder` (HOST/PROCESS, a front end) receive the image: to SAVING, with a new token in `upload`."""
+    def begin_upload(
+        self, image_id: str, from_states: frozenset[State], holder: str, to_state: State = State.SAVING
+    ) -> ImageRecord | None:
+        """Have `holder` (HOST/PROCESS, a front end) receive the image: to `to_state`, with a new token in `upload`."""
         token = secrets.token_hex(16)
-        return self.move(image_id, from_states, State.SAVING, upload=token, holder=holder)
+        return self.move(image_id, from_states, to_state, free=True, upload=token, holder=holder)
 
-    @_asked
+    @asked
     def delete(self, image_id: str, *, delayed: bool = False) -> ImageRecord | None:
         """Delete an image that is not protected; the record as it is then, whose locations wait to be removed.
 
@@ -181,17 +170,35 @@ class Registry:
             # The same questions again: between reading and writing, PostgreSQL lets others write.
             where = (IMAGES.c.id == image_id, IMAGES.c.revision == image.revision, IMAGES.c.protected.is_(False))
             values = {"state": state, "deleted_at_us": now, "updated_at_us": now, "upload": None, "holder": None}
-            gone = update(IMAGES).where(*where).values(**_plain(values), revision=image.revision + 1)
-            if not _changed(connection, gone):
+            gone = update(IMAGES).where(*where).values(**plain(values), revision=image.revision + 1)
+            if not changed(connection, gone):
                 return None
             waits = {"status": str(LocationStatus.PENDING_DELETE)}
             connection.execute(update(LOCATIONS).where(LOCATIONS.c.image_id == image_id).values(waits))
             connection.execute(delete(MEMBERS).where(MEMBERS.c.image_id == image_id))
+            ask_to_cancel(connection, JOBS.c.image_id == image_id, now)
+            return _must_get(connection, image_id)
+
+    @asked
+    def drop_copy(self, image_id: str, location: Location) -> ImageRecord | None:
+        """A copy of an image that has another one is to be removed; None if it is the last, or gone already."""
+        with self._writing() as connection:
+            image = _get(connection, image_id)
+            if image is None or image.state not in READABLE:
+                return None
+            left = [one for one in image.locations if one.status is LocationStatus.ACTIVE]
+            if len(left) < 2 or location.number not in [one.number for one in left]:
+                return None
+            same = (IMAGES.c.id == image_id, IMAGES.c.revision == image.revision)
+            if not changed(connection, update(IMAGES).where(*same).values(revision=image.revision + 1)):
+                return None
+            waits = {"status": str(LocationStatus.PENDING_DELETE)}
+            connection.execute(update(LOCATIONS).where(LOCATIONS.c.number == location.number).values(waits))
             return _must_get(connection, image_id)
 
     # -- members -----------------------------------------------------------------------------------------------
 
-    @_asked
+    @asked
     def add_member(self, image_id: str, member: str, *, can_share: bool, status: MemberStatus, limit: int) -> Member:
         """Share the image with a tenant. Raises MemberTaken and TooMany."""
         try:
@@ -210,33 +217,33 @@ class Registry:
         limit: int,
     ) -> Member:
         # The image's row is locked first, so that two who add the last one come one after the other.
-        _changed(connection, update(IMAGES).where(IMAGES.c.id == image_id).values(revision=IMAGES.c.revision + 1))
+        changed(connection, update(IMAGES).where(IMAGES.c.id == image_id).values(revision=IMAGES.c.revision + 1))
         count = connection.scalar(select(func.count()).select_from(MEMBERS).where(MEMBERS.c.image_id == image_id))
         if count is not None and count >= limit:
             raise TooMany("members", limit)
         now = self._clock_us()
         new = Member(image_id, member, can_share, status, now, now)
-        connection.execute(insert(MEMBERS).values(_plain(msgspec.structs.asdict(new))))
+        connection.execute(insert(MEMBERS).values(plain(msgspec.structs.asdict(new))))
         return new
 
-    @_asked
+    @asked
     def change_member(self, image_id: str, member: str, **facts: Any) -> Member | None:
         """Change `status` or `can_share` of a member; None if there is no such member."""
         with self._writing() as connection:
             where = (MEMBERS.c.image_id == image_id, MEMBERS.c.member == member)
-            values = _plain({**facts, "updated_at_us": self._clock_us()})
-            if not _changed(connection, update(MEMBERS).where(*where).values(values)):
+            values = plain({**facts, "updated_at_us": self._clock_us()})
+            if not changed(connection, update(MEMBERS).where(*where).values(values)):
                 return None
             return rows.members(connection.execute(select(MEMBERS).where(*where)))[0]
 
-    @_asked
+    @asked
     def remove_member(self, image_id: str, member: str) -> bool:
         """End a membership; False if there was none."""
         with self._writing() as connection:
             where = (MEMBERS.c.image_id == image_id, MEMBERS.c.member == member)
-            return _changed(connection, delete(MEMBERS).where(*where))
+            return changed(connection, delete(MEMBERS).where(*where))
 
-    @_asked
+    @asked
     def replace_members(self, image_id: str, wanted: dict[str, bool | None], limit: int) -> None:
         """Have exactly these members, accepted; None keeps an old member's `can_share`. Raises TooMany."""
         if len(wanted) > limit:
@@ -251,38 +258,46 @@ class Registry:
                 shares = can_share if can_share is not None else known is not None and known.can_share
                 created = known.created_at_us if known is not None else now
                 new = Member(image_id, member, shares, MemberStatus.ACCEPTED, created, now)
-                connection.execute(insert(MEMBERS).values(_plain(msgspec.structs.asdict(new))))
+                connection.execute(insert(MEMBERS).values(plain(msgspec.structs.asdict(new))))
 
     # -- after a crash, and in the background ------------------------------------------------------------------
 
-    @_asked
+    @asked
     def holders(self, host: str) -> list[str]:
-        """Who of a host receives images, or has died while doing so."""
+        """Who of a host receives images or runs jobs, or has died while doing so."""
         with reading(self._engine) as connection:
             mine = IMAGES.c.holder.startswith(f"{host}/", autoescape=True)
-            return list(connection.scalars(select(IMAGES.c.holder).where(mine).distinct()))
+            receiving = connection.scalars(select(IMAGES.c.holder).where(mine).distinct())
+            return sorted({*receiving, *holders(connection, host)})
 
-    @_asked
+    @asked
     def release(self, holder: str) -> int:
-        """What `holder` was receiving when it died is QUEUED again; how many images."""
+        """What `holder` was receiving when it died is QUEUED again, what it ran is PENDING; how many of both."""
+        jobs = self.jobs.release(holder)
         with self._writing() as connection:
-            held = (IMAGES.c.holder == holder, IMAGES.c.state == str(State.SAVING))
+            receiving = [str(State.SAVING), str(State.UPLOADING)]
+            held = (IMAGES.c.holder == holder, IMAGES.c.state.in_(receiving))
             values = {"state": str(State.QUEUED), "upload": None, "holder": None}
             queued = update(IMAGES).where(*held).values(**values, revision=IMAGES.c.revision + 1)
-            return int(connection.execute(queued).rowcount)
+            return jobs + int(connection.execute(queued).rowcount)
 
-    @_asked
+    @asked
     def wanted(self, image_id: str, uri: str) -> bool:
-        """Whether bytes at `uri` are the image's, or an upload under way may be about to register them."""
+        """Whether bytes at `uri` are the image's, or an upload or job under way may be about to register them."""
         with reading(self._engine) as connection:
             image = _get(connection, image_id)
-        return image is not None and (image.state is State.SAVING or any(place.uri == uri for place in image.locations))
+            if image is None or may_publish(connection, image_id, uri):
+                return image is not None
+        return image.state is State.SAVING or any(place.uri == uri for place in image.locations)
 
-    @_asked
+    @asked
     def to_remove(self, deleted_before_us: int, limit: int = 100) -> list[tuple[str, Location]]:
-        """Locations whose bytes are to be removed: of images that are DELETED, or have been PENDING_DELETE so long."""
+        """Locations whose bytes are to be removed: of images that are DELETED, or have been PENDING_DELETE so long, and
+        copies that images have no more.
+        """
         with reading(self._engine) as connection:
-            due = (IMAGES.c.state == str(State.DELETED)) | (IMAGES.c.deleted_at_us < deleted_before_us)
+            gone = (IMAGES.c.state == str(State.DELETED)) | (IMAGES.c.deleted_at_us < deleted_before_us)
+            due = gone | IMAGES.c.deleted_at_us.is_(None)
             found = select(LOCATIONS).join(IMAGES, IMAGES.c.id == LOCATIONS.c.image_id)
             found = found.where(LOCATIONS.c.status == str(LocationStatus.PENDING_DELETE), due)
             return [
@@ -290,7 +305,7 @@ class Registry:
                 for row in connection.execute(found.order_by(LOCATIONS.c.number).limit(limit))
             ]
 
-    @_asked
+    @asked
     def removed(self, image_id: str, location: Location) -> None:
         """The bytes at a location are gone; without another one, an image that was PENDING_DELETE is DELETED."""
         with self._writing() as connection:
@@ -314,15 +329,6 @@ def _must_get(connection: Connection, image_id: str) -> ImageRecord:
     image = _get(connection, image_id)
     assert image is not None
     return image
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Enums as the text that the columns hold."""
-    return {name: str(value) if isinstance(value, str) else value for name, value in values.items()}
-
-
-def _changed(connection: Connection, change: Any) -> bool:
-    return bool(connection.execute(change).rowcount)
 
 
 def _set_properties(connection: Connection, image_id: str, properties: dict[str, str | None]) -> None:

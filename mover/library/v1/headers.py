@@ -36,7 +36,8 @@ YES = frozenset({"true", "1", "yes", "on", "t", "y"})
 class Meta(msgspec.Struct, frozen=True):
     """The metadata of one request: columns of the registry in `facts`, and what is a question rather than a value.
 
-    `sources` names where the data is said to be, if that is not the body; `location` is the URL where it stays.
+    `sources` name where the data is said to be, if that is not the body: `location` is the URL where it stays,
+    `copy_from` the one that it is copied from.
     """
 
     facts: dict[str, Any]
@@ -49,6 +50,7 @@ class Meta(msgspec.Struct, frozen=True):
     store: str | None = None
     location: str | None = None
     sources: tuple[str, ...] = ()
+    copy_from: str | None = None
 
 
 def parse(headers: Iterable[tuple[str, str]]) -> Meta:
@@ -59,11 +61,14 @@ def parse(headers: Iterable[tuple[str, str]]) -> Meta:
         name = raw_name.lower()
         if name.startswith(PREFIX):
             key = name.removeprefix(PREFIX).replace("-", "_")
-            value = url_of(raw_value) if key == "location" else _value(raw_value)
+            value = url_of(raw_value) if key in ("location", "copy_from") else _value(raw_value)
             _add(key, value, raw_name, fields, properties)
     sources = [key for key in ("location", "copy_from") if fields.get(key)]
-    if any(name.lower() == COPY_FROM and value for name, value in headers):
-        sources.append("copy_from")
+    copy_from = fields.get("copy_from")
+    for name, value in headers:
+        if name.lower() == COPY_FROM and value:
+            copy_from = url_of(value)
+            sources.append("copy_from")
     return Meta(
         facts=_facts(fields),
         properties=properties,
@@ -75,6 +80,7 @@ def parse(headers: Iterable[tuple[str, str]]) -> Meta:
         store=fields.get("store"),
         location=fields.get("location"),
         sources=tuple(dict.fromkeys(sources)),
+        copy_from=copy_from,
     )
 
 

@@ -6,12 +6,14 @@ import uuid
 from typing import Any
 
 from mover.front.sanic_seam import Sent
-from mover.library import answers, deletes, references, uploads
+from mover.library import answers, deletes, reading, references, uploads
 from mover.library.call import Call
 from mover.library.callers import check_change, owner_of_new
 from mover.library.checks import check_properties_count, is_uuid
 from mover.library.errors import ApiError, no_image
 from mover.library.formats import check_complete, check_formats
+from mover.library.jobs import beginning, copying
+from mover.library.jobs.records import JobInput, JobKind
 from mover.library.records import Change, ImageRecord, NewImage, Visibility
 from mover.library.seam import Incoming, Kept, Referred, Span
 from mover.library.states import READABLE, State
@@ -78,10 +80,7 @@ async def read(call: Call, image_id: str) -> Sent:
     sent = [*words.headers(image), answers.OCTETS, ("Content-Length", str(size))]
     if image.location is None or size == 0:
         return await answers.send_head(call.request, 200, sent)
-    whole = Span(0, size)
-    return await call.library.carrier.send(
-        call.request, image.location, size, whole, 200, [answers.request_id(), *sent]
-    )
+    return await reading.send(call, image, Span(0, size), 200, [answers.request_id(), *sent])
 
 
 async def delete(call: Call, image_id: str) -> Sent:
@@ -119,6 +118,8 @@ async def create(call: Call) -> Sent:
         image = await _receive(call, image, meta)
     elif is_empty:
         image = await _activate_empty(call, image)
+    elif meta.copy_from is not None:
+        await _copy_from(call, image, meta)
     answer = {"image": words.detail(image)}
     return await call.send_json(201, answer, [("Location", call.url(f"/v1/images/{image.id}")), *words.etag(image)])
 
@@ -141,8 +142,8 @@ def _new_image(call: Call, meta: Meta) -> NewImage:
 def _check_sources(meta: Meta, has_body: bool) -> None:
     if len(meta.sources) + has_body > 1:
         raise ApiError(400, "It's invalid to provide multiple image sources.")
-    if "copy_from" in meta.sources:
-        raise ApiError(400, "An image's data by copy_from is not supported here; send it as the body")
+    if meta.copy_from is not None:
+        copying.check_url(meta.copy_from)
 
 
 def _check_size(call: Call, meta: Meta) -> None:
@@ -177,6 +178,9 @@ async def update(call: Call, image_id: str) -> Sent:
         image = await _receive(call, image, meta)
     elif is_empty and image.disk_format and image.container_format:
         image = await _activate_empty(call, image)
+    elif meta.copy_from is not None:
+        check_complete(image.disk_format, image.container_format)
+        await _copy_from(call, image, meta)
     return await call.send_json(200, {"image": words.detail(image)}, words.etag(image))
 
 
@@ -193,6 +197,8 @@ def _check_update(call: Call, image: ImageRecord, meta: Meta, has_body: bool) ->
     _check_sources(meta, has_body)
     if meta.location is not None and image.state is not State.QUEUED:
         raise ApiError(400, f"Cannot give a location to image {image.id}, which is {words.status(image.state)}")
+    if meta.copy_from is not None and image.state is not State.QUEUED:
+        raise ApiError(400, "Cannot copy to an unqueued image")
     if has_body and image.state is not State.QUEUED:
         raise ApiError(409, "Cannot upload to an unqueued image")
 
@@ -238,6 +244,14 @@ async def _receive(call: Call, image: ImageRecord, meta: Meta) -> ImageRecord:
     received = await uploads.receive(call.library, call.request, incoming, State.FAILED, 412)
     assert not isinstance(received, Kept), "v1 does not resume"
     return received
+
+
+async def _copy_from(call: Call, image: ImageRecord, meta: Meta) -> None:
+    """Have a job copy what a URL has; the answer does not wait for it, and the image is killed if it fails."""
+    store = await copying.store_of(call, meta.store)
+    url = copying.check_url(meta.copy_from)
+    asked = JobInput(place=url, stores=(store,), kills=True, size_bytes=image.size_bytes, md5=image.md5)
+    await beginning.begin(call, image, JobKind.WEB_DOWNLOAD, asked, _QUEUED)
 
 
 async def _activate_empty(call: Call, image: ImageRecord) -> ImageRecord:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mover.front.sanic_seam import Sent
 from mover.library.call import Call
 from mover.library.errors import ApiError
+from mover.library.v2.imports import METHODS
 from mover.library.v2.schema import SCHEMAS
 
 
@@ -16,8 +17,8 @@ async def schema(call: Call, name: str) -> Sent:
 
 
 async def import_methods(call: Call) -> Sent:
-    """How images can be imported: not at all, data are uploaded."""
-    methods = {"description": "Import methods available.", "type": "array", "value": []}
+    """How images can be imported."""
+    methods = {"description": "Import methods available.", "type": "array", "value": [str(one) for one in METHODS]}
     return await call.send_json(200, {"import-methods": methods})
 
 

@@ -13,7 +13,7 @@ import msgspec
 from mover.front import sanic_seam
 from mover.front.sanic_seam import Sent
 from mover.library import answers as common
-from mover.library import deletes, references, uploads
+from mover.library import deletes, reading, references, uploads
 from mover.library.call import Call
 from mover.library.callers import check_change, owner_of_new
 from mover.library.checks import PAGE_MOST, check_properties_count, is_uuid
@@ -115,7 +115,7 @@ async def read(call: Call, image_id: str) -> Sent:
     sent = [*words.headers(image, _base(call)), common.OCTETS, STREAM, ("Content-Length", str(size))]
     if image.location is None or size == 0:
         return await sanic_seam.reply(call.request, 200, sent)
-    return await call.library.carrier.send(call.request, image.location, size, Span(0, size), 200, sent)
+    return await reading.send(call, image, Span(0, size), 200, sent)
 
 
 async def delete(call: Call, image_id: str) -> Sent:
