@@ -536,7 +536,8 @@ class Worker:
         self._pump()
         self._limits = None
         for lane in list(self._lanes.values()):
-            self._refuse(lane, f"the image is gone: {why}")
+            if lane.offered:  # one that is just coming would not hear why, and has the image opened anew
+                self._refuse(lane, f"the image is gone: {why}")
 
     def _watch_commands(self) -> None:
         """A command unanswered for too long is taken for a lost connection."""
