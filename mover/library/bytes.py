@@ -204,7 +204,7 @@ class StoreCarrier:
 
     async def refer(self, url: str, store: str | None = None) -> Referred:
         """Look at what a URL names. Raises CarrierError."""
-        keeper = urls.store_of_urls(self._stores.values()) if store is None else self._store(store)
+        keeper = urls.store_of_urls(self._stores.values()) if store is None else self._store_asked_for(store)
         return await urls.refer(self._ask_store, keeper, url)
 
     def source(self, location: Location) -> Export:
