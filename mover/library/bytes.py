@@ -141,11 +141,18 @@ class StoreCarrier:
 
     async def publish_staged(self, incoming: Incoming) -> Received:
         """Make an image of what was staged, where it lies. Raises CarrierError, NotThere."""
+        away: StoreGone | None = None
         for store in self._stores.values():
-            offset = await self._kept_in(store, incoming.image.id)
+            try:
+                offset = await self._kept_in(store, incoming.image.id)
+            except StoreGone as error:
+                away = error  # it need not be the one that has them
+                continue
             if offset is not None:
                 async with self._into(store, incoming) as (lane, into):
                     return await publish_staged(lane, offset, incoming, into)
+        if away is not None:
+            raise away
         raise NotThere("nothing is staged on this host, or it was staged too long ago (library.keep_s)")
 
     @asynccontextmanager
