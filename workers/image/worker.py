@@ -498,6 +498,10 @@ class Worker:
     def _retry(self, why: str) -> None:
         log.warning("no connection", extra=facts(export=self._serve.export.key, reason=why))
         self._refuse_newcomers(why)
+        if self._serve.export.transport == "http":
+            # It has been tried long enough, or is another one: who wants it asks again.
+            self._gone(why, errno.ESTALE)
+            return
         waiting = self._schedule.active or any(lane.resumes for lane in self._lanes.values())
         if not waiting and not self._lanes:
             self._limits = None
@@ -533,7 +537,8 @@ class Worker:
         self._pump()
         self._limits = None
         for lane in list(self._lanes.values()):
-            self._refuse(lane, f"the image is gone: {why}")
+            if lane.offered:  # one that is just coming would not hear why, and has the image opened anew
+                self._refuse(lane, f"the image is gone: {why}")
 
     def _watch_commands(self) -> None:
         """A command unanswered for too long is taken for a lost connection."""
