@@ -87,7 +87,7 @@ def test_a_bar_on_a_terminal(served: Served, room: Path) -> None:
         (["checksum", "URL", "--algorithm=none"], 1, "400"),
         (["checksum", "URL", "--compare=OTHER", "--algorithm=none"], 2, "--algorithm none"),
         (["checksum", "FILE", "--algorithm=shake_128"], 2, "has no length of its own"),
-        (["checksum", "URL", "--compare=OTHER", "--block-size=1000"], 1, "block_size"),
+        (["checksum", "URL", "--compare=OTHER", "--block-size=1000"], 1, "400 blocks of 1000 bytes"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_a_status(
