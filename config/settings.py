@@ -260,6 +260,9 @@ class LibrarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     page: Annotated[int, Meta(ge=1, le=1000)] = 25
     # Most properties of one image.
     properties: Annotated[int, Meta(ge=0, le=10000)] = 128
+    # A head of a request to the library, in bytes; others have 8 KiB. Glance's v1 has all properties there, so this is
+    # what an image may have of them by v1.
+    head_bytes: Annotated[int, Meta(ge=8192, le=1048576)] = 65536
     # Most tags of one image.
     tags: Annotated[int, Meta(ge=0, le=10000)] = 128
     # Most members of one image.

@@ -70,9 +70,15 @@ class FrontEnd:
             make_library(begin.library, begin.state_dir, begin.stores, self._door) if begin.library.enabled else None
         )
         self._app = create_app(self._door, begin.metrics_on_tcp, self._library)
-        self._connections = Connections(self._app)
+        self._connections = Connections(self._app, self._account.turned_away)
         self._acceptor = Acceptor(
-            given.listeners, given.crowd, begin.limits, self._connections.make, given.context, begin.tls.handshake_s
+            given.listeners,
+            given.crowd,
+            begin.limits,
+            self._connections.make,
+            given.context,
+            begin.tls.handshake_s,
+            self._account.turned_away,
         )
 
     async def run(self) -> None:

@@ -31,6 +31,7 @@ Handler = Callable[..., Awaitable[Sent]]
 Methods = Mapping[str, Handler]
 
 READING = ("GET", "HEAD")
+PREFIXES = ("/v1", "/v2")
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 _V1_ONE: Methods = {
