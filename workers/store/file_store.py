@@ -198,7 +198,12 @@ class FileBacking:
             target = os.path.join(path, image)
             if record.published is not None and record.published == records.identity(target):
                 return Place(uri_of(target), mountpoints.metadata(self._store.metadata_file, target))
-            fd = _locked_part(path, image) if record.scattered else None
+            if not record.scattered:
+                continue
+            try:
+                fd = _locked_part(path, image)
+            except Refusal:  # who asked before has died, and a thread still does it
+                raise Refusal(Why.GONE, f"image {image} is being published: ask again") from None
             if fd is not None:
                 return FilePart(self._store, path, image, fd, catalogue)
         raise Refusal(Why.NOT_THERE, f"there is nothing of image {image} in store {self._store.id}")
