@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 from mover.bench.contest import Contest
 from mover.bench.hauls import hauls
+from mover.bench.objects import objects
 from mover.bench.row import Bench
 
-PARTS: Sequence[Callable[[Bench], list[Contest]]] = (hauls,)
+PARTS: Sequence[Callable[[Bench], list[Contest]]] = (hauls, objects)
 
 
 def stores(bench: Bench) -> list[Contest]:

@@ -17,7 +17,7 @@ from config.export import Export
 from config.log import facts
 from config.settings import FileStore, HttpStore, LibrarySettings
 from config.settings import Store as StoreSettings
-from config.stores import object_of, path_of
+from config.stores import object_of, path_of, store_named
 from mover.front import sanic_seam
 from mover.front.admission import TicketLimit, Use
 from mover.front.errors import RequestError
@@ -48,6 +48,7 @@ from mover.library.seam import (
     UnknownStore,
     Wanted,
 )
+from mover.library.store_facts import keeps_parts, shown
 from workers.lane import store_format
 from workers.lane.front_lane import FrontLane, LaneLost
 
@@ -78,7 +79,7 @@ class StoreCarrier:
 
     async def _store_for(self, incoming: Incoming) -> StoreSettings:
         if incoming.store is not None:
-            store = self._store(incoming.store)
+            store = self._store_asked_for(incoming.store)
         elif incoming.offset:
             store = await self._store_that_kept(incoming.image.id)
         else:
@@ -94,9 +95,18 @@ class StoreCarrier:
         return next(iter(self._stores.values()))  # which refuses the offset in its own words
 
     def _store(self, store_id: str) -> StoreSettings:
+        """Where a location is. Ids are not reused, schemes name no location."""
         store = self._stores.get(store_id)
         if store is None:
             raise UnknownStore(f"there is no store {store_id[:80]!r}")
+        return store
+
+    def _store_asked_for(self, name: str) -> StoreSettings:
+        """By its id, or the first one of a scheme."""
+        store = store_named(self._stores.values(), name)
+        if store is None:
+            ids = ", ".join(self._stores)
+            raise UnknownStore(f"there is no store {name[:80]!r}: it must be one of {ids}, or a scheme")
         return store
 
     async def bring(self, source: Disk, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
@@ -287,8 +297,7 @@ class StoreCarrier:
 
     async def stores(self) -> Sequence[Store]:
         """The stores, the default one first."""
-        stores = enumerate(self._stores.values())
-        return [Store(store.id, store.description, number == 0, store.read_only) for number, store in stores]
+        return [shown(store, number == 0) for number, store in enumerate(self._stores.values())]
 
     # -- sweeping --------------------------------------------------------------------------------------------
 
@@ -397,11 +406,6 @@ def _export_of(store: StoreSettings, location: Location) -> Export | None:
         return None if path is None else Export("file", path=path, frozen=True)
     name = object_of(store, uri)
     return None if name is None else Export("object", name=store.id, path=name)
-
-
-def keeps_parts(store: StoreSettings) -> bool:
-    """Whether an upload that breaks off can go on: what S3 has of one nobody can read, nor begin again at its end."""
-    return isinstance(store, FileStore)
 
 
 def _check_size(lane: FrontLane, size_bytes: int) -> None:

@@ -73,6 +73,7 @@ V2: dict[str, Methods] = {
     "/v2/schemas/<name:str>": {"GET": info.schema},
     "/v2/info/import": {"GET": info.import_methods},
     "/v2/info/stores": {"GET": info.stores},
+    "/v2/info/stores/detail": {"GET": info.stores_in_detail},
 }
 # A detail of genuine servers: what this path's 405 says depends on the method.
 _DETAIL = "/v1/images/detail"

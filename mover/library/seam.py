@@ -16,7 +16,7 @@ and of a delete:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -72,12 +72,26 @@ class Span(NamedTuple):
 
 
 class Store(msgspec.Struct, frozen=True):
-    """A store that new images can go to."""
+    """A store that new images can go to.
+
+    `type` as in the configuration, `schemes` by which a client may name the first of its type instead of its id;
+    `capabilities` are words of CAPABILITIES; `properties` are where it is, for admins, and never who may use it.
+    """
 
     id: str
     description: str = ""
     default: bool = False
     read_only: bool = False
+    type: str = "file"
+    schemes: Sequence[str] = ()
+    capabilities: Sequence[str] = ()
+    properties: Mapping[str, str | int | bool] = {}
+
+
+def named(stores: Sequence[Store], name: str) -> Store | None:
+    """The store of this id, or else the first one that the name is a scheme of."""
+    kinds = (store for store in stores if name in store.schemes)
+    return next((store for store in stores if store.id == name), None) or next(kinds, None)
 
 
 class TicketDesk(Protocol):

@@ -79,9 +79,9 @@ def backing_of(store: Store, urls: UrlRules) -> Backing:
         from workers.store.url_store import UrlBacking
 
         return UrlBacking(store, urls)
-    from workers.store.s3_store import S3Backing
+    from workers.store.object_store import ObjectBacking
 
-    return S3Backing(store)
+    return ObjectBacking(store)
 
 
 def _find(backing: Backing, uri: str) -> Found:

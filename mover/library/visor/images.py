@@ -20,7 +20,7 @@ from mover.library.checks import PAGE_MOST, check_properties_count, is_uuid
 from mover.library.errors import ApiError, no_image
 from mover.library.queries import Query
 from mover.library.records import Change, ImageRecord, NewImage, Visibility
-from mover.library.seam import Incoming, Kept, Span
+from mover.library.seam import Incoming, Kept, Span, named
 from mover.library.states import READABLE, State
 from mover.library.times import to_v2
 from mover.library.visor import answers, filters, meta, words
@@ -246,10 +246,12 @@ async def _check_request(call: Call, given: Meta, has_body: bool) -> None:
     if has_body:
         call.check_octets(400)
     if given.store is not None:
-        stores = {store.id: store for store in await call.library.carrier.stores()}
-        if given.store not in stores:
-            raise ApiError(400, f"There is no store {given.store[:80]!r}: it must be one of {', '.join(stores)}")
-        if stores[given.store].read_only:
+        stores = await call.library.carrier.stores()
+        store = named(stores, given.store)
+        if store is None:
+            ids = ", ".join(store.id for store in stores)
+            raise ApiError(400, f"There is no store {given.store[:80]!r}: it must be one of {ids}")
+        if store.read_only:
             raise ApiError(400, f"Store {given.store} is read only: nothing can be uploaded to it")
 
 
