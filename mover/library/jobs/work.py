@@ -7,16 +7,20 @@ exporting  a copy that can be read ──► the disk
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
 
+from config.log import facts
 from mover.library.jobs.places import JobPlaces
 from mover.library.jobs.records import MAKING, Copy, Job, JobKind, Outcome
 from mover.library.library import Library
 from mover.library.records import ImageRecord, Location
 from mover.library.seam import CarrierError, Disk, Incoming, NotThere, Received, SourceGone, StoreGone, WrongOffset
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -102,7 +106,7 @@ class Work:
             last = not self._targets and len(self.outcome.failed) + 1 == len(self._job.input.stores)
             if self._job.input.must_all or last or isinstance(error, SourceGone):
                 raise
-            await self._carrier.forget(image.id)
+            await self._forget()
             await self._note(failed={**self.outcome.failed, store: error.message})
             return
         await self._note(copies=(*self.outcome.copies, copy_of(received)))
@@ -123,7 +127,7 @@ class Work:
         try:
             return await self._carrier.bring(given, incoming, self._progress, asked.digests)
         except WrongOffset:  # what is kept is in another store
-            await self._carrier.forget(image.id)
+            await self._forget()
             incoming = msgspec.structs.replace(incoming, offset=0)
             return await self._carrier.bring(given, incoming, self._progress, asked.digests)
 
@@ -168,7 +172,10 @@ class Work:
         return self._job.tries > 1 or self._job.done_bytes > 0 or self._job.input.resume
 
     async def _kept(self, image: ImageRecord) -> int:
-        return await self._carrier.kept(image.id) or 0
+        try:
+            return await self._carrier.kept(image.id) or 0
+        except StoreGone:  # a store that is away, perhaps another one: what it may have kept is not gone on with
+            return 0
 
     # -- how far it is -----------------------------------------------------------------------------------------
 
@@ -220,7 +227,14 @@ class Work:
         for copy in copies:
             await self._carrier.remove(copy.location)
         if not keeps:
+            await self._forget()
+
+    async def _forget(self) -> None:
+        """Drop what has come of an unfinished copy; in a store that is away, a sweep does it later."""
+        try:
             await self._carrier.forget(self._job.image_id)
+        except StoreGone as error:
+            log.warning("parts of an image could not be removed yet", extra=facts(reason=error.message))
 
 
 def copy_of(received: Received) -> Copy:
