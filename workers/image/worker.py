@@ -26,11 +26,12 @@ from config import log as logs
 from config.log import facts
 from workers.image.connection import Connection, State
 from workers.image.counts import LAYOUT, Counts
+from workers.image.job_kinds import CHANGING
 from workers.image.ledger import LEDGER_BYTES, Ledger
 from workers.image.loop import READ, Loop, Timer
 from workers.image.nbd_export import NbdConnection
 from workers.image.plan import WRITING, Command, Limits, Operation
-from workers.image.schedule import CHANGING, Schedule
+from workers.image.schedule import Schedule
 from workers.image.succession import Succession
 from workers.image.threads import Threads
 from workers.image.writers import FILE_BYTES, Writers
