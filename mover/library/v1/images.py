@@ -110,6 +110,8 @@ async def create(call: Call) -> Sent:
     if has_body or is_empty or meta.copy_from is not None:
         check_complete(new.facts.get("disk_format"), new.facts.get("container_format"))
         _check_size(call, meta)
+    if meta.copy_from is not None:
+        await copying.store_of(call, meta.store)
     image = await call.library.ask(lambda registry: registry.create(new))
     if has_body:
         image = await _receive(call, image, meta)
@@ -169,6 +171,8 @@ async def update(call: Call, image_id: str) -> Sent:
     is_empty = meta.size_bytes == 0 and not has_body and image.state is State.QUEUED and meta.copy_from is None
     if has_body:
         _check_size(call, meta)
+    if meta.copy_from is not None:
+        await copying.store_of(call, meta.store)
     image = await call.library.change(image, decide)
     if has_body:
         image = await _receive(call, image, meta)
