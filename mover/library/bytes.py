@@ -27,6 +27,7 @@ from mover.front.sanic_seam import Headers, Sent
 from mover.front.sending import Body, send_body
 from mover.front.visit import Door
 from mover.library import bytes_hauling as hauling
+from mover.library import bytes_urls as urls
 from mover.library.bytes_asking import ask
 from mover.library.bytes_errors import from_lane
 from mover.library.bytes_receiving import Into, publish_staged, receive, received, stage
@@ -42,6 +43,7 @@ from mover.library.seam import (
     NotThere,
     Progress,
     Received,
+    Referred,
     Span,
     Store,
     StoreAddDisabled,
@@ -172,12 +174,14 @@ class StoreCarrier:
         try:
             async with self._lane(export, Use.READ) as lane:
                 _check_size(lane, size_bytes)
+                urls.check_order(lane, span.offset)
                 body = Body(Range(span.offset, span.length))
                 sent = await send_body(request, lane, body, status, headers, self._door.pace(export.key))
         except StoreGone as gone:
-            await self._check_there(location)
+            await urls.check_there(self._ask_store, self._store(location.store), location, size_bytes)
             raise gone from gone.__cause__
         except RequestError as error:
+            await urls.check_there(self._ask_store, self._store(location.store), location, size_bytes)
             raise StoreGone(error.message) from error
         log.info("transferred", extra=facts(store=location.store, op="read", offset=span.offset, length=span.length))
         return sent
@@ -205,18 +209,17 @@ class StoreCarrier:
                 _check_size(lanes.source, size_bytes)
             await hauling.deliver(lanes, disk, progress)
 
+    async def refer(self, url: str, store: str | None = None) -> Referred:
+        """Look at what a URL names. Raises CarrierError."""
+        keeper = urls.store_of_urls(self._stores.values()) if store is None else self._store_asked_for(store)
+        return await urls.refer(self._ask_store, keeper, url)
+
     def source(self, location: Location) -> Export:
         """The bytes at a location. Raises UnknownStore, NotThere."""
         export = _export_of(self._store(location.store), location)
         if export is None:
             raise NotThere("the image's location is none of its store's")
         return export
-
-    async def _check_there(self, location: Location) -> None:
-        """Raises NotThere when the store is there, and has nothing at the location."""
-        found = await self._ask_store(self._store(location.store), store_format.Find(location.uri))
-        if isinstance(found, store_format.Found) and found.size is None:
-            raise NotThere("the store has no data of the image")
 
     # -- tickets ---------------------------------------------------------------------------------------------
 
@@ -272,6 +275,8 @@ class StoreCarrier:
 
     async def remove(self, location: Location) -> None:
         """Remove the bytes; it is no error if there are none. Raises CarrierError."""
+        if isinstance(self._store(location.store), HttpStore):
+            return  # what is at a URL is not ours
         await self._ask_store(self._store(location.store), store_format.Remove(location.uri))
 
     async def kept(self, image_id: str) -> int | None:

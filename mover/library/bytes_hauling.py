@@ -85,6 +85,8 @@ async def bring(
     assert lanes.source.image is not None
     if lanes.source.image.whole_file:
         raise DiskRefused("the source is a file that is read as a whole: name a disk")
+    if lanes.source.image.unsized:
+        raise DiskRefused("the source's server does not tell how large the source is: download it, and upload the file")
     size = disk.size_of(lanes.source.image)
     if incoming.size_bytes not in (None, size):
         raise WrongSize(f"the source has {size} bytes, {incoming.size_bytes} were announced")

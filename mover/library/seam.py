@@ -64,6 +64,13 @@ class Kept(msgspec.Struct, frozen=True):
     offset: int
 
 
+class Referred(NamedTuple):
+    """What a URL names: where, with what will tell another source from it, and how many bytes it has."""
+
+    location: Location
+    size_bytes: int
+
+
 class Span(NamedTuple):
     """Bytes of an image, half-open."""
 
@@ -186,6 +193,12 @@ class Carrier(Protocol):
         Raises CarrierError while nothing was sent, BodyBroken after that.
         """
 
+    async def refer(self, url: str, store: str | None = None) -> Referred:
+        """Look at what a URL names, which stays there; `store` is the id of a store of such images, if not the first.
+
+        Raises NotAllowed, NotThere, Unreachable, and CarrierError like the others.
+        """
+
     async def registered(self, image_id: str, location: Location) -> None:
         """The registry knows the location: nothing has to remember that it might not. Raises CarrierError."""
 
@@ -266,6 +279,18 @@ class NotThere(CarrierError):
 
 class NotAllowed(CarrierError):
     """A URL that is not read, or cannot be read as an image."""
+
+
+class Unreachable(CarrierError):
+    """A URL whose server does not answer, or not as it should."""
+
+
+class Changed(CarrierError):
+    """What is at an image's URL is not what it was when the image was made."""
+
+
+class NoRanges(CarrierError):
+    """The server that has the image sends all of it or nothing, and not all of it was asked for from its beginning."""
 
 
 class SourceGone(StoreGone):

@@ -37,6 +37,7 @@ class Why(enum.StrEnum):
     WRONG_CHECKSUM = "wrong-checksum"
     WRONG_FORMAT = "wrong-format"
     NOT_ALLOWED = "not-allowed"
+    UNREACHABLE = "unreachable"
 
 
 class Receive(msgspec.Struct, tag=True, frozen=True):
