@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeGuard
 
 from sanic import Request
 
@@ -18,7 +17,7 @@ from config.export import Export
 from config.log import facts
 from config.settings import FileStore, HttpStore, LibrarySettings
 from config.settings import Store as StoreSettings
-from config.stores import object_of, path_of, store_named, uri_of
+from config.stores import object_of, path_of, store_named
 from mover.front import sanic_seam
 from mover.front.admission import TicketLimit, Use
 from mover.front.errors import RequestError
@@ -116,10 +115,6 @@ class StoreCarrier:
         """Take the bytes of a disk, or of an object, into a store. Raises CarrierError."""
         store = await self._store_for(incoming)
         target = _of_image(store, incoming.image.id)
-        if _is_cloned(source, store, incoming) and not digests:
-            async with self._lane(target, Use.WRITE) as lane:
-                into = Into(store.id, self._catalogue, self._settings, self._door.pace(target.key))
-                return await hauling.clone(lane, uri_of(source.path), incoming, into, progress)
         async with (
             using(self._door, source, writes=False) as disk,
             self._seat(disk.export, Use.READ, disk.limit),
@@ -161,6 +156,17 @@ class StoreCarrier:
         async with self._lane(export, Use.WRITE) as lane:
             pace = self._door.pace(export.key)
             yield lane, Into(store.id, self._catalogue, self._settings, pace, keeps_parts(store))
+
+    async def copy(self, location: Location, incoming: Incoming, progress: Progress) -> Received:
+        """Take the bytes of an image into another store. Raises CarrierError."""
+        store, source = await self._store_for(incoming), self.source(location)
+        files = isinstance(self._store(location.store), FileStore) and isinstance(store, FileStore)
+        if not files or incoming.size_bytes is None:
+            return await self.bring(source, incoming, progress, incoming.md5 is not None)
+        target = _of_image(store, incoming.image.id)
+        async with self._lane(target, Use.WRITE) as lane:
+            into = Into(store.id, self._catalogue, self._settings, self._door.pace(target.key))
+            return await hauling.clone(lane, location.uri, incoming, into, progress)
 
     # -- out -------------------------------------------------------------------------------------------------
 
@@ -389,12 +395,6 @@ class StoreCarrier:
             yield
         finally:
             admission.leave(seat)
-
-
-def _is_cloned(source: Disk, store: StoreSettings, incoming: Incoming) -> TypeGuard[Export]:
-    """Whether the kernel can do it: a file store's image, of a size that is known, into a file store."""
-    files = isinstance(source, Export) and source.transport == "file" and source.frozen and isinstance(store, FileStore)
-    return files and incoming.size_bytes is not None and incoming.md5 is None
 
 
 def _view_of(image: Export, disk_format: str) -> Export:

@@ -142,11 +142,16 @@ class Carrier(Protocol):
     async def bring(self, source: Disk, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
         """Take the bytes of a disk, or of an object, worker to worker; holes stay holes. Raises CarrierError.
 
-        An image of one file store goes into another, without digests, by the kernel alone: reflinked where that can be.
-
         It goes on at `incoming.offset`. When it is cancelled or the source is lost, what has come is kept if
         `resumable`; otherwise nothing stays behind. Without `digests` nothing is hashed, unless an `md5` is to be
         compared.
+        """
+
+    async def copy(self, location: Location, incoming: Incoming, progress: Progress) -> Received:
+        """Take the bytes of an image of `incoming.size_bytes` into another store. Raises CarrierError.
+
+        Between file stores the kernel does it, reflinked where that can be, and `md5` is taken over as it is; else all
+        that `bring` says holds, and `md5` is compared.
         """
 
     async def deliver(

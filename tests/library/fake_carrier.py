@@ -128,6 +128,11 @@ class FakeCarrier:
         """As Carrier says."""
         return Export("file", path=location.uri.removeprefix("file://"))
 
+    async def copy(self, location: Location, incoming: Incoming, progress: Progress) -> Received:
+        """As Carrier says."""
+        source = Export("file", path=location.uri.removeprefix("file://"))
+        return await self.bring(source, incoming, progress, incoming.md5 is not None)
+
     async def deliver(
         self,
         location: Location,

@@ -73,5 +73,5 @@ class UrlBacking:
 
 def _answer(found: Source) -> Found:
     if found.size is None:
-        raise Refusal(Why.NOT_ALLOWED, "the server does not tell how large the source is: copy it instead (copy-from)")
+        raise Refusal(Why.NOT_ALLOWED, "the server does not tell how large the source is: upload its data instead")
     return Found(found.size, found.version)

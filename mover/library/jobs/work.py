@@ -115,11 +115,10 @@ class Work:
         asked = self._job.input
         if self.outcome.copies:
             first = self.outcome.copies[0]
-            source = self._carrier.source(first.location)
             incoming = Incoming(
                 image, await self._kept(image), size_bytes=first.size_bytes, md5=first.md5, store=store, resumable=True
             )
-            return await self._carrier.bring(source, incoming, self._progress, first.md5 is not None)
+            return await self._carrier.copy(first.location, incoming, self._progress)
         if self._job.kind is JobKind.COPY_IMAGE:
             return await self._from_any(image, lambda location: self._again(image, store, location))
         given = await self._source()
@@ -134,11 +133,10 @@ class Work:
 
     async def _again(self, image: ImageRecord, store: str, location: Location) -> Received:
         """Another copy of what the image has."""
-        source = self._carrier.source(location)
         incoming = Incoming(
             image, await self._kept(image), size_bytes=image.size_bytes, md5=image.md5, store=store, resumable=True
         )
-        return await self._carrier.bring(source, incoming, self._progress, image.md5 is not None)
+        return await self._carrier.copy(location, incoming, self._progress)
 
     async def _staged(self, image: ImageRecord) -> Copy:
         """What was staged becomes a copy where it lies."""
