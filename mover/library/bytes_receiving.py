@@ -70,7 +70,8 @@ async def receive(lane: FrontLane, request: Request, incoming: Incoming, into: I
     if not into.keeps_parts and size is not None and incoming.length not in (None, size):
         raise WrongSize(f"store {into.store} takes no image in parts: send all {size} bytes in one request")
     keep = incoming.resumable and into.keeps_parts and settings.keep_s > 0
-    asked = Receive(incoming.image.id, settings.hash_algo, into.catalogue, incoming.offset, size, keep)
+    upload = incoming.image.upload or ""
+    asked = Receive(incoming.image.id, settings.hash_algo, into.catalogue, incoming.offset, size, keep, upload=upload)
     receiving = await ask(lane, asked)
     assert isinstance(receiving, store_format.Receiving)
     session = receiving.session
@@ -127,7 +128,7 @@ async def _publish(lane: FrontLane, session: int, incoming: Incoming, into: Into
     # A terabyte takes its time to the disk; the client waits as long as it likes.
     published = await ask(lane, question, None)
     assert isinstance(published, store_format.Published)
-    location = Location(into.store, published.uri, published.metadata)
+    location = Location(into.store, published.uri, published.metadata, volume=published.volume)
     return Received(
         location,
         published.size,

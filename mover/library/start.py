@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from config.settings import LibrarySettings, Store
 from mover.front.visit import Door
 from mover.library import rounds
 from mover.library.carrier import make_carrier
+from mover.library.leases import Leases
 from mover.library.library import Library
 
 
 def make_library(settings: LibrarySettings, state_dir: str, stores: Sequence[Store], door: Door) -> Library:
     """The library of a front end; nothing is opened before a request needs it."""
-    library = Library(settings, Path(state_dir), make_carrier(settings, stores, door))
-    library.housekeeping = partial(rounds.run, library)
+
+    async def who_has(volume: str) -> list[str]:
+        return [host.name for host in await library.ask(lambda registry: registry.hosts.having(volume))]
+
+    library = Library(settings, Path(state_dir), make_carrier(settings, stores, door, who_has))
+    leases = Leases(library)
+
+    async def housekeeping() -> None:
+        try:
+            await asyncio.gather(rounds.run(library, leases), leases.run())
+        finally:
+            leases.close()
+
+    library.housekeeping = housekeeping
     return library

@@ -97,7 +97,11 @@ class FakeCarrier:
     async def registered(self, image_id: str, location: Location) -> None:
         """As Carrier says."""
 
-    async def sweep(self, wanted: Wanted) -> int:
+    async def volumes(self) -> frozenset[str]:
+        """As Carrier says; a fake's directory bears no name."""
+        return frozenset()
+
+    async def sweep(self, wanted: Wanted, shared: bool = True) -> int:
         """As Carrier says; a fake does not crash."""
         return 0
 

@@ -43,6 +43,7 @@ class Receive(msgspec.Struct, tag=True, frozen=True):
 
     `size` is the whole image's, None if nobody has said. When `keep`, what has come stays when the session ends
     without having been rolled back. `catalogue` is the registry that will know it: several may share a directory.
+    `upload` is the token by which it knows the upload.
     """
 
     image: str
@@ -51,6 +52,7 @@ class Receive(msgspec.Struct, tag=True, frozen=True):
     offset: int = 0
     size: int | None = None
     keep: bool = False
+    upload: str = ""
 
 
 class Receiving(msgspec.Struct, tag=True, frozen=True):
@@ -82,6 +84,7 @@ class Published(msgspec.Struct, tag=True, frozen=True):
     md5: str
     hash_value: str
     virtual_size: int | None
+    volume: str = ""
 
 
 class Keep(msgspec.Struct, tag=True, frozen=True):
@@ -114,6 +117,12 @@ class Remove(msgspec.Struct, tag=True, frozen=True):
     uri: str
 
 
+class Abandon(msgspec.Struct, tag=True, frozen=True):
+    """Remove what an upload that never comes to its end has left at a location. The answer is Done."""
+
+    uri: str
+
+
 class Find(msgspec.Struct, tag=True, frozen=True):
     """Is there anything at a location? The answer is Found."""
 
@@ -141,15 +150,20 @@ class Sweep(msgspec.Struct, tag=True, frozen=True):
 
 
 class Unconfirmed(msgspec.Struct, frozen=True):
-    """An image that was published so long ago; whether it was registered only the registry knows."""
+    """An image that was published, or begun if it is not `whole`, so long ago; whether it was registered, or still may
+    be by the upload with the token `upload`, only the registry knows.
+    """
 
     image: str
     uri: str
     age_s: float
+    volume: str = ""
+    upload: str = ""
+    whole: bool = True
 
 
 class Swept(msgspec.Struct, tag=True, frozen=True):
-    """How many files went, and what the registry is to be asked about: answer with Confirm or Remove for each."""
+    """How many files went, and what the registry is to be asked about: answer with Confirm or Abandon for each."""
 
     removed: int
     unconfirmed: list[Unconfirmed]
@@ -170,7 +184,7 @@ class Refused(msgspec.Struct, tag=True, frozen=True):
     offset: int = 0
 
 
-Question = Receive | Publish | Keep | Look | Forget | Remove | Find | Sweep | Confirm
+Question = Receive | Publish | Keep | Look | Forget | Remove | Abandon | Find | Sweep | Confirm
 Answer = Receiving | Published | Kept | Found | Done | Swept | Refused
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import secrets
 import threading
 import time
@@ -43,10 +44,13 @@ UNCONFIRMED_MOST = 64
 
 
 class Record(msgspec.Struct, frozen=True):
-    """`writer` is the process that sends the bytes, `catalogue` the registry that is to know the image."""
+    """`writer` is the process that sends the bytes, `catalogue` the registry that is to know the image, and `upload`
+    the token by which it knows the upload: whoever has lost that can make nothing of the bytes any more.
+    """
 
     writer: str
     catalogue: str = ""
+    upload: str = ""
 
 
 class S3Part:
@@ -159,7 +163,7 @@ class S3Backing:
 
     # -- uploads ---------------------------------------------------------------------------------------------
 
-    def begin(self, image: str, size: int | None, catalogue: str) -> Part:
+    def begin(self, image: str, size: int | None, catalogue: str, upload: str = "") -> Part:
         """A new object's upload. The record is the first thing that needs the credentials."""
         if self._store.read_only:
             raise Refusal(Why.ADD_DISABLED, f"store {self._store.id} takes no new images")
@@ -167,7 +171,7 @@ class S3Backing:
             raise Refusal(Why.NOT_THERE, f"{image[:80]!r} can be no image's id")
         name = f"{image}.{secrets.token_hex(8)}"
         record = f"{self._store.prefix}{RECORDS}{name}"
-        written = msgspec.json.encode(Record(writer(os.getpid()), catalogue))
+        written = msgspec.json.encode(Record(writer(os.getpid()), catalogue, upload))
 
         def start(objects: Objects) -> Part:
             objects.write(record, written)
@@ -202,6 +206,12 @@ class S3Backing:
 
         self._ask(remove)
 
+    def abandon(self, uri: str) -> None:
+        """End the upload of the object at `uri`, and remove the object if there is one."""
+        name = object_of(self._store, uri)
+        if name is not None and not self._store.read_only:
+            self._ask(lambda objects: remove_upload(objects, name, self._record_of(name)))
+
     def size(self, uri: str) -> int | None:
         """The object's size."""
         name = object_of(self._store, uri)
@@ -226,22 +236,25 @@ class S3Backing:
     def _sweep(self, objects: Objects, keep_s: float, catalogue: str) -> Swept:
         removed, unconfirmed = 0, list[Unconfirmed]()
         prefix = f"{self._store.prefix}{RECORDS}"
-        for path in objects.names(prefix):
+        # In any order: of more than an answer has room for, each has its turn sooner or later.
+        paths = list(objects.names(prefix))
+        random.shuffle(paths)
+        for path in paths:
             name = self._store.prefix + path.removeprefix(prefix)
             record, age_s = _record(objects, path)
             if record is None or record.catalogue != catalogue:
                 continue
-            if objects.size(name) is not None:
-                if len(unconfirmed) < UNCONFIRMED_MOST:
-                    image = path.removeprefix(prefix).rpartition(".")[0]
-                    unconfirmed.append(Unconfirmed(image, uri_of_object(self._store, name), age_s))
-            elif is_dead(record.writer) or age_s > max(keep_s, LONGEST_UPLOAD_S):
+            whole = objects.size(name) is not None
+            if not whole and (is_dead(record.writer) or age_s > max(keep_s, LONGEST_UPLOAD_S)):
                 remove_upload(objects, name, path)
                 removed += 1
+            elif (whole or record.upload) and len(unconfirmed) < UNCONFIRMED_MOST:
+                image, uri = path.removeprefix(prefix).rpartition(".")[0], uri_of_object(self._store, name)
+                unconfirmed.append(Unconfirmed(image, uri, age_s, upload=record.upload, whole=whole))
         return Swept(removed, unconfirmed)
 
 
-# Of another host's upload only its age is known.
+# Of an upload that its registry does not know by a token only its age is known.
 LONGEST_UPLOAD_S = 7 * 86400.0
 
 

@@ -3,31 +3,63 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from mover.library.registry.errors import RegistryError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # How long a write waits for another process's write to SQLite; each takes a millisecond or so.
 BUSY_S = 20
-# Connections of one process; each of them is a thread that waits for the database.
-POOL = 8
+# Connections of one process, unless told otherwise; each of them is a thread that waits for the database.
+CONNECTIONS = 8
 # How long a PostgreSQL that is not there may keep a request waiting.
 CONNECT_S = 5
+# What was sent to one that is cut off is given up after so long, and a silent one is asked for a sign of life.
+SILENT_S = 15
 
 
-def open_engine(database: str) -> Engine:
+def open_engine(database: str, connections: int = CONNECTIONS) -> Engine:
     """An engine for the setting `library.database`; nothing is connected yet."""
     url = make_url(database)
     if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, pool_size=POOL, max_overflow=0, connect_args={"timeout": BUSY_S})
+        engine = create_engine(url, pool_size=connections, max_overflow=0, connect_args={"timeout": BUSY_S})
         event.listen(engine, "connect", _on_sqlite_connect)
         event.listen(engine, "begin", _on_sqlite_begin)
         return engine
-    options = {"connect_timeout": CONNECT_S, "application_name": "mover"}
-    return create_engine(url, pool_size=POOL, max_overflow=0, pool_pre_ping=True, connect_args=options)
+    options = {
+        "connect_timeout": CONNECT_S,
+        "application_name": "mover",
+        "tcp_user_timeout": SILENT_S * 1000,
+        "keepalives_idle": SILENT_S,
+        "keepalives_interval": SILENT_S // 3,
+        "keepalives_count": 3,
+    }
+    return create_engine(url, pool_size=connections, max_overflow=0, pool_pre_ping=True, connect_args=options)
+
+
+def asked(method: Callable[P, T]) -> Callable[P, T]:
+    """What the database says comes out as RegistryError."""
+
+    @wraps(method)
+    def ask(*arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return method(*arguments, **named)
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or error
+            raise RegistryError(
+                f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
+            ) from error
+
+    return ask
 
 
 @contextmanager

@@ -8,50 +8,37 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, literal_column, select, update
+from sqlalchemy.exc import IntegrityError
 
 from mover.library.queries import Query
 from mover.library.records import Change, ImageRecord, Location, LocationStatus, Member, MemberStatus, NewImage
 from mover.library.registry import rows
-from mover.library.registry.engine import open_engine, reading, writing
-from mover.library.registry.errors import IdTaken, MemberTaken, RegistryError, TooMany
+from mover.library.registry.engine import CONNECTIONS, asked, open_engine, reading, writing
+from mover.library.registry.errors import IdTaken, MemberTaken, TooMany
+from mover.library.registry.hosts import Hosts, not_seen_for
 from mover.library.registry.query import statement
 from mover.library.registry.tables import IMAGES, LOCATIONS, MEMBERS, PROPERTIES, TAGS
 from mover.library.states import GONE, State, check_moves
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def _asked(method: Callable[P, T]) -> Callable[P, T]:
-    """What the database says comes out as RegistryError."""
-
-    @wraps(method)
-    def asked(*arguments: P.args, **named: P.kwargs) -> T:
-        try:
-            return method(*arguments, **named)
-        except SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
-            raise RegistryError(
-                f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
-            ) from error
-
-    return asked
 
 
 class Registry:
     """All library images. Methods may be called from any thread."""
 
-    def __init__(self, database: str, clock_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
-        self._engine = open_engine(database)
+    def __init__(
+        self,
+        database: str,
+        clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        connections: int = CONNECTIONS,
+    ) -> None:
+        self._engine = open_engine(database, connections)
         self._clock_us = clock_us
+        self.hosts = Hosts(self._engine)
 
     def close(self) -> None:
         """Close the connections."""
@@ -59,13 +46,13 @@ class Registry:
 
     # -- asking ------------------------------------------------------------------------------------------------
 
-    @_asked
+    @asked
     def get(self, image_id: str) -> ImageRecord | None:
         """The image, also one that was deleted."""
         with reading(self._engine) as connection:
             return _get(connection, image_id)
 
-    @_asked
+    @asked
     def find(self, query: Query) -> list[ImageRecord]:
         """One page of a list."""
         if query.limit == 0:
@@ -73,21 +60,21 @@ class Registry:
         with reading(self._engine) as connection:
             return rows.images(connection, connection.execute(statement(query)).all())
 
-    @_asked
+    @asked
     def members(self, image_id: str) -> list[Member]:
         """Who the image is shared with, in order of their names."""
         with reading(self._engine) as connection:
             found = select(MEMBERS).where(MEMBERS.c.image_id == image_id).order_by(MEMBERS.c.member)
             return rows.members(connection.execute(found))
 
-    @_asked
+    @asked
     def member(self, image_id: str, member: str) -> Member | None:
         """One member of the image."""
         with reading(self._engine) as connection:
             found = select(MEMBERS).where(MEMBERS.c.image_id == image_id, MEMBERS.c.member == member)
             return next(iter(rows.members(connection.execute(found))), None)
 
-    @_asked
+    @asked
     def shared_with(self, member: str) -> list[Member]:
         """The memberships of a tenant in images that are there, in order of the images' ids."""
         with reading(self._engine) as connection:
@@ -97,7 +84,7 @@ class Registry:
 
     # -- images ------------------------------------------------------------------------------------------------
 
-    @_asked
+    @asked
     def create(self, new: NewImage) -> ImageRecord:
         """Make an image, QUEUED. Raises IdTaken."""
         now = self._clock_us()
@@ -112,7 +99,7 @@ class Registry:
         except IntegrityError as error:
             raise IdTaken(new.id) from error
 
-    @_asked
+    @asked
     def change(self, image: ImageRecord, change: Change) -> ImageRecord | None:
         """Change what `image` has become since it was read; None if it has become something else meanwhile."""
         with self._writing() as connection:
@@ -129,7 +116,7 @@ class Registry:
                 _set_tags(connection, image.id, change.tags)
             return _must_get(connection, image.id)
 
-    @_asked
+    @asked
     def move(
         self,
         image_id: str,
@@ -158,12 +145,14 @@ class Registry:
                 connection.execute(insert(LOCATIONS).values(rows.location_values(image_id, location)))
             return _must_get(connection, image_id)
 
-    def begin_upload(self, image_id: str, from_states: frozenset[State], holder: str) -> ImageRecord | None:
+    def begin_upload(
+        self, image_id: str, from_states: frozenset[State], holder: str, token: str | None = None
+    ) -> ImageRecord | None:
         """Have `holder` (HOST/PROCESS, a front end) receive the image: to SAVING, with a new token in `upload`."""
-        token = secrets.token_hex(16)
+        token = token or secrets.token_hex(16)
         return self.move(image_id, from_states, State.SAVING, upload=token, holder=holder)
 
-    @_asked
+    @asked
     def delete(self, image_id: str, *, delayed: bool = False) -> ImageRecord | None:
         """Delete an image that is not protected; the record as it is then, whose locations wait to be removed.
 
@@ -189,7 +178,7 @@ class Registry:
 
     # -- members -----------------------------------------------------------------------------------------------
 
-    @_asked
+    @asked
     def add_member(self, image_id: str, member: str, *, can_share: bool, status: MemberStatus, limit: int) -> Member:
         """Share the image with a tenant. Raises MemberTaken and TooMany."""
         try:
@@ -217,7 +206,7 @@ class Registry:
         connection.execute(insert(MEMBERS).values(_plain(msgspec.structs.asdict(new))))
         return new
 
-    @_asked
+    @asked
     def change_member(self, image_id: str, member: str, **facts: Any) -> Member | None:
         """Change `status` or `can_share` of a member; None if there is no such member."""
         with self._writing() as connection:
@@ -227,14 +216,14 @@ class Registry:
                 return None
             return rows.members(connection.execute(select(MEMBERS).where(*where)))[0]
 
-    @_asked
+    @asked
     def remove_member(self, image_id: str, member: str) -> bool:
         """End a membership; False if there was none."""
         with self._writing() as connection:
             where = (MEMBERS.c.image_id == image_id, MEMBERS.c.member == member)
             return _changed(connection, delete(MEMBERS).where(*where))
 
-    @_asked
+    @asked
     def replace_members(self, image_id: str, wanted: dict[str, bool | None], limit: int) -> None:
         """Have exactly these members, accepted; None keeps an old member's `can_share`. Raises TooMany."""
         if len(wanted) > limit:
@@ -253,42 +242,61 @@ class Registry:
 
     # -- after a crash, and in the background ------------------------------------------------------------------
 
-    @_asked
-    def holders(self, host: str) -> list[str]:
-        """Who of a host receives images, or has died while doing so."""
+    @asked
+    def holders(self) -> list[str]:
+        """Who receives images, HOST/PROCESS, or has died while doing so; of all hosts."""
         with reading(self._engine) as connection:
-            mine = IMAGES.c.holder.startswith(f"{host}/", autoescape=True)
-            return list(connection.scalars(select(IMAGES.c.holder).where(mine).distinct()))
+            return list(connection.scalars(select(IMAGES.c.holder).where(IMAGES.c.holder.is_not(None)).distinct()))
 
-    @_asked
-    def release(self, holder: str) -> int:
-        """What `holder` was receiving when it died is QUEUED again; how many images."""
+    @asked
+    def release(self, holder: str, host_dead_s: float | None = None) -> int:
+        """What `holder` was receiving when it died is QUEUED again; how many images.
+
+        With `host_dead_s` only if its host has not been seen for so long, in this moment.
+        """
         with self._writing() as connection:
-            held = (IMAGES.c.holder == holder, IMAGES.c.state == str(State.SAVING))
+            held = [IMAGES.c.holder == holder, IMAGES.c.state == str(State.SAVING)]
+            if host_dead_s is not None:
+                held.append(not_seen_for(connection, holder.partition("/")[0], host_dead_s))
             values = {"state": str(State.QUEUED), "upload": None, "holder": None}
             queued = update(IMAGES).where(*held).values(**values, revision=IMAGES.c.revision + 1)
             return int(connection.execute(queued).rowcount)
 
-    @_asked
-    def wanted(self, image_id: str, uri: str) -> bool:
-        """Whether bytes at `uri` are the image's, or an upload under way may be about to register them."""
+    @asked
+    def wanted(self, image_id: str, place: Location, upload: str = "") -> bool:
+        """Whether bytes at `place` are the image's, or an upload under way may be about to register them: the one with
+        the token `upload`, if the store remembers it, else any.
+        """
         with reading(self._engine) as connection:
             image = _get(connection, image_id)
-        return image is not None and (image.state is State.SAVING or any(place.uri == uri for place in image.locations))
+        if image is None:
+            return False
+        if image.state is State.SAVING and upload in ("", image.upload):
+            return True
+        same = [one for one in image.locations if one.uri == place.uri]
+        return any("" in (one.volume, place.volume) or one.volume == place.volume for one in same)
 
-    @_asked
-    def to_remove(self, deleted_before_us: int, limit: int = 100) -> list[tuple[str, Location]]:
-        """Locations whose bytes are to be removed: of images that are DELETED, or have been PENDING_DELETE so long."""
+    @asked
+    def to_remove(
+        self, deleted_before_us: int, volumes: Collection[str] = (), shared: bool = True, limit: int = 100
+    ) -> list[tuple[str, Location]]:
+        """Locations whose bytes are to be removed: of images that are DELETED, or have been PENDING_DELETE so long.
+
+        Those in other volumes than `volumes` are other hosts' business; `shared` are those in none.
+        """
         with reading(self._engine) as connection:
             due = (IMAGES.c.state == str(State.DELETED)) | (IMAGES.c.deleted_at_us < deleted_before_us)
+            here: ColumnElement[bool] = LOCATIONS.c.volume.in_(list(volumes))
+            here = here | LOCATIONS.c.volume.is_(None) if shared else here
             found = select(LOCATIONS).join(IMAGES, IMAGES.c.id == LOCATIONS.c.image_id)
-            found = found.where(LOCATIONS.c.status == str(LocationStatus.PENDING_DELETE), due)
+            # As the index says it: a bound parameter would not be known to be the same.
+            doomed = LOCATIONS.c.status == literal_column(f"'{LocationStatus.PENDING_DELETE}'")
             return [
                 (row.image_id, rows.location(row))
-                for row in connection.execute(found.order_by(LOCATIONS.c.number).limit(limit))
+                for row in connection.execute(found.where(doomed, due, here).order_by(LOCATIONS.c.number).limit(limit))
             ]
 
-    @_asked
+    @asked
     def removed(self, image_id: str, location: Location) -> None:
         """The bytes at a location are gone; without another one, an image that was PENDING_DELETE is DELETED."""
         with self._writing() as connection:
