@@ -64,9 +64,16 @@ def asked(method: Callable[P, T]) -> Callable[P, T]:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A transaction that reads: what it sees is of one moment, in SQLite; of one statement each, in PostgreSQL."""
-    with engine.begin() as connection:
-        yield connection
+    """A transaction that reads: all that it sees is of one moment.
+
+    PostgreSQL has to be told: an image was seen active, and its location, by the next statement, as that of an image
+    that had been deleted between the two. It costs nothing: BEGIN says it.
+    """
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        with connection.begin():
+            yield connection
 
 
 @contextmanager
