@@ -36,9 +36,10 @@ demo: setup
 	.venv/bin/python -m mover.bench.demo $(ARGS)
 
 # Their clients are what many users run: a test that leaves them out would say nothing about them.
-# By two processes, a file of tests to one of them: what a file's tests share is made once.
+# By four processes on two processors, since half of the time is waiting for what was started, and a file of tests to
+# one of them: what a file's tests share is made once. In the order of tests/conftest.py, the slow ones first.
 test: setup .venv-imageio/.set-up .venv-openstack/.set-up .venv-glance-store/.set-up .venv-schemathesis/.set-up
-	.venv/bin/pytest -n 2 --dist loadfile $(ARGS)
+	.venv/bin/pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup
 	.venv/bin/ruff format --check

@@ -15,6 +15,8 @@ from config.values import SECTIONS
 LIVE = frozenset(
     {
         "serve.drain_s",
+        # For tickets that are installed from then on, and workers that start then.
+        *(f"allow.{name}" for name in SECTIONS["allow"].__struct_fields__),
         # For connections that are accepted from then on.
         "tls.cert_file",
         "tls.key_file",

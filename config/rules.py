@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from config.allow import ANY_HOST, network_of
 from config.errors import ConfigError, shown
 from config.export_url import SOCKET_PATH_MAX_BYTES
-from config.settings import FileStore, Settings
+from config.settings import FileStore, HttpStore, Settings, Store
 from config.stores import check_store
 
 LIBRARY_FILE = "library.sqlite"
@@ -29,6 +29,8 @@ _HOST = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 # The store that there is when none is configured, and its directory in the state directory.
 STORE = "file"
 IMAGES = "images"
+# The store of images that stay where a URL says.
+URLS = "http"
 DATABASES = ("sqlite:///", "postgresql+psycopg://")
 
 
@@ -51,10 +53,18 @@ def resolve(settings: Settings, environ: Mapping[str, str]) -> Settings:
             library,
             database=library.database or f"sqlite:///{os.path.join(state_dir, LIBRARY_FILE)}",
             token_file=_absolute(library.token_file) or os.path.join(state_dir, TOKEN_FILE),
+            url_ca_file=_absolute(library.url_ca_file),
             visor_users_file=_absolute(library.visor_users_file) or os.path.join(state_dir, VISOR_USERS_FILE),
         ),
-        store=settings.store or [FileStore(id=STORE, directories=[os.path.join(state_dir, IMAGES)])],
+        store=_stores(settings, state_dir),
     )
+
+
+def _stores(settings: Settings, state_dir: str) -> list[Store]:
+    """Those that are named, a directory of our own if there are none; and images by URL, unless no URL may be read."""
+    stores = list(settings.store) or [FileStore(id=STORE, directories=[os.path.join(state_dir, IMAGES)])]
+    has_one = any(isinstance(store, HttpStore) or store.id == URLS for store in stores)
+    return stores if has_one or not settings.library.url_ports else [*stores, HttpStore(id=URLS)]
 
 
 def check(settings: Settings, origins: Mapping[str, str]) -> None:
@@ -68,6 +78,7 @@ def check(settings: Settings, origins: Mapping[str, str]) -> None:
     _check_database(settings, origins)
     _check_visor(settings, origins)
     _check_allowed(settings, origins)
+    _check_urls(settings, origins)
     _check_rates(settings, origins)
     for store in settings.store:
         check_store(store, "[[store]]")
@@ -134,6 +145,13 @@ def _check_allowed(settings: Settings, origins: Mapping[str, str]) -> None:
         if host != ANY_HOST and network_of(host) is None and not _HOST.fullmatch(host):
             why = "must be a host's name, an address, a network (whose address ends where its mask does), or *"
             raise ConfigError(_where(origins, "allow.nbd_hosts"), f"allow.nbd_hosts: {shown(host)}", why)
+
+
+def _check_urls(settings: Settings, origins: Mapping[str, str]) -> None:
+    for entry in settings.library.url_allow:
+        if network_of(entry) is None and not _HOST.fullmatch(entry):
+            why = "must be a host's name, an address, or a network (whose address ends where its mask does)"
+            raise ConfigError(_where(origins, "library.url_allow"), f"library.url_allow: {shown(entry)}", why)
 
 
 def _check_rates(settings: Settings, origins: Mapping[str, str]) -> None:

@@ -18,6 +18,7 @@ Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Texts = tuple[Annotated[str, Meta(min_length=1)], ...]
 Rate = Annotated[int, Meta(ge=0, le=2**40)]
 Seats = Annotated[int, Meta(ge=1, le=4096)]
+Ports = tuple[Annotated[int, Meta(ge=1, le=65535)], ...]
 
 
 class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -226,6 +227,8 @@ class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     groups: Texts = ()
     # Most tickets at once, whoever installed them, those that expired a short time ago included; one more is refused.
     tickets_most: Annotated[int, Meta(ge=1, le=1000000)] = 10000
+    # How long DELETE of a ticket waits for its requests to end; then it is answered 409, and may be asked again.
+    cancel_s: Seconds = 60.0
 
 
 class LibrarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -278,6 +281,13 @@ class LibrarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep_s: Annotated[float, Meta(ge=0, le=31536000)] = 86400.0
     # Whether images may name other files (a backing file, or one with their data) that whoever uses them then opens.
     backing_files: bool = False
+    # Ports that URLs of images may name, http and https alike. Empty reads no URL at all.
+    url_ports: Ports = (80, 443)
+    # What URLs of images may lead to beside the public internet: hosts by name, whatever their addresses, and addresses
+    # and networks like 10.0.0.0/8. Whoever may make images can read what is there.
+    url_allow: Texts = ()
+    # Authorities that sign the certificates of https servers, PEM; empty are the system's own.
+    url_ca_file: str = ""
 
 
 class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -336,8 +346,25 @@ class S3Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
     read_only: bool = False
 
 
+class HttpStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="http"):
+    """One entry of `[[store]]` with `type = "http"`: images that stay where a URL says. One is there in any case.
+
+    What URLs may name `library.url_ports` and `library.url_allow` say.
+    """
+
+    # The name under which clients know the store, and the registry remembers it: letters, digits, "_", "-" and ".".
+    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")]
+    # For clients that list the stores.
+    description: str = ""
+
+    @property
+    def read_only(self) -> bool:
+        """Nothing is ever added or removed."""
+        return True
+
+
 # One entry of `[[store]]`.
-Store = FileStore | S3Store
+Store = FileStore | S3Store | HttpStore
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
 
 from config.errors import ConfigError, shown
+from config.export import Export
 from config.settings import FileStore, S3Store, Store
 
 _PRIORITY = re.compile(r"(.+):(\d{1,9})")
 SCHEMES = ("file", "filesystem")
 # An image's id. Names that begin with a dot are those of what is not an image yet.
 IMAGE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+# Beside its name, with a dot before, while it is not there yet.
+PART = ".mover-part"
 # Owner's read bit: without it the store could not serve what it keeps.
 _OWNER_READS = 0o400
 
@@ -34,7 +37,7 @@ def stores_of_table(tables: object, where: str) -> list[Store]:
     except msgspec.ValidationError as error:
         why = (
             f'{error}: each needs an `id`, and either type = "file" and `directories`, a list of "PATH" or '
-            '"PATH:PRIORITY", or type = "s3", `endpoint` and `bucket`'
+            '"PATH:PRIORITY", or type = "s3", `endpoint` and `bucket`, or type = "http"'
         )
         raise ConfigError(where, "[[store]]", why) from error
     ids = [store.id for store in stores]
@@ -84,11 +87,38 @@ def uri_of_object(store: S3Store, name: str) -> str:
     return f"s3://{store.bucket}/{name}"
 
 
+def is_of_stores(export: Export, stores: Iterable[Store]) -> bool:
+    """Whether one of these stores has what an export of the library names, as far as names can say."""
+    if export.transport == "http":
+        return True  # its worker judges the URL, by the settings' rules
+    if export.transport == "store":
+        return any(store.id == export.name for store in stores)
+    if export.transport == "object":
+        ours = [store for store in stores if store.id == export.name and isinstance(store, S3Store)]
+        return any(object_of(store, uri_of_object(store, export.path)) for store in ours)
+    files = [store for store in stores if isinstance(store, FileStore)]
+    path = _image_of(export.path) if export.transport == "part" else export.path
+    return path is not None and any(path_of(store, uri_of(path)) for store in files)
+
+
+def part_of(path: str) -> str:
+    """Where an image's bytes are until it is published there."""
+    directory, image = os.path.split(path)
+    return os.path.join(directory, f".{image}{PART}")
+
+
+def _image_of(part: str) -> str | None:
+    """Where an image is to be whose part this is."""
+    directory, name = os.path.split(part)
+    image = name.removeprefix(".").removesuffix(PART)
+    return os.path.join(directory, image) if part_of(os.path.join(directory, image)) == part else None
+
+
 def check_store(store: Store, where: str) -> None:
     """Raises ConfigError for what each setting allows, and both together do not."""
     if isinstance(store, FileStore):
         _check_file_store(store, where)
-    elif store.credentials_file and not os.path.isabs(store.credentials_file):
+    elif isinstance(store, S3Store) and store.credentials_file and not os.path.isabs(store.credentials_file):
         what = f"store {shown(store.id)}, credentials_file = {shown(store.credentials_file)}"
         raise ConfigError(where, what, "must be an absolute path")
 

@@ -53,10 +53,14 @@ def allowed(wanted: object) -> str:
             return f"a number {_limits(info)}".strip()
         case inspect.StrType(min_length=length):
             return "text that is not empty" if length else "text"
+        case inspect.VarTupleType(item_type=inspect.IntType() as info):
+            return f"a list of whole numbers, each {_limits(info)}"
         case inspect.VarTupleType():
             return "a list of texts that are not empty"
         case other:
-            raise TypeError(f"no words for {other}: a setting is a number, text, a list of texts, a choice or a switch")
+            raise TypeError(
+                f"no words for {other}: a setting is a number, text, a list of either, a choice or a switch"
+            )
 
 
 def _is_list(wanted: object) -> bool:

@@ -1,4 +1,4 @@
-"""What all tests share: what the mark `nbd` asks for."""
+"""What all tests share: in which order files are run, and what the mark `nbd` asks for."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ pytest_plugins = (
 )
 
 NBD_PROGRAMS = ("qemu-nbd", "qemu-img", "qemu-system-x86_64", "nbdkit", "nbdcopy")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: one that begins last would keep all other processes waiting for it."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -10,8 +10,9 @@ import msgspec
 from config.export import Export
 from config.places import Places
 from config.settings import LogSettings, Store, WorkerSettings
+from config.url_rules import UrlRules
 
-VERSION = 4
+VERSION = 5
 
 
 class Serve(msgspec.Struct, tag=True, frozen=True):
@@ -22,7 +23,7 @@ class Serve(msgspec.Struct, tag=True, frozen=True):
     until `doubts_until_s` (CLOCK_MONOTONIC): overlapping writes wait. `server_lost`: a non-local connection had
     already ended when the predecessor died, or did not end as asked, so unflushed writes may be lost. `places` are
     those where the export's paths may lead, None if Mover or its settings name the export themselves. `store` is the
-    one that an export of a store names.
+    one that an export of a store names, `urls` says which URLs may be read.
     """
 
     version: int
@@ -35,6 +36,7 @@ class Serve(msgspec.Struct, tag=True, frozen=True):
     log: LogSettings = LogSettings()
     places: Places | None = None
     store: Store | None = None
+    urls: UrlRules = UrlRules()
 
 
 class Retune(msgspec.Struct, tag=True, frozen=True):

@@ -10,8 +10,9 @@ from config.allow import check_export, check_host, places_of
 from config.errors import shown
 from config.export import Export
 from config.log import facts
-from config.places import NotAllowed
-from config.settings import Settings
+from config.places import NotAllowed, Places
+from config.settings import AllowSettings, Settings
+from config.stores import is_of_stores
 
 log = logging.getLogger(__name__)
 
@@ -26,22 +27,32 @@ class Gate:
 
     def __init__(self, settings: Settings) -> None:
         self._allow = settings.allow
+        self._stores = settings.store
         self._places = places_of(settings)
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Semaphore(LOOKS_MOST)
+
+    def retune(self, settings: Settings) -> None:
+        """Other lists are in force."""
+        self._allow, self._places = settings.allow, places_of(settings)
 
     def check_host(self, export: Export) -> None:
         """What can be said without looking at paths, which are looked at again when they are opened.
 
         Raises NotAllowed.
         """
+        if export.of_library and not is_of_stores(export, self._stores):
+            raise NotAllowed(f"export {shown(export.key)}", "store", "it is no image of any store")
         if export.transport == "tcp":
             check_host(export.host, self._allow.nbd_hosts)
 
     async def check(self, export: Export) -> None:
         """Look where its paths lead. Raises NotAllowed."""
         try:
-            await self._look(export)
+            if export.of_library:
+                self.check_host(export)
+            else:
+                await self._look(export)
         except NotAllowed as refused:
             log.warning("ticket refused", extra=facts(what=refused.what, setting=refused.key, why=refused.why))
             raise
@@ -52,7 +63,9 @@ class Gate:
             async with asyncio.timeout(LOOK_S):
                 await self._room.acquire()
                 # A thread of its own: one that is held must not keep others, or the end of this process, waiting.
-                threading.Thread(target=self._follow, args=(export, done), daemon=True).start()
+                threading.Thread(
+                    target=self._follow, args=(export, (self._allow, self._places), done), daemon=True
+                ).start()
                 refused = await asyncio.shield(done)
         except TimeoutError:
             why = f"its file system has not answered for {LOOK_S:g} s"
@@ -60,11 +73,13 @@ class Gate:
         if refused is not None:
             raise refused
 
-    def _follow(self, export: Export, done: asyncio.Future[NotAllowed | None]) -> None:
+    def _follow(
+        self, export: Export, lists: tuple[AllowSettings, Places], done: asyncio.Future[NotAllowed | None]
+    ) -> None:
         """In a thread."""
         found = None
         try:
-            check_export(export, self._allow, self._places)
+            check_export(export, *lists)
         except NotAllowed as refused:
             found = refused
         except OSError as error:

@@ -14,7 +14,7 @@ from config.export_url import ExportUrlError, parse_export
 from config.images import id_fault
 from config.rules import RATE_LEAST
 from mover.control.config import DAY_S, LONGEST_S
-from mover.control.registry import Info, State
+from mover.control.entries import Info, State
 from mover.control.store import Kept, Op
 from mover.serve.messages import Token
 

@@ -1,10 +1,6 @@
 """The one registry of tickets, whoever installed them: on disk before they are in force, expired when nobody uses them.
 
 Whenever the service dies, what a control client was told of is what the next one has.
-
-    install ──► IN_FORCE ──expire──► EXPIRED ──extend──► IN_FORCE
-                   │                    │
-                   └──────cancel────────┴──► CANCELED ──► forgotten when nothing of it is under way
 """
 
 from __future__ import annotations
@@ -13,8 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum, auto
 
 import msgspec
 
@@ -22,6 +16,7 @@ from config.export import Export
 from config.log import facts
 from config.places import NotAllowed
 from mover.control import audit
+from mover.control.entries import STATES, Entry, Event, Info, State
 from mover.control.port import GatePort, Holder, TicketPort, TransferPort
 from mover.control.store import Kept, Row, TicketStore, Use
 from mover.front.dialect import exported
@@ -36,37 +31,6 @@ SAVE_S = 5.0
 LINGER_S = 86400.0
 # Front ends that do not say whether a ticket is in use are asked again after so long.
 AGAIN_S = 1.0
-# More runs of one ticket than these are joined over the smallest gaps between them.
-RUNS_MOST = 1024
-
-
-class State(Enum):
-    """What a ticket is good for."""
-
-    IN_FORCE = auto()
-    EXPIRED = auto()
-    CANCELED = auto()
-
-
-class Event(Enum):
-    """What changes that."""
-
-    EXPIRE = auto()
-    EXTEND = auto()
-    CANCEL = auto()
-
-
-STATES: dict[tuple[State, Event], State] = {
-    (State.IN_FORCE, Event.EXPIRE): State.EXPIRED,
-    (State.IN_FORCE, Event.EXTEND): State.IN_FORCE,
-    (State.IN_FORCE, Event.CANCEL): State.CANCELED,
-    (State.EXPIRED, Event.EXPIRE): State.EXPIRED,
-    (State.EXPIRED, Event.EXTEND): State.IN_FORCE,
-    (State.EXPIRED, Event.CANCEL): State.CANCELED,
-    (State.CANCELED, Event.EXPIRE): State.CANCELED,
-    (State.CANCELED, Event.EXTEND): State.CANCELED,
-    (State.CANCELED, Event.CANCEL): State.CANCELED,
-}
 
 
 class NoAnswer(Exception):
@@ -82,52 +46,6 @@ class TooMany(Exception):
     def __init__(self, most: int) -> None:
         super().__init__(f"there are {most} tickets already (control.tickets_most): remove some")
         self.most = most
-
-
-@dataclass(eq=False)
-class Entry:
-    """A ticket of the registry; times are the loop's."""
-
-    number: int
-    kept: Kept
-    state: State
-    expires_s: float
-    used_s: float
-    moved: RangeSet = field(default_factory=RangeSet)
-    # Bytes of `moved` that are there only because gaps were filled.
-    filled_bytes: int = 0
-
-    @property
-    def moved_bytes(self) -> int:
-        """How many bytes were read or written, each counted once."""
-        return _sum(self.moved) - self.filled_bytes
-
-    def note(self, use: TicketUse) -> None:
-        """These ranges were moved."""
-        for offset, length in use.moved:
-            self.moved.add(offset, length)
-        if len(self.moved) > RUNS_MOST:
-            before = _sum(self.moved)
-            self.moved.thin(RUNS_MOST)
-            self.filled_bytes += _sum(self.moved) - before
-
-    def renew(self, used_s: float) -> None:
-        """It was used then."""
-        self.used_s = max(self.used_s, used_s)
-        self.expires_s = max(self.expires_s, self.used_s + self.kept.timeout_s)
-
-
-@dataclass(frozen=True)
-class Info:
-    """A ticket as it is now; it expires in `left_s` seconds if it is not used."""
-
-    kept: Kept
-    state: State
-    left_s: float
-    idle_s: float
-    requests: int
-    connections: int
-    moved_bytes: int
 
 
 class Registry:
@@ -200,8 +118,9 @@ class Registry:
         return sum(one.kept.dialect == dialect and one.state is State.IN_FORCE for one in self._entries.values())
 
     def ids(self, dialect: DialectName | None = None) -> list[str]:
-        """The ids of all tickets, or of those of one dialect."""
-        return [one.kept.id for one in self._entries.values() if dialect in (None, one.kept.dialect)]
+        """The ids of all tickets, or of those that one dialect's clients installed; the library's are its own."""
+        kept = [one.kept for one in self._entries.values()]
+        return [one.id for one in kept if dialect is None or (one.dialect == dialect and not one.export.of_library)]
 
     def get(self, ticket_id: str) -> Kept | None:
         """The ticket of this id, whatever its state."""
@@ -470,7 +389,3 @@ def _shown(kept: Kept) -> audit.Who:
 def _key(kept: Kept) -> str:
     """The key of the export as front ends are told of it."""
     return exported(kept.export, kept.dialect).key
-
-
-def _sum(ranges: RangeSet) -> int:
-    return sum(length for _, length in ranges)

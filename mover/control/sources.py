@@ -9,6 +9,7 @@ from config.export_url import parse_export
 from config.settings import Settings
 from mover.control.cloudstack import ControlSocket
 from mover.control.gate import Gate
+from mover.control.grants import Grants
 from mover.control.http_socket import HttpSocket
 from mover.control.peers import Peers
 from mover.control.port import TicketPort, TransferPort
@@ -17,7 +18,7 @@ from mover.control.store import TicketStore
 from mover.control.ticket_service import TicketService
 from mover.control.transfer_dir import TransferDir
 from mover.serve.listeners import Listeners
-from mover.serve.messages import Ticket, TicketUse
+from mover.serve.messages import Grant, Granted, Inquire, Revoke, Ticket, TicketUse
 
 
 class Sources:
@@ -26,9 +27,10 @@ class Sources:
     def __init__(self, settings: Settings, tickets: TicketPort, transfers: TransferPort) -> None:
         """Put in force what the settings say and what is kept. Raises CannotStart."""
         serve = settings.serve
-        store, gate = TicketStore(serve.state_dir), Gate(settings)
-        self._registry = Registry(tickets, transfers, store, gate, settings.control.tickets_most)
-        self._service = TicketService(self._registry)
+        store, self._gate = TicketStore(serve.state_dir), Gate(settings)
+        self._registry = Registry(tickets, transfers, store, self._gate, settings.control.tickets_most)
+        self._service = TicketService(self._registry, settings.control.cancel_s)
+        self._grants = Grants(self._registry)
         peers = Peers(settings.control)
         self._tickets_socket = HttpSocket(self._service.answer, peers)
         self._control_socket = ControlSocket(self._registry, peers)
@@ -42,7 +44,7 @@ class Sources:
             tickets.install(Ticket(image.id, 0, export, transfer=number))
         self._registry.resume()
         if serve.transfer_dir:
-            self._directory = TransferDir(serve.transfer_dir, tickets, self._registry, gate)
+            self._directory = TransferDir(serve.transfer_dir, tickets, self._registry, self._gate)
 
     def start(self, listeners: Listeners) -> None:
         """The front ends serve: answer on the control sockets, and look after what is in force."""
@@ -53,6 +55,10 @@ class Sources:
             self._run(self._control_socket.start(listeners.control))
         if listeners.tickets is not None:
             self._run(self._tickets_socket.start(listeners.tickets))
+
+    def retune(self, settings: Settings) -> None:
+        """Judge by other allow-lists what is installed from now on."""
+        self._gate.retune(settings)
 
     def close(self) -> None:
         """No change of tickets any more."""
@@ -83,6 +89,10 @@ class Sources:
         """A client wants this id: install its ticket if there is one to be had. The id may be anything."""
         if self._directory is not None:
             await self._directory.look(ticket_id)
+
+    async def order(self, message: Grant | Revoke | Inquire) -> Granted:
+        """What the library of a front end wants done with its tickets."""
+        return await self._grants.order(message)
 
     def _run(self, work: Coroutine[None, None, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work))

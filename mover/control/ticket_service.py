@@ -17,8 +17,6 @@ from mover.control.registry import NoAnswer, Registry, TooMany
 
 log = logging.getLogger(__name__)
 
-# Whoever is more patient is told in the end that requests are still in flight.
-CANCEL_S = 60.0
 DONE = Answer(200)
 GONE = Answer(204)
 
@@ -26,10 +24,11 @@ Method = Callable[[Request, str], Awaitable[Answer]]
 
 
 class TicketService:
-    """The handler of its requests."""
+    """The handler of its requests; whoever cancels waits for `cancel_s`, and is told then that some are in flight."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, cancel_s: float) -> None:
         self._registry = registry
+        self._cancel_s = cancel_s
         self._ending: set[asyncio.Task[None]] = set()
         self._methods: Mapping[str, Method] = {
             "GET": self._get,
@@ -90,11 +89,12 @@ class TicketService:
         ending = [self._start(self._registry.cancel(one, by)) for one in ids]
         if not ending:
             return GONE
-        _, busy = await asyncio.wait(ending, timeout=CANCEL_S)
+        _, busy = await asyncio.wait(ending, timeout=self._cancel_s)
         for task in set(ending) - busy:
             task.result()
         if busy:
-            return refusal(409, f"Timeout cancelling: requests are in flight after {CANCEL_S:g} s; none is admitted")
+            why = f"requests are in flight after {self._cancel_s:g} s (control.cancel_s); none is admitted"
+            return refusal(409, f"Timeout cancelling: {why}")
         return GONE
 
     def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:

@@ -84,6 +84,8 @@ class FrontEnd:
         self._acceptor.open()
         gc.freeze()  # what is here by now stays; to look at its 35,000 objects took each collection 10 ms
         self._link.ready()
+        if self._library is not None:
+            self._library.start()
         await self._draining.wait()
         await self._drain()
 

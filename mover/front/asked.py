@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 from sanic import Request
 
-from mover.front import sanic_seam
+from mover.front import sanic_bodies, sanic_seam
 from mover.front.dialect import Dialect
 from mover.front.errors import ClientGone, RequestError
 from mover.front.ranges import (
@@ -65,7 +65,7 @@ def has_token(request: Request, token: Token) -> bool:
 
 def content_length(request: Request) -> int:
     """The body's length, which a write must tell."""
-    left = sanic_seam.body_left(request)
+    left = sanic_bodies.body_left(request)
     if left is None or "content-length" not in request.headers:
         raise RequestError(400, "Content-Length required")
     return left
@@ -222,7 +222,7 @@ async def read_patch(request: Request, progress_s: float, dialect: Dialect) -> P
     """The JSON of a PATCH. Raises ClientGone when it does not come in time."""
     try:
         async with asyncio.timeout(progress_s):
-            body = await sanic_seam.read_body(request, JSON_BYTES)
+            body = await sanic_bodies.read_body(request, JSON_BYTES)
     except TimeoutError:
         raise ClientGone from None
     if body is None:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from sanic import Request
 
-from mover.front import sanic_seam
+from mover.front import sanic_bodies, sanic_seam
 from mover.front.borrowed import Borrowed
 from mover.front.chunks import Chunks, NotChunked, Part
 from mover.front.errors import RequestError
@@ -73,7 +73,7 @@ class ChunkedIntake(Borrowed):
         """Take the connection over; nothing is read until there is room for data."""
         self._pause()
         self._transport.set_protocol(self)
-        self._take_in(memoryview(sanic_seam.begin_chunks(self._request)))
+        self._take_in(memoryview(sanic_bodies.begin_chunks(self._request)))
         self._go_on()
 
     def end(self) -> None:
@@ -81,8 +81,8 @@ class ChunkedIntake(Borrowed):
         self._room = None
         self._transport.set_protocol(self._before)
         if self.over:
-            sanic_seam.put_back(self._request, bytes(self._pending))
-        sanic_seam.chunked_body_taken(self._request, self.over)
+            sanic_bodies.put_back(self._request, bytes(self._pending))
+        sanic_bodies.chunked_body_taken(self._request, self.over)
         self._resume()
 
     def give(self, room: memoryview) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mover.front import sanic_seam
 from mover.front.answers import Answered, send_error
 from mover.front.errors import RequestError, job_failed
 from mover.front.visit import Visit
@@ -41,5 +42,8 @@ async def _tell_lost(visit: Visit) -> None:
         return  # another flush of this transfer has told it meanwhile
     message = "the NBD server was lost with writes that were not flushed; send these ranges again"
     await send_error(visit.request, RequestError(500, message, lost=lost))
+    # Now, since the client may leave with its answer, which would be taken for a request without one.
+    noted = sanic_seam.noted(visit.request)
+    noted.account.ended(noted, 500)
     await lane.run(Kind.TOLD, losses, transfer=transfer)
     raise Answered

@@ -6,21 +6,25 @@ and others write too. While one window is read, the next one is asked for.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
 from config.log import facts
 from workers.lane.extents_format import ZERO, Extent, ExtentsBroken, unpack_all
 from workers.lane.front_lane import FrontLane, InFlight
-from workers.lane.protocol import Kind, Status
+from workers.lane.protocol import Completion, Kind, Status
 from workers.lane.slots import Holder
 
 log = logging.getLogger(__name__)
 
 # Extents are asked for so many bytes at a time.
 WINDOW_BYTES = 64 * 1024 * 1024
+# How much longer than a window that was all zeros the next one may be.
+GROWTH = 8
 # Zeros shorter than this are cheaper read with their neighbours than sent apart.
 LEAST_ZEROS_BYTES = 64 * 1024
 
@@ -34,13 +38,21 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Foresight:
-    """The runs ahead of a GET that ends at `end`; with `asks` off, everything is data."""
+    """The runs ahead of a reader that ends at `end`; with `asks` off, everything is data.
 
-    def __init__(self, lane: FrontLane, holder: Holder, start: int, end: int, asks: bool) -> None:
+    `window_most` is for who leaves zeros behind in no time: up to so many bytes are asked at once where there is
+    nothing else.
+    """
+
+    def __init__(
+        self, lane: FrontLane, holder: Holder, start: int, end: int, asks: bool, window_most: int = WINDOW_BYTES
+    ) -> None:
         self._lane = lane
         self._holder = holder
         self._end = end
         self._asks = asks
+        self._window = WINDOW_BYTES
+        self._window_most = window_most
         self._runs: deque[Run] = deque()
         self._known = start
         self._question: InFlight | None = None
@@ -66,6 +78,12 @@ class Foresight:
         if self._question is None:
             self._ask(await self._lane.take_slot(self._holder) if self._asks else -1)
         await self.settle()
+
+    def when_known(self, call: Callable[[asyncio.Future[Completion]], None]) -> None:
+        """Call `call` when the question that was asked has its answer; `look_ahead` has asked it."""
+        if self._question is not None:
+            self._question.done.remove_done_callback(call)
+            self._question.done.add_done_callback(call)
 
     async def settle(self) -> None:
         """Wait for the answer to the question that was asked, if one was."""
@@ -96,7 +114,7 @@ class Foresight:
             self._learn(self._end, False)
             return
         self._writes = self._lane.writes_seen
-        stop = min(self._end, self._known + WINDOW_BYTES)
+        stop = min(self._end, self._known + self._window)
         self._question = self._lane.submit(Kind.EXTENTS, self._known, stop - self._known, slot=slot)
 
     def _take_answer(self) -> None:
@@ -118,6 +136,8 @@ class Foresight:
         if not found:
             log.info("extents unknown, read as data", extra=facts(offset=job.offset, errno=completion.value))
             self._learn(job.offset + job.length, False)
+        zeros = len(found) == 1 and bool(found[0][1] & ZERO)
+        self._window = min(self._window * GROWTH, self._window_most) if zeros else WINDOW_BYTES
         for length, flags in found:
             self._learn(self._known + length, bool(flags & ZERO) and length >= LEAST_ZEROS_BYTES)
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from sanic import Request
 
-from mover.front import sanic_seam
+from mover.front import sanic_bodies, sanic_seam
 from mover.front.borrowed import Borrowed
 from mover.front.errors import RequestError
 
@@ -85,7 +85,7 @@ class Intake(Borrowed):
         self._room = None
         self._wait_for(1)
         self._transport.set_protocol(self._before)
-        sanic_seam.body_taken(self._request, self._left)
+        sanic_bodies.body_taken(self._request, self._left)
         self._resume()
 
     def give(self, room: memoryview) -> None:
@@ -93,7 +93,7 @@ class Intake(Borrowed):
         self._room, self._at = room, 0
         self.progressed_s = time.monotonic()  # until now there was nothing that the client could do
         while self._room is not None:
-            buffered = sanic_seam.take_buffered(self._request, min(len(self._room) - self._at, self._left))
+            buffered = sanic_bodies.take_buffered(self._request, min(len(self._room) - self._at, self._left))
             if not buffered:
                 break
             self._room[self._at : self._at + len(buffered)] = buffered

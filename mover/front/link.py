@@ -13,10 +13,14 @@ import os
 import socket
 import time
 from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from config.export import Export
 from config.log import facts
@@ -38,6 +42,9 @@ from mover.serve.messages import (
     Drain,
     FrontEndHello,
     FrontEndReady,
+    Grant,
+    Granted,
+    Inquire,
     LaneRefused,
     LaneSocket,
     NewCertificates,
@@ -45,12 +52,14 @@ from mover.serve.messages import (
     Ping,
     Pong,
     Retune,
+    Revoke,
     Ticket,
     TicketAnswer,
     Tickets,
     TicketsApplied,
     ToFrontEnd,
 )
+from workers.lane.arena import Arena
 from workers.lane.channel import Channel, ChannelBroken, ChannelClosed
 from workers.lane.front_lane import FrontLane, LaneLost
 from workers.lane.protocol import ImageFacts
@@ -64,6 +73,8 @@ COLLECT_AFTER_S = 1.0
 LIBRARY_IDLE_S = 2.0
 # The supervisor asks its children for a second or two before it answers.
 ANSWER_S = 10.0
+# What is in flight with a ticket is ended, and what was begun with its image waited for.
+REVOKED_S = 60.0
 
 
 class Host(Protocol):
@@ -264,11 +275,7 @@ class Link:
             return lane, lane.image
         began_ns = time.monotonic_ns()
         try:
-            async with asyncio.timeout(self._settings.open_s):
-                return lane, await lane.opened()
-        except TimeoutError:
-            self.leave_lane(lane)
-            raise LaneLost(f"the image's worker did not answer within {self._settings.open_s:g} s", 1.0) from None
+            return lane, await self.open_in_time(lane)
         except BaseException:
             self.leave_lane(lane)
             raise
@@ -284,20 +291,47 @@ class Link:
         if not self.supervised:
             raise LaneLost("the service is going down")
         settings = self._settings
-        lane = FrontLane(
-            next(self._numbers),
-            settings.slots,
-            settings.slot_bytes,
-            settings.request_slots,
-            settings.replay_s,
-            lambda closed: self._closed(key, closed),
-            self._account,
-        )
-        self._lanes[key] = self._by_number[lane.number] = lane
+        number = next(self._numbers)
+        arena = Arena(number, settings.slots, settings.slot_bytes, settings.request_slots)
+        lane = self._lanes[key] = self._new_lane(number, key, arena)
         lane.idle_most_s = LIBRARY_IDLE_S if export.of_library else settings.lane_idle_s
         self._look_later(lane.idle_most_s, lane)
-        self._send(OpenLane(lane.number, export, settings.slots * settings.slot_bytes))
+        self._send(OpenLane(number, export, settings.slots * settings.slot_bytes))
         return lane
+
+    def _new_lane(self, number: int, key: str, arena: Arena) -> FrontLane:
+        on_closed = partial(self._closed, key)
+        lane = self._by_number[number] = FrontLane(number, arena, self._settings.replay_s, on_closed, self._account)
+        return lane
+
+    @asynccontextmanager
+    async def lanes_between(self, source: Export, target: Export) -> AsyncIterator[tuple[FrontLane, FrontLane]]:
+        """Two lanes, for one user, on one arena: what a worker reads, the other one writes from where it lies.
+
+        They are to be opened, by `open_in_time`, and closed when the user is done with them, whatever is under way.
+        Raises LaneLost.
+        """
+        if not self.supervised:
+            raise LaneLost("the service is going down")
+        settings = self._settings
+        numbers = next(self._numbers), next(self._numbers)
+        arena = Arena(numbers[0], settings.slots, settings.slot_bytes, settings.slots)
+        lanes = self._new_lane(numbers[0], source.key, arena), self._new_lane(numbers[1], target.key, arena)
+        try:
+            for number, export in zip(numbers, (source, target), strict=True):
+                self._send(OpenLane(number, export, settings.slots * settings.slot_bytes // 2))  # half of it each
+            yield lanes
+        finally:
+            for lane in lanes:
+                lane.close("its user is done")
+
+    async def open_in_time(self, lane: FrontLane) -> ImageFacts:
+        """Wait until the lane is open. Raises LaneLost."""
+        try:
+            async with asyncio.timeout(self._settings.open_s):
+                return await lane.opened()
+        except TimeoutError:
+            raise LaneLost(f"the image's worker did not answer within {self._settings.open_s:g} s", 1.0) from None
 
     def _attach(self, message: LaneSocket, sock: socket.socket) -> None:
         lane = self._by_number.get(message.lane)
@@ -329,7 +363,9 @@ class Link:
         if self._lanes.get(key) is lane:
             del self._lanes[key]
         del self._by_number[lane.number]
-        self._looks.pop(lane.number).cancel()  # or it would hold the lane, and its arena
+        looks = self._looks.pop(lane.number, None)
+        if looks is not None:
+            looks.cancel()  # or it would hold the lane, and its arena
         self._send(CloseLane(lane.number))
         self._loop.call_later(COLLECT_AFTER_S, gc.collect)
 
@@ -342,17 +378,39 @@ class Link:
 
     async def ask(self, about: About) -> bytes:
         """What the supervisor says of the whole house. Raises LaneLost when it does not answer."""
+        return await self._asked(lambda number: Ask(number, about), ANSWER_S)
+
+    async def _asked(self, make: Callable[[int], msgspec.Struct], patience_s: float) -> bytes:
         question = next(self._numbers)
         future: asyncio.Future[bytes] = self._loop.create_future()
         self._questions[question] = (future, [])
         try:
-            self._send(Ask(question, about))
-            async with asyncio.timeout(ANSWER_S):
+            self._send(make(question))
+            async with asyncio.timeout(patience_s):
                 return await future
         except TimeoutError:
             raise LaneLost("the supervisor does not answer", 1.0) from None
         finally:
             del self._questions[question]
+
+    async def grant(self, ticket: Grant) -> Granted:
+        """Have the supervisor put a ticket for a client of the library in force; its `question` is given here.
+
+        Raises LaneLost when it does not answer, as the other two do.
+        """
+        return await self._order(lambda number: replace(ticket, question=number), ANSWER_S)
+
+    async def revoke(self, ticket_id: str) -> Granted:
+        """Take one out of force, and wait until nothing of it is under way."""
+        return await self._order(lambda number: Revoke(number, ticket_id), REVOKED_S)
+
+    async def inquire(self, ticket_ids: list[str]) -> Granted:
+        """How tickets of the library are used."""
+        return await self._order(lambda number: Inquire(number, ticket_ids), ANSWER_S)
+
+    async def _order(self, make: Callable[[int], Grant | Revoke | Inquire], patience_s: float) -> Granted:
+        body = await self._asked(make, patience_s)
+        return msgspec.json.decode(body, type=Granted)
 
     def _activity(self, question: int) -> Activity:
         lanes = list(self._lanes.values())

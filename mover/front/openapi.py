@@ -8,48 +8,30 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
 
 import msgspec
 
+from mover.front import openapi_tickets
+from mover.front.openapi_parts import (
+    BINARY,
+    DIGITS,
+    FLAG,
+    NUMBER,
+    OF_AN_IMAGE,
+    Json,
+    answer,
+    errors,
+    header,
+    of_json,
+    query,
+    schema,
+)
 from mover.version import version
 from workers.lane.checksum_format import algorithms
 
-Json = dict[str, Any]
-
 # OpenAPI's paths, whose parameters Sanic writes as <image_id:str>.
 _PARAMETER = re.compile(r"<(\w+)(?::\w+)?>")
-NUMBER = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
-# Of the query: as many digits as are read.
-DIGITS = {"type": "integer", "minimum": 0, "maximum": 10**19 - 1}
-FLAG = {"type": "string", "enum": ["y", "n", "yes", "no", "true", "false", "1", "0"]}
-BINARY: Json = {"application/octet-stream": {"schema": {}}}
-REQUEST_ID = {
-    "X-Request-Id": {
-        "description": "The request's name in the log: the client's own, or one that was made.",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:/+=@-]{1,64}$"},
-    }
-}
-# What any request about an image may be answered with.
-OF_AN_IMAGE = (400, 401, 403, 404, 409, 500, 502, 503)
-MEANINGS = {
-    400: "The request is wrong: `error` names the value and the limit.",
-    401: "The ticket wants its bearer token.",
-    403: "The ticket or the export does not allow it, or the ticket is gone.",
-    404: "No such image, path, or dirty bitmap.",
-    405: "The path does not have this method; `Allow` has those that it has.",
-    408: "The request did not arrive in time.",
-    409: "Another request holds the image, which is exclusive.",
-    415: "Neither JSON nor a range of bytes.",
-    416: "The image has no such range; `Content-Range` has its size.",
-    417: "An `Expect` other than `100-continue`.",
-    431: "The head is too large.",
-    500: "The NBD server answered with an error; or, with `lost`, writes are gone that were not flushed.",
-    501: "The NBD server cannot do it.",
-    502: "The export cannot be reached.",
-    503: "Try again after `Retry-After` seconds: too many requests at once, or a part is not there.",
-    507: "The state directory is full.",
-}
+
 SCHEMAS: Json = {
     "Error": {
         "type": "object",
@@ -106,58 +88,7 @@ SCHEMAS: Json = {
             "flush": {"type": "boolean"},
         },
     },
-    "Ticket": {
-        "type": "object",
-        "required": ["uuid", "size", "url", "timeout", "ops"],
-        "properties": {
-            "uuid": {"type": "string"},
-            "size": NUMBER,
-            "url": {"type": "string"},
-            "timeout": {**NUMBER, "description": "Seconds without use after which it expires."},
-            "ops": {"type": "array", "items": {"enum": ["read", "write"]}},
-        },
-    },
 }
-
-
-def schema(name: str) -> Json:
-    """A reference to one of SCHEMAS."""
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def answer(description: str, content: Json | None = None, **headers: str) -> Json:
-    """One response; `headers` by their description."""
-    shown = {
-        name.replace("_", "-"): {"description": text, "schema": {"type": "string"}} for name, text in headers.items()
-    }
-    response: Json = {"description": description, "headers": {**REQUEST_ID, **shown}}
-    if content is not None:
-        response["content"] = content
-    return response
-
-
-def of_json(description: str, body: Json, **headers: str) -> Json:
-    """A response of JSON."""
-    return answer(description, {"application/json": {"schema": body}}, **headers)
-
-
-def errors(*statuses: int) -> Json:
-    """The responses of these errors, and of those that any request may get."""
-    return {str(one): of_json(MEANINGS[one], schema("Error")) for one in sorted({*statuses, 400, 405, 408, 417, 431})}
-
-
-def query(name: str, wanted: Json, description: str) -> Json:
-    """A parameter of the query."""
-    return {"name": name, "in": "query", "required": False, "schema": wanted, "description": description}
-
-
-def header(name: str, pattern: str, description: str, example: str) -> Json:
-    """A header of the request."""
-    wanted = {"type": "string", "pattern": pattern}
-    return {
-        "name": name, "in": "header", "required": False, "schema": wanted, "description": description,
-        "example": example,
-    }  # fmt: skip
 
 
 IMAGE_ID = {
@@ -287,28 +218,6 @@ def _service() -> Json:
     }
 
 
-def _tickets() -> Json:
-    ticket_id = {**IMAGE_ID, "name": "ticket_id"}
-    ticket = {"required": True, "content": {"application/json": {"schema": schema("Ticket")}}}
-    change: Json = {"type": "object", "properties": {"timeout": NUMBER}}
-    changed = {"required": True, "content": {"application/json": {"schema": change}}}
-    info = of_json("The ticket, and how it is used.", {"type": "object"})
-    done, gone = answer("Done."), answer("It is gone, and so are its requests.")
-    one: Json = {
-        "servers": [{"url": "http+unix://ticket-socket", "description": "--ticket-socket, on this host only."}],
-        "parameters": [ticket_id],
-        "get": {"summary": "A ticket, its use and progress", "responses": {"200": info, **errors(404)}},
-        "put": {
-            "summary": "Install a ticket",
-            "requestBody": ticket,
-            "responses": {"200": done, **errors(403, 409, 503, 507)},
-        },
-        "patch": {"summary": "Extend a ticket", "requestBody": changed, "responses": {"200": done, **errors(404, 507)}},
-        "delete": {"summary": "Remove a ticket", "responses": {"204": gone, **errors(409, 507)}},
-    }
-    return {"/tickets/{ticket_id}": one}
-
-
 def path_of(route: str) -> str:
     """Sanic's path as OpenAPI writes it: `/images/{image_id}`."""
     return "/" + _PARAMETER.sub(r"{\1}", route).strip("/")
@@ -347,10 +256,10 @@ def document(library: Mapping[str, Iterable[str]] | None = None) -> Json:
             "/images/{image_id}": _image(),
             **_parts_of_an_image(),
             **_service(),
-            **_tickets(),
+            **openapi_tickets.paths(),
             **_library(library or {}),
         },
-        "components": {"schemas": SCHEMAS},
+        "components": {"schemas": {**SCHEMAS, **openapi_tickets.SCHEMAS}},
     }
 
 

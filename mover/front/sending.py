@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from sanic import Request
 
-from mover.front import sanic_seam
+from mover.front import sanic_bodies, sanic_seam
 from mover.front.download import Download
 from mover.front.errors import BodyBroken, ClientGone, job_failed
 from mover.front.meter import Meter
@@ -76,7 +76,7 @@ async def _send_small(request: Request, lane: FrontLane, body: Body, status: int
 
 
 async def _send_large(request: Request, lane: FrontLane, body: Body, status: int, headers: Headers, pace: Pace) -> Sent:
-    await sanic_seam.settle_body(request)
+    await sanic_bodies.settle_body(request)
     sanic_seam.noted(request).offset = body.span.offset
     way_out = outlet(request, pace)
     head = sanic_seam.head(request, status, headers)

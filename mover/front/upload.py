@@ -16,7 +16,7 @@ import time
 
 from sanic import Request
 
-from mover.front import sanic_seam
+from mover.front import sanic_bodies, sanic_seam
 from mover.front.chunked_intake import ChunkedIntake
 from mover.front.errors import ClientGone, RequestError, job_failed
 from mover.front.intake import Intake
@@ -56,7 +56,7 @@ class Upload:
         self._meter = pace.meter
         self._start = self._at = sanic_seam.noted(request).offset = span.offset
         self._end = self._failed_at = span.offset + span.length
-        self._chunked = sanic_seam.body_left(request) is None
+        self._chunked = sanic_bodies.body_left(request) is None
         self.holder = lane.slots.enter()
         self._slot = -1
         self._room_bytes = 0
@@ -80,7 +80,7 @@ class Upload:
     async def run(self) -> int:
         """Receive and write it all; where it ended. Raises the first failure, or ClientGone."""
         try:
-            await sanic_seam.send_continue(self._request)
+            await sanic_bodies.send_continue(self._request)
             self._intake.begin()
             self._lane.watch(self)
             await self._receive()

@@ -15,26 +15,32 @@ from sanic import Request
 
 from config.export import Export
 from config.log import facts
-from config.settings import FileStore, LibrarySettings
+from config.settings import FileStore, HttpStore, LibrarySettings
 from config.settings import Store as StoreSettings
 from config.stores import object_of, path_of
 from mover.front import sanic_seam
-from mover.front.admission import Use
+from mover.front.admission import TicketLimit, Use
 from mover.front.errors import RequestError
 from mover.front.ranges import Span as Range
 from mover.front.sanic_seam import Headers, Sent
 from mover.front.sending import Body, send_body
 from mover.front.visit import Door
+from mover.library import bytes_hauling as hauling
 from mover.library.bytes_asking import ask
 from mover.library.bytes_errors import from_lane
-from mover.library.bytes_receiving import Into, receive
-from mover.library.records import Location
+from mover.library.bytes_receiving import Into, receive, received
+from mover.library.disks import using
+from mover.library.records import ImageRecord, Location
 from mover.library.seam import (
     CarrierError,
+    Disk,
+    DiskRefused,
     Elsewhere,
     Incoming,
     Kept,
+    NotPossible,
     NotThere,
+    Progress,
     Received,
     Span,
     Store,
@@ -52,6 +58,8 @@ log = logging.getLogger(__name__)
 
 # What was published is registered within moments; after so long nobody is about to any more.
 REGISTERED_S = 600.0
+# Images that have a disk inside, which a qemu-nbd of the worker's shows (workers/store/view_server.py).
+VIEW_FORMATS = frozenset({"qcow2", "vmdk", "vdi", "vhd", "vhdx"})
 
 
 class StoreCarrier:
@@ -106,6 +114,20 @@ class StoreCarrier:
             raise UnknownStore(f"there is no store {store_id[:80]!r}")
         return store
 
+    async def bring(self, source: Disk, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
+        """Take the bytes of a disk, or of an object, into a store. Raises CarrierError."""
+        store = await self._store_for(incoming)
+        target = _of_image(store, incoming.image.id)
+        async with (
+            using(self._door, source, writes=False) as disk,
+            self._seat(disk.export, Use.READ, disk.limit),
+            self._seat(target, Use.WRITE),
+            self._lanes_between(disk.export, target) as lanes,
+        ):
+            pace = self._door.pace(disk.export.key)
+            into = Into(store.id, self._catalogue, self._settings, pace, keeps_parts(store))
+            return await hauling.bring(lanes, disk, incoming, into, progress, digests)
+
     # -- out -------------------------------------------------------------------------------------------------
 
     async def send(
@@ -113,7 +135,7 @@ class StoreCarrier:
     ) -> Sent:
         """Answer with the bytes of `span`. Raises CarrierError while nothing was sent, BodyBroken after that."""
         await self._check_here(location)
-        export = _export_of(self._store(location.store), location.uri)
+        export = _export_of(self._store(location.store), location)
         if export is None:
             raise NotThere("the image's location is none of its store's")
         if not span.length or request.method == "HEAD":
@@ -139,11 +161,84 @@ class StoreCarrier:
         where = f"in a directory of store {location.store} that this host does not reach: it is on {names}"
         raise Elsewhere(f"the image's data are {where}. Ask there, or copy the image to a store that all hosts reach")
 
+    async def deliver(
+        self,
+        location: Location,
+        size_bytes: int,
+        target: Disk,
+        progress: Progress,
+        disk_format: str | None = None,
+    ) -> None:
+        """Write an image, or the disk that is in it, onto a disk. Raises CarrierError."""
+        await self._check_here(location)
+        store = self._store(location.store)
+        source = _export_of(store, location)
+        if source is None:
+            raise NotThere("the image's location is none of its store's")
+        has_disk = disk_format in VIEW_FORMATS
+        if has_disk:
+            source = _view_of(source, disk_format or "")
+        async with (
+            using(self._door, target, writes=True) as disk,
+            self._seat(disk.export, Use.WRITE, disk.limit),
+            self._seat(source, Use.READ),
+            self._lanes_between(source, disk.export) as lanes,
+        ):
+            if not has_disk:
+                _check_size(lanes.source, size_bytes)
+            await hauling.deliver(lanes, disk, progress)
+
     async def _check_there(self, location: Location) -> None:
         """Raises NotThere when the store is there, and has nothing at the location."""
         found = await self._ask_store(self._store(location.store), store_format.Find(location.uri))
         if isinstance(found, store_format.Found) and found.size is None:
             raise NotThere("the store has no data of the image")
+
+    # -- tickets ---------------------------------------------------------------------------------------------
+
+    async def readable(self, location: Location, disk_format: str | None) -> Export:
+        """What a ticket names to read the image as it is, or, with a disk format, the disk in it.
+
+        Raises CarrierError where the store cannot show it so.
+        """
+        store = self._store(location.store)
+        await self._check_here(location)
+        export = _export_of(store, location)
+        if export is None:
+            raise NotThere("the image's location is none of its store's")
+        if disk_format is None:
+            return export
+        if export.transport != "file":
+            why = f"the disk in a {disk_format} image is seen in file stores only: download the image as it is"
+            raise NotPossible(f"store {store.id} has no files, and {why}")
+        return Export("view", path=export.path, name=disk_format)
+
+    async def prepare(self, image: ImageRecord, size_bytes: int, store: str | None) -> tuple[str, Export]:
+        """Room for an image that is written at random: its store's id, and what a ticket names. Raises CarrierError."""
+        chosen = await self._store_for(Incoming(image, store=store))
+        if not isinstance(chosen, FileStore):
+            why = "cannot be written at random: name a file store, or upload with PUT of the image's file"
+            raise NotPossible(f"store {chosen.id} {why}")
+        async with self._lane(_of_image(chosen, image.id)) as lane:
+            prepared = await ask(lane, store_format.Prepare(image.id, size_bytes, self._catalogue))
+        assert isinstance(prepared, store_format.Prepared)
+        return chosen.id, Export("part", path=prepared.path)
+
+    async def finish(self, image: ImageRecord, size_bytes: int, store: str) -> Received:
+        """What was prepared is whole: digests, inspection, published. Raises CarrierError, and nothing is left then."""
+        settings = self._settings
+        question = store_format.Finish(
+            image.id,
+            settings.hash_algo,
+            size_bytes,
+            self._catalogue,
+            image.disk_format,
+            image.container_format,
+            settings.backing_files,
+        )
+        async with self._lane(_of_image(self._store(store), image.id)) as lane:
+            published = await ask(lane, question, None)  # a terabyte takes its time to be read
+        return received(published, store, settings.hash_algo)
 
     # -- the rest --------------------------------------------------------------------------------------------
 
@@ -214,13 +309,20 @@ class StoreCarrier:
         removed = swept.removed
         for one in swept.unconfirmed:
             if not await wanted(one.image, Location(store.id, one.uri, volume=one.volume), one.upload):
-                await self._ask_store(store, store_format.Abandon(one.uri))
+                await self._drop(store, one)
                 removed += 1
-            elif one.whole and one.age_s > REGISTERED_S:
+            elif one.whole and not one.scattered and one.age_s > REGISTERED_S:
                 await self._ask_store(store, store_format.Confirm(one.image, one.uri))
         if removed:
             log.info("swept", extra=facts(store=store.id, files=removed))
         return removed
+
+    async def _drop(self, store: StoreSettings, one: store_format.Unconfirmed) -> None:
+        if not one.scattered:
+            await self._ask_store(store, store_format.Abandon(one.uri))
+            return
+        async with self._lane(_of_image(store, one.image)) as lane:
+            await ask(lane, store_format.Forget(one.image))
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
@@ -231,30 +333,61 @@ class StoreCarrier:
     @asynccontextmanager
     async def _lane(self, export: Export, use: Use | None = None) -> AsyncIterator[FrontLane]:
         """A lane to the export's worker, and a seat for the use. What is lost with it is a StoreGone."""
-        admission = self._door.admission
         try:
             lane, _ = await self._door.link.lane_to(export)
             try:
-                seat = None
-                if use is not None and admission.counts(use):
-                    seat = admission.enter_nowait(export.key, use) or await admission.enter(export.key, use)
-                try:
+                async with self._seat(export, use):
                     yield lane
-                finally:
-                    if seat is not None:
-                        admission.leave(seat)
             finally:
                 self._door.link.leave_lane(lane)
         except LaneLost as lost:
             raise from_lane(lost) from lost
+
+    @asynccontextmanager
+    async def _lanes_between(self, source: Export, target: Export) -> AsyncIterator[hauling.Lanes]:
+        """Lanes to both, on one arena. What is lost is SourceGone, TargetGone or StoreGone."""
+        async with self._door.link.lanes_between(source, target) as (reads, writes):
+            lanes = hauling.Lanes(reads, writes, target)
+            try:
+                for lane in (reads, writes):
+                    await self._door.link.open_in_time(lane)
+                yield lanes
+            except LaneLost as lost:
+                raise lanes.gone(lost) from lost
+
+    @asynccontextmanager
+    async def _seat(self, export: Export, use: Use | None, limit: TicketLimit | None = None) -> AsyncIterator[None]:
+        """Among those who read or write it at once. Raises StoreGone when there is none for too long."""
+        admission = self._door.admission
+        if use is None or not admission.counts(use):
+            yield
+            return
+        try:
+            seat = admission.enter_nowait(export.key, use, limit) or await admission.enter(export.key, use, limit)
+        except RequestError as error:
+            raise StoreGone(error.message) from error
+        try:
+            yield
+        finally:
+            admission.leave(seat)
+
+
+def _view_of(image: Export, disk_format: str) -> Export:
+    """The disk in an image."""
+    if image.transport != "file":
+        raise DiskRefused(f"the disk in a {disk_format} image can be read from a file store only: copy it to one first")
+    return Export("view", name=disk_format, path=image.path)
 
 
 def _of_image(store: StoreSettings, image_id: str) -> Export:
     return Export("store", name=store.id, path=image_id)
 
 
-def _export_of(store: StoreSettings, uri: str) -> Export | None:
+def _export_of(store: StoreSettings, location: Location) -> Export | None:
     """Where an image is read; None if the location is none of the store's."""
+    uri = location.uri
+    if isinstance(store, HttpStore):
+        return Export("http", path=uri, version=str(location.metadata.get("version", "")))
     if isinstance(store, FileStore):
         path = path_of(store, uri)
         return None if path is None else Export("file", path=path, frozen=True)

@@ -8,6 +8,7 @@ from mover.library.seam import (
     CarrierError,
     Duplicate,
     InUse,
+    NotAllowed,
     NotThere,
     StorageFull,
     StorageWriteDenied,
@@ -33,6 +34,7 @@ ERRORS: dict[Why, type[CarrierError]] = {
     Why.WRONG_SIZE: WrongSize,
     Why.WRONG_CHECKSUM: WrongChecksum,
     Why.WRONG_FORMAT: WrongFormat,
+    Why.NOT_ALLOWED: NotAllowed,
 }
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})

@@ -86,12 +86,12 @@ async def receive(lane: FrontLane, request: Request, incoming: Incoming, into: I
         )
         if size is not None and end < size and incoming.resumable:
             return await _keep(lane, session)
-        return await _publish(lane, session, incoming, into)
+        return await publish(lane, session, incoming, into)
     except (asyncio.CancelledError, ClientGone):
         roll_back(lane, session, Flag.KEEP)
         raise
     except BaseException:
-        await _drop(lane, session)
+        await drop(lane, session)
         raise
 
 
@@ -115,7 +115,8 @@ async def _keep(lane: FrontLane, session: int) -> Kept:
     return Kept(kept.offset)
 
 
-async def _publish(lane: FrontLane, session: int, incoming: Incoming, into: Into) -> Received:
+async def publish(lane: FrontLane, session: int, incoming: Incoming, into: Into) -> Received:
+    """Check it and have it seen; the session is over then. Raises CarrierError, LaneLost."""
     image, settings = incoming.image, into.settings
     question = Publish(
         session,
@@ -127,21 +128,19 @@ async def _publish(lane: FrontLane, session: int, incoming: Incoming, into: Into
     )
     # A terabyte takes its time to the disk; the client waits as long as it likes.
     published = await ask(lane, question, None)
+    return received(published, into.store, settings.hash_algo)
+
+
+def received(published: store_format.Answer, store: str, hash_algo: str) -> Received:
+    """What the views are told of an image that was published."""
     assert isinstance(published, store_format.Published)
-    location = Location(into.store, published.uri, published.metadata, volume=published.volume)
-    return Received(
-        location,
-        published.size,
-        published.md5,
-        settings.hash_algo,
-        published.hash_value,
-        published.virtual_size,
-    )
+    location = Location(store, published.uri, published.metadata, volume=published.volume)
+    return Received(location, published.size, published.md5, hash_algo, published.hash_value, published.virtual_size)
 
 
-async def _drop(lane: FrontLane, session: int) -> None:
-    """Nothing is left when this returns, unless the store does not answer."""
-    in_flight = roll_back(lane, session, Flag.NONE)
+async def drop(lane: FrontLane, session: int, flags: Flag = Flag.NONE) -> None:
+    """Nothing but what KEEP keeps is left when this returns, unless the store does not answer."""
+    in_flight = roll_back(lane, session, flags)
     if in_flight is not None:
         try:
             async with asyncio.timeout(10):

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 import msgspec
 from sanic import Request
 
-from mover.front import sanic_seam
+from mover.front import sanic_bodies, sanic_seam
 from mover.front.errors import ClientGone
 from mover.front.sanic_seam import Headers, Sent
 from mover.library import answers
@@ -46,7 +46,7 @@ class Call:
     @property
     def body_bytes(self) -> int | None:
         """Bytes of the body; None if it comes in chunks."""
-        return sanic_seam.body_left(self.request)
+        return sanic_bodies.body_left(self.request)
 
     @property
     def content_type(self) -> str:
@@ -62,7 +62,7 @@ class Call:
         """The body, parsed. Raises ApiError 400 and 413, and ClientGone when it does not come."""
         try:
             async with asyncio.timeout(self.request.app.config.PROGRESS_S):
-                body = await sanic_seam.read_body(self.request, JSON_BYTES)
+                body = await sanic_bodies.read_body(self.request, JSON_BYTES)
         except TimeoutError:
             raise ClientGone from None
         if body is None:

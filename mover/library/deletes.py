@@ -6,6 +6,7 @@ import logging
 import time
 
 from config.log import facts
+from mover.library import bridge
 from mover.library.errors import ApiError
 from mover.library.library import Library
 from mover.library.records import ImageRecord, Location
@@ -35,6 +36,7 @@ async def delete(library: Library, image: ImageRecord) -> ImageRecord:
     log.info("library image deleted", extra=facts(image=image.id, state=str(gone.state)))
     if image.state is State.QUEUED:  # an upload under way ends by itself
         await library.carrier.forget(image.id)
+    await bridge.end_all(library, image.id)
     if gone.state is State.DELETED:
         for location in gone.locations:
             await remove(library, gone.id, location)

@@ -22,7 +22,7 @@ from mover.library.errors import ApiError, no_image
 from mover.library.records import Change, Host, ImageRecord, Location, Member
 from mover.library.registry import schema
 from mover.library.registry.errors import RegistryError
-from mover.library.seam import Carrier
+from mover.library.seam import Carrier, TicketDesk
 from mover.library.states import State
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ T = TypeVar("T")
 # A change that others overtake is made again to what they made of the image, so often.
 CHANGES = 10
 HOST_FILE = "library-host"
+# How a holder begins that is a transfer and no process.
+TRANSFER = "transfer."
+START_AGAIN_S = 5.0
 # How long a statement whose answer was lost may still be under way in the database.
 SETTLE_AGAIN_S = 120.0
 
@@ -51,13 +54,21 @@ class Library:
     """One front end's library. SQLAlchemy is loaded with the first request that needs it: it takes 0.2 s and 25 MB."""
 
     def __init__(
-        self, settings: LibrarySettings, state_dir: Path, carrier: Carrier, authority: Authority | None = None
+        self,
+        settings: LibrarySettings,
+        state_dir: Path,
+        carrier: Carrier,
+        authority: Authority | None = None,
+        desk: TicketDesk | None = None,
+        unix_socket: str | None = None,
     ) -> None:
         self.settings = settings
         self.carrier = carrier
         self.authority: Authority = authority or TokenAuthority(
             Path(settings.token_file), settings.default_tenant, settings.anonymous
         )
+        self.desk = desk
+        self.unix_socket = unix_socket
         self.state_dir = state_dir
         # Each waits for the database with a connection of its own.
         self._threads = ThreadPoolExecutor(settings.database_connections, "library")
@@ -67,6 +78,7 @@ class Library:
         # What is done in the background as soon as the registry is open.
         self.housekeeping: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._housekeeper: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[None] | None = None
 
     # -- the registry, in threads ------------------------------------------------------------------------------
 
@@ -95,8 +107,24 @@ class Library:
             self._housekeeper = asyncio.get_running_loop().create_task(self.housekeeping())
         return registry
 
+    def start(self) -> None:
+        """Where hosts share the registry, open it now: this host's lease is to be renewed, whether or not it is asked."""
+        if not schema.is_sqlite(self.settings.database):
+            self._starting = asyncio.get_running_loop().create_task(self._start())
+
+    async def _start(self) -> None:
+        while True:
+            try:
+                await self.ask(lambda registry: None)
+                return
+            except RegistryError as error:
+                log.warning("the catalogue cannot be opened yet", extra=facts(reason=str(error)))
+            await asyncio.sleep(START_AGAIN_S)
+
     async def close(self) -> None:
         """End what is done in the background, and close the registry."""
+        if self._starting is not None:
+            self._starting.cancel()
         if self._housekeeper is not None:
             self._housekeeper.cancel()
             await asyncio.wait({self._housekeeper})
@@ -124,6 +152,11 @@ class Library:
             registry.close()
             raise
         return registry
+
+    @property
+    def host(self) -> str:
+        """This host, as the registry knows it. Known once the registry has been asked."""
+        return self._host
 
     @property
     def holder(self) -> str:
@@ -207,7 +240,8 @@ def release_dead(registry: Registry, host: str) -> int:
     count = 0
     for holder in registry.holders():
         of, _, process = holder.partition("/")
-        if of == host and not liveness.is_alive(process):
+        # A transfer holds an image whoever dies; its own rounds end it (bridge.py).
+        if of == host and not process.startswith(TRANSFER) and not liveness.is_alive(process):
             count += registry.release(holder)
             log.info("uploads of a front end that is gone may be sent again", extra=facts(holder=holder))
     return count

@@ -107,6 +107,41 @@ class ImageRecord(msgspec.Struct, frozen=True):
         return next((one for one in self.locations if one.status is LocationStatus.ACTIVE), None)
 
 
+class TransferState(enum.StrEnum):
+    """Where a transfer is: OPENING ──► OPEN ──► CLOSING, and then it is no more.
+
+    A process that has died in OPENING has left nothing worth keeping; one that has in CLOSING is followed by another.
+    """
+
+    OPENING = "opening"
+    OPEN = "open"
+    CLOSING = "closing"
+
+
+class Transfer(msgspec.Struct, frozen=True):
+    """A ticket for an image that a client of the library has; `worker` is the process that opens or closes it."""
+
+    id: str
+    image_id: str
+    ticket: str
+    host: str
+    state: TransferState
+    direction: str
+    format: str
+    size_bytes: int
+    timeout_s: int
+    worker: str | None = None
+    store: str | None = None
+    upload: str | None = None
+    tenant: str | None = None
+    created_at_us: int = 0
+
+    @property
+    def is_upload(self) -> bool:
+        """It brings an image's data."""
+        return self.direction == "upload"
+
+
 class NewImage(msgspec.Struct, frozen=True, kw_only=True):
     """What a view says of an image that is to be made."""
 

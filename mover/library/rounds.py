@@ -10,7 +10,7 @@ import logging
 from itertools import count
 
 from config.log import facts
-from mover.library import deletes
+from mover.library import bridge, deletes
 from mover.library.leases import Leases
 from mover.library.library import Library
 from mover.library.registry.errors import RegistryError
@@ -42,6 +42,7 @@ async def run(library: Library, leases: Leases) -> None:
 async def _lead(library: Library, leases: Leases, number: int) -> None:
     await library.release_dead()
     await deletes.scrub(library, leases.takes_turn())
+    await bridge.tend(library)
     if number % SWEEP_ROUNDS == 0:
         # Once after each start, of as many hosts as there are; then the stores that all share are shared work.
         await library.sweep(shared=number == 0 or leases.takes_turn())

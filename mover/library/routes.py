@@ -21,7 +21,7 @@ from mover.library.library import Library
 from mover.library.registry.errors import RegistryError
 from mover.library.v1 import images as v1_images
 from mover.library.v1 import members as v1_members
-from mover.library.v2 import data, images, info, members
+from mover.library.v2 import data, images, info, members, transfers
 from mover.library.visor import routes as visor_routes
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,8 @@ V2: dict[str, Methods] = {
     },
     "/v2/images/<image_id:str>/actions/deactivate": {"POST": images.deactivate},
     "/v2/images/<image_id:str>/actions/reactivate": {"POST": images.reactivate},
+    "/v2/images/<image_id:str>/transfers": {"GET": transfers.list_transfers, "POST": transfers.create},
+    "/v2/images/<image_id:str>/transfers/<transfer_id:str>": {"GET": transfers.show, "DELETE": transfers.close},
     "/v2/schemas/<name:str>": {"GET": info.schema},
     "/v2/info/import": {"GET": info.import_methods},
     "/v2/info/stores": {"GET": info.stores},

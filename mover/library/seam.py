@@ -22,8 +22,10 @@ from typing import NamedTuple, Protocol
 import msgspec
 from sanic import Request
 
+from config.export import Export
 from mover.front.sanic_seam import Headers, Sent
 from mover.library.records import ImageRecord, Location
+from mover.serve.messages import Grant, Granted
 
 
 class Incoming(msgspec.Struct, frozen=True):
@@ -46,13 +48,13 @@ class Incoming(msgspec.Struct, frozen=True):
 
 
 class Received(msgspec.Struct, frozen=True):
-    """The bytes are whole, checked, durable and published at `location`."""
+    """The bytes are whole, checked, durable and published at `location`; digests that nobody wanted are None."""
 
     location: Location
     size_bytes: int
-    md5: str
+    md5: str | None
     hash_algo: str
-    hash_value: str
+    hash_value: str | None
     virtual_size_bytes: int | None = None
 
 
@@ -86,6 +88,31 @@ WhoHas = Callable[[str], Awaitable[Sequence[str]]]
 """Asks the registry which hosts have a volume, by their names."""
 
 
+class TicketDesk(Protocol):
+    """Who puts tickets for library images in force, on this host. All raise LaneLost when nobody answers."""
+
+    async def grant(self, ticket: Grant) -> Granted:
+        """Put one in force."""
+
+    async def revoke(self, ticket_id: str) -> Granted:
+        """Take one out of force, and wait until nothing of it is under way."""
+
+    async def inquire(self, ticket_ids: list[str]) -> Granted:
+        """How these are used."""
+
+
+class Ticketed(msgspec.Struct, frozen=True):
+    """The disk that a ticket of this host leads to, as far as the ticket goes."""
+
+    ticket: str
+
+
+Disk = Export | Ticketed
+
+Progress = Callable[[int, int | None], None]
+"""Hears how many bytes are done, and how many there are in all, if that is known."""
+
+
 class Carrier(Protocol):
     """Who moves the bytes of library images."""
 
@@ -93,6 +120,29 @@ class Carrier(Protocol):
         """Take the request's body (asking for it, if the client waits to be asked). Raises CarrierError or ClientGone.
 
         Whatever is raised, nothing stays behind but what `resumable` keeps.
+        """
+
+    async def bring(self, source: Disk, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
+        """Take the bytes of a disk, or of an object, worker to worker; holes stay holes. Raises CarrierError.
+
+        It goes on at `incoming.offset`. When it is cancelled or the source is lost, what has come is kept if
+        `resumable`; otherwise nothing stays behind. Without `digests` nothing is hashed, unless an `md5` is to be
+        compared.
+        """
+
+    async def deliver(
+        self,
+        location: Location,
+        size_bytes: int,
+        target: Disk,
+        progress: Progress,
+        disk_format: str | None = None,
+    ) -> None:
+        """Write an image onto a disk of at least its size, zeros as zeros, and flush it. Raises CarrierError.
+
+        Of an image whose `disk_format` has a disk inside (qcow2 and others), that disk is written.
+
+        What the disk has beyond the image's size stays as it is. When this is cancelled, no byte is written any more.
         """
 
     async def send(
@@ -120,6 +170,21 @@ class Carrier(Protocol):
 
     async def forget(self, image_id: str) -> None:
         """Drop what an interrupted upload has left; it is no error if there is nothing."""
+
+    async def readable(self, location: Location, disk_format: str | None) -> Export:
+        """What a ticket names to read the image as it is, or, with a disk format, the disk in it.
+
+        Raises CarrierError where the store cannot show it so.
+        """
+
+    async def prepare(self, image: ImageRecord, size_bytes: int, store: str | None) -> tuple[str, Export]:
+        """Room for an image that is written at random: its store's id, and what a ticket names. Raises CarrierError."""
+
+    async def finish(self, image: ImageRecord, size_bytes: int, store: str) -> Received:
+        """What was prepared is whole: digests, inspection, published. Raises CarrierError, and nothing is left then.
+
+        It may be asked again after somebody died who had asked it, and answers the same.
+        """
 
     async def stores(self) -> Sequence[Store]:
         """The stores, the default one first."""
@@ -170,12 +235,32 @@ class Elsewhere(CarrierError):
     """The bytes are in a directory that this host does not reach."""
 
 
+class NotPossible(CarrierError):
+    """The store cannot do that, whoever asks."""
+
+
 class UnknownStore(CarrierError):
     """There is no store of this id."""
 
 
 class NotThere(CarrierError):
     """The location has no bytes."""
+
+
+class NotAllowed(CarrierError):
+    """A URL that is not read, or cannot be read as an image."""
+
+
+class SourceGone(StoreGone):
+    """What the bytes come from cannot be read just now."""
+
+
+class TargetGone(StoreGone):
+    """The disk that the bytes go to cannot be written just now."""
+
+
+class DiskRefused(CarrierError):
+    """The disk that was named cannot be the source or the target."""
 
 
 class InUse(CarrierError):

@@ -20,7 +20,8 @@ def make_library(settings: LibrarySettings, state_dir: str, stores: Sequence[Sto
     async def who_has(volume: str) -> list[str]:
         return [host.name for host in await library.ask(lambda registry: registry.hosts.having(volume))]
 
-    library = Library(settings, Path(state_dir), make_carrier(settings, stores, door, who_has))
+    carrier = make_carrier(settings, stores, door, who_has)
+    library = Library(settings, Path(state_dir), carrier, desk=door.link, unix_socket=door.unix_socket)
     leases = Leases(library)
 
     async def housekeeping() -> None:

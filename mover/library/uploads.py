@@ -60,12 +60,12 @@ async def receive(
         received = await library.carrier.receive(request, held)
     except BaseException:
         # A client that leaves cancels this task: the registry must be told all the same.
-        await _finish(_leave(library, image, State.QUEUED if incoming.resumable else failed_state))
+        await finish(leave(library, image, State.QUEUED if incoming.resumable else failed_state))
         raise
     if isinstance(received, Kept):
-        await _finish(_leave(library, image, State.QUEUED))
+        await finish(leave(library, image, State.QUEUED))
         return received
-    return await _finish(_publish(library, image, received, gone_status))
+    return await finish(publish(library, image, received, gone_status))
 
 
 async def _claim(library: Library, image: ImageRecord, from_states: frozenset[State]) -> ImageRecord:
@@ -87,7 +87,7 @@ async def _claim(library: Library, image: ImageRecord, from_states: frozenset[St
     raise ApiError(409, f"Image {image.id} is not queued: it is being uploaded, has its data already, or is gone")
 
 
-async def _publish(library: Library, image: ImageRecord, received: Received, gone_status: int) -> ImageRecord:
+async def publish(library: Library, image: ImageRecord, received: Received, gone_status: int) -> ImageRecord:
     """The image is ACTIVE with its bytes, or the bytes go; which of the two only the registry knows.
 
     While it does not say, nothing is removed: what it was told last may have been done. The bytes are a sweep's then.
@@ -132,7 +132,7 @@ def _activate(registry: Registry, image: ImageRecord, received: Received) -> Ima
         size_bytes=received.size_bytes,
         virtual_size_bytes=received.virtual_size_bytes,
         md5=received.md5,
-        hash_algo=received.hash_algo,
+        hash_algo=received.hash_algo if received.hash_value is not None else None,
         hash_value=received.hash_value,
     )
     if active is not None:
@@ -152,7 +152,7 @@ async def _confirm(library: Library, image: ImageRecord, location: Location) -> 
         log.warning("a store was not told of an image", extra=facts(image=image.id, reason=error.message))
 
 
-async def _leave(library: Library, image: ImageRecord, state: State) -> None:
+async def leave(library: Library, image: ImageRecord, state: State) -> None:
     """The image is not being uploaded any more."""
     try:
         await library.ask(lambda registry: registry.move(image.id, _SAVING, state, held_by=image.upload))
@@ -171,7 +171,7 @@ async def _discard(library: Library, image: ImageRecord, location: Location) -> 
         log.error("bytes of no image could not be removed", extra=facts(uri=location.uri, reason=str(error)))
 
 
-async def _finish(work: Awaitable[T]) -> T:
+async def finish(work: Awaitable[T]) -> T:
     """Await work that must not end in the middle when the client leaves and its task is cancelled."""
     task = asyncio.ensure_future(work)
     try:

@@ -27,8 +27,11 @@ from mover.serve.messages import (
     FromFrontEnd,
     FrontEndHello,
     FrontEndReady,
+    Grant,
+    Inquire,
     OpenLane,
     Ping,
+    Revoke,
     TicketFirstUsed,
     TicketReleased,
     Tickets,
@@ -70,6 +73,9 @@ class Desk(Protocol):
 
     def ask_ticket(self, front_end: FrontEndPort, ticket_id: str) -> None:
         """It has no ticket of this id, and a client wants it."""
+
+    def order(self, front_end: FrontEndPort, message: Grant | Revoke | Inquire) -> None:
+        """It gives a client of the library a ticket, takes one away, or asks for some."""
 
     def ask(self, front_end: FrontEndPort, question: int, about: About) -> None:
         """It wants to know something of the whole house."""
@@ -213,6 +219,8 @@ class FrontEnd:
             self._desk.ticket_first_used(message.version, message.client)
         elif isinstance(message, AskTicket):
             self._desk.ask_ticket(self, message.id)
+        elif isinstance(message, Grant | Revoke | Inquire):
+            self._desk.order(self, message)
         elif isinstance(message, OpenLane):
             self._desk.open_lane(self, message)
         elif isinstance(message, CloseLane):

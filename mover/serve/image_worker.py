@@ -6,26 +6,23 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import count
 
-from config.export import Export
 from config.log import facts
-from config.places import Places
-from config.settings import Settings, Store
+from config.url_rules import rules_of
 from mover.serve.connections import Connections
 from mover.serve.doubts import Doubts
 from mover.serve.errors import Misbehaved
 from mover.serve.fence import Fenced
 from mover.serve.introduce import introduce
-from mover.serve.lanes import Lane, LaneBook
-from mover.serve.ledgers import KeptLedger, LedgerBroken, LedgerHeld, Ledgers
+from mover.serve.lanes import Lane
+from mover.serve.ledgers import KeptLedger, LedgerBroken, LedgerHeld
 from mover.serve.messages import LaneRefused
 from mover.serve.processes import Child
 from mover.serve.restarts import Deaths
-from mover.serve.spare import Spare
 from mover.serve.states import WORKER_STATES, WorkerEvent, WorkerState
 from mover.serve.tallies import KeptTally
+from mover.serve.workers_house import House
 from workers.image import counts
 from workers.messages import (
     VERSION,
@@ -49,22 +46,6 @@ HELLO_S = 10.0
 SIGN_OF_LIFE = 0
 # How often a worker that must wait for one of an earlier service looks again.
 HELD_S = 0.1
-
-
-@dataclass
-class House:
-    """What all workers share; a reload changes the settings.
-
-    `named` are the keys of the settings' own images, whose paths may lead anywhere; those of tickets to `places` only.
-    """
-
-    spare: Spare
-    settings: Settings
-    lanes: LaneBook
-    ledgers: Ledgers
-    generations: Iterator[int]  # of every start and every attachment, always increasing
-    named: frozenset[str]
-    places: Places
 
 
 class ImageWorker:
@@ -263,19 +244,10 @@ class ImageWorker:
             self._doubts.until_s,
             self._server_lost,
             self._house.settings.log,
-            self._places(first.export),
-            self._store(first.export),
+            self._house.places_for(first.export),
+            self._house.store_of(first.export),
+            rules_of(self._house.settings.library),
         )
-
-    def _places(self, export: Export) -> Places | None:
-        """Where its paths may lead: a library's files and the settings' own images are named by nobody else."""
-        own = export.of_library or self.key in self._house.named
-        return None if own else self._house.places
-
-    def _store(self, export: Export) -> Store | None:
-        """Front ends name a store, and the configuration says where it is."""
-        stores = [store for store in self._house.settings.store if store.id == export.name]
-        return stores[0] if export.transport in ("store", "object") and stores else None
 
     def _introduce(self, lane: Lane) -> None:
         assert self._child is not None

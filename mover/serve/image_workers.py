@@ -9,14 +9,15 @@ from itertools import count
 from config.allow import places_of
 from config.export import Export
 from config.export_url import parse_export
-from config.settings import FileStore, S3Store, Settings
-from config.stores import object_of, path_of, uri_of, uri_of_object
-from mover.serve.image_worker import House, ImageWorker
+from config.settings import Settings
+from config.stores import is_of_stores
+from mover.serve.image_worker import ImageWorker
 from mover.serve.lanes import FrontEndPort, Lane, LaneBook
 from mover.serve.ledgers import Ledgers
 from mover.serve.messages import LaneRefused, OpenLane
 from mover.serve.programs import Programs
 from mover.serve.spare import Spare
+from mover.serve.workers_house import House
 from workers.image import counts
 from workers.lane.tally import WORD_BYTES
 
@@ -59,7 +60,7 @@ class ImageWorkers:
 
     def retune(self, settings: Settings) -> None:
         """Put other settings in force, in every worker that runs and all that will."""
-        self._house.settings = settings
+        self._house.settings, self._house.places = settings, places_of(settings)
         self.lanes.limit_bytes = settings.supervisor.arena_limit_bytes
         for worker in self._workers.values():
             worker.retune()
@@ -85,23 +86,13 @@ class ImageWorkers:
             reason = f"all images together have {limit} bytes of shared memory (supervisor.arena_limit_bytes) in use"
             front_end.send(LaneRefused(message.lane, reason, ARENA_RETRY_S))
             return
-        if not self._is_of_store(message.export):
+        # A front end that somebody has taken over must not have any file opened by calling it a library's.
+        if message.export.of_library and not is_of_stores(message.export, self._house.settings.store):
             front_end.send(LaneRefused(message.lane, "it is no image of any store"))
             return
         lane = Lane(front_end, message.lane, message.export, message.arena_bytes)
         self.lanes.add(lane)
         self._worker(message.export).want(lane)
-
-    def _is_of_store(self, export: Export) -> bool:
-        """A front end that somebody has taken over must not have any file opened by calling it a library's."""
-        stores = self._house.settings.store
-        if export.transport == "store":
-            return any(store.id == export.name for store in stores)
-        if export.transport == "object":
-            ours = [store for store in stores if store.id == export.name and isinstance(store, S3Store)]
-            return any(object_of(store, uri_of_object(store, export.path)) for store in ours)
-        files = [store for store in stores if isinstance(store, FileStore)]
-        return not export.frozen or any(path_of(store, uri_of(export.path)) for store in files)
 
     def close_lane(self, front_end: FrontEndPort, number: int) -> None:
         """Forget a lane; nothing happens if it was refused meanwhile."""

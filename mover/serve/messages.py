@@ -20,7 +20,7 @@ from config.settings import (
     TlsSettings,
 )
 
-VERSION = 8
+VERSION = 9
 
 # Which side's contract a ticket speaks; mover/front/dialect.py says what that changes.
 DialectName = Literal["imageio", "cloudstack"]
@@ -256,6 +256,54 @@ class AskTicket(msgspec.Struct, tag=True, frozen=True):
     id: str
 
 
+class Grant(msgspec.Struct, tag=True, frozen=True):
+    """A client of the library may use this image: put a ticket in force, which expires when it is not used for so long.
+
+    The answer is Answer, as to the other two: a JSON object of Granted.
+    """
+
+    question: int
+    id: str
+    export: Export
+    write: bool
+    size_bytes: int
+    timeout_s: int
+    inactivity_s: int | None = None
+    filename: str | None = None
+
+
+class Revoke(msgspec.Struct, tag=True, frozen=True):
+    """Take a ticket of Grant out of force, and answer when nothing of it is under way any more."""
+
+    question: int
+    id: str
+
+
+class Inquire(msgspec.Struct, tag=True, frozen=True):
+    """How are these tickets of Grant used?"""
+
+    question: int
+    ids: list[str]
+
+
+class GrantUse(msgspec.Struct, frozen=True):
+    """A ticket that is there: in how many seconds it expires if it is not used, what uses it, and what it has moved."""
+
+    id: str
+    in_force: bool
+    left_s: float
+    idle_s: float
+    requests: int
+    moved_bytes: int
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """The answer: why it could not be done, for the client; and of the tickets asked for, those that are there."""
+
+    error: str | None = None
+    uses: list[GrantUse] = []
+
+
 class OpenLane(msgspec.Struct, tag=True, frozen=True):
     """I need a lane to the worker of `export`; `lane` is a number of my own choosing, never used before."""
 
@@ -317,6 +365,9 @@ FromFrontEnd = (
     | TicketsUsed
     | TicketFirstUsed
     | AskTicket
+    | Grant
+    | Revoke
+    | Inquire
     | OpenLane
     | CloseLane
     | Ask

@@ -23,11 +23,11 @@ from mover.serve.errors import CannotStart, Misbehaved
 from mover.serve.front_ends import FrontEnds
 from mover.serve.house_status import StatusPage
 from mover.serve.image_workers import ImageWorkers
-from mover.serve.inquiries import Inquiries
+from mover.serve.inquiries import Inquiries, pieces
 from mover.serve.lanes import FrontEndPort
 from mover.serve.ledgers import Ledgers
 from mover.serve.listeners import Listeners
-from mover.serve.messages import About, OpenLane, TicketAnswer, TicketUse
+from mover.serve.messages import About, Grant, Inquire, OpenLane, Revoke, TicketAnswer, TicketUse
 from mover.serve.metrics import Metrics
 from mover.serve.notify import Notifier
 from mover.serve.programs import Programs
@@ -135,6 +135,16 @@ class Supervisor:
         await self._sources.look(ticket_id)
         front_end.send(TicketAnswer(ticket_id))
 
+    def order(self, front_end: FrontEndPort, message: Grant | Revoke | Inquire) -> None:
+        """The library of a front end gives a client a ticket, takes one away, or asks for some."""
+        ordering = self._loop.create_task(self._order(front_end, message))
+        self._looking.add(ordering)
+        ordering.add_done_callback(self._looking.discard)
+
+    async def _order(self, front_end: FrontEndPort, message: Grant | Revoke | Inquire) -> None:
+        for piece in pieces(message.question, msgspec.json.encode(await self._sources.order(message))):
+            front_end.send(piece)
+
     def ask(self, front_end: FrontEndPort, question: int, about: About) -> None:
         """A front end's client wants to know something of the whole house."""
         self._inquiries.ask(front_end, question, about)
@@ -168,6 +178,7 @@ class Supervisor:
     def _put_in_force(self, after: Reloaded) -> None:
         self._settings = after.settings
         logs.setup(after.settings.log, "supervisor")
+        self._sources.retune(after.settings)
         self._workers.retune(after.settings)
         self._front_ends.retune(after.settings)
         self._renew_certificates()

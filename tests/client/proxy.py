@@ -8,7 +8,7 @@ import select
 import socket
 import threading
 
-from tests.harness.http import connect
+from tests.harness.http import Address, connect
 
 BLOCK = 65536
 
@@ -16,7 +16,7 @@ BLOCK = 65536
 class Proxy:
     """Listens on a port of its own; its URLs lead to the same images. A context manager."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, address: Address) -> None:
         self._address = address
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]

@@ -10,7 +10,7 @@ import pytest
 from config.documentation import commented_toml
 from config.errors import ConfigError
 from config.load import load
-from config.settings import FileStore, S3Store
+from config.settings import FileStore, HttpStore, S3Store
 from config.stores import object_of, uri_of_object
 
 GOOD = {"type": "s3", "id": "cellar", "endpoint": "https://s3.example.org:9000", "bucket": "images", "prefix": "a/b/"}
@@ -28,12 +28,13 @@ def test_stores_of_both_kinds_stand_side_by_side_and_are_shown_as_they_are_read(
     file = written(tmp_path, GOOD, second)
     file.write_text(file.read_text() + '\n[[store]]\ntype = "file"\nid = "disk"\ndirectories = ["/srv/images"]\n')
     settings = load({}, {}, file)
-    assert [type(store) for store in settings.store] == [S3Store, S3Store, FileStore]
+    assert [type(store) for store in settings.store] == [S3Store, S3Store, FileStore, HttpStore]
     shown = tomllib.loads("\n".join(commented_toml(settings, {})))
     assert [(store["type"], store["id"]) for store in shown["store"]] == [
         ("s3", "cellar"),
         ("s3", "attic"),
         ("file", "disk"),
+        ("http", "http"),
     ]
     file.write_text("\n".join(commented_toml(settings, {})))
     assert load({}, {}, file) == settings

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 
 from config.export import Export
 from config.places import NotAllowed
@@ -20,6 +21,13 @@ class Port:
         self.book = TicketBook()
         self.forgotten: list[int] = []
         self.used: list[TicketUse] | None = []
+        self._called = asyncio.Event()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until this holds: it is asked again whenever the port was called."""
+        while not holds():
+            self._called.clear()
+            await self._called.wait()
 
     def ticket(self, ticket_id: str) -> Ticket | None:
         return self.book.get(ticket_id)
@@ -32,9 +40,11 @@ class Port:
         return {ticket.version} if ticket else set()
 
     def install(self, ticket: Ticket) -> int:
+        self._called.set()
         return self.book.install(ticket).number
 
     def remove(self, ticket_id: str, cancel: bool = False) -> int:
+        self._called.set()
         change = self.book.remove(ticket_id, cancel)
         return change.number if change else 0
 
@@ -45,12 +55,14 @@ class Port:
         """It always is."""
 
     async def uses(self, versions: Sequence[int]) -> list[TicketUse] | None:
+        self._called.set()
         if self.used is None:
             return None
         return [use for use in self.used if use.version in versions]
 
     async def forget(self, transfer: int, export_key: str, at_once: bool = False) -> None:
         self.forgotten.append(transfer)
+        self._called.set()
 
 
 class OpenGate:

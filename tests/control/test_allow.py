@@ -168,6 +168,21 @@ def test_movers_own_state_is_not_served_whatever_is_allowed(place: Place, start_
         assert "own state" in message
 
 
+def test_lists_that_a_reload_changes_judge_what_is_installed_then(place: Place, mover: Mover) -> None:
+    """Both ways: what was refused is taken, and what was taken is refused."""
+
+    def put(ticket_id: str, path: Path) -> int:
+        return place.put(ticket_id, url=f"file://{path}", size=4000, ops=["read"]).status
+
+    inside = place.disks / "deep" / "disk"
+    assert (put("one", inside), put("two", place.secret)) == (200, 403)
+    mover.configure(place.settings(files=[str(place.secret.parent)]))
+    mover.signal(signal.SIGHUP)
+    wait_until("the lists have changed", lambda: "changed=allow.files" in mover.log())
+    assert (put("three", inside), put("four", place.secret)) == (403, 200)
+    assert mover.ask("GET", "/images/four").status == 200
+
+
 @pytest.mark.nbd
 def test_tickets_that_a_restart_does_not_allow_any_more_are_not_served(
     place: Place, start_mover: StartMover, images: Images

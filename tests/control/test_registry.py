@@ -11,7 +11,8 @@ import pytest
 
 from config.export import Export
 from mover.control import registry as module
-from mover.control.registry import RUNS_MOST, STATES, Entry, Event, NoAnswer, Registry, State
+from mover.control.entries import RUNS_MOST, STATES, Entry, Event, State
+from mover.control.registry import NoAnswer, Registry
 from mover.control.store import Kept, TicketStore
 from mover.serve.messages import TicketUse
 from tests.control.port import OpenGate, Port
@@ -45,11 +46,6 @@ def playing(tmp_path: Path, play: Play) -> Port:
     return port
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    while not holds():
-        await asyncio.sleep(0.001)
-
-
 async def state(registry: Registry, ticket_id: str = "one") -> State | None:
     for info in await registry.look([ticket_id]):
         return info.state
@@ -68,12 +64,12 @@ def test_what_nobody_uses_expires(tmp_path: Path) -> None:
     async def play(registry: Registry, port: Port) -> None:
         await registry.install(kept(timeout_s=0), BY)
         await registry.install(kept("cloud", 0, dialect="cloudstack"), BY)
-        await until(lambda: port.ticket("one") is None and registry.get("cloud") is None)
+        await port.until(lambda: port.ticket("one") is None and registry.get("cloud") is None)
         assert await state(registry) is State.EXPIRED
         assert await registry.extend("one", 3600, BY)
         assert await state(registry) is State.IN_FORCE
         assert port.ticket("one") is not None
-        await until(lambda: port.forgotten == [2])
+        await port.until(lambda: port.forgotten == [2])
 
     playing(tmp_path, play)
 
@@ -95,10 +91,10 @@ def test_what_is_in_use_or_may_be_does_not_expire(answer: str, tmp_path: Path, m
         port.used = busy
         port.uses = noted  # type: ignore[method-assign]
         await registry.install(kept(timeout_s=0), BY)
-        await until(lambda: len(asked) > 3)
+        await port.until(lambda: len(asked) > 3)
         assert port.ticket("one") is not None
         port.used = []
-        await until(lambda: port.ticket("one") is None)
+        await port.until(lambda: port.ticket("one") is None)
 
     playing(tmp_path, play)
 
@@ -110,7 +106,7 @@ def test_use_renews_a_ticket_of_its_id(tmp_path: Path) -> None:
         port.book.join("front end")
         await registry.install(kept(timeout_s=1000), BY)
         installing = asyncio.ensure_future(registry.install(kept(timeout_s=1000), BY))
-        await until(lambda: port.versions("one") == {2})
+        await port.until(lambda: port.versions("one") == {2})
         await installing
         await registry.extend("one", 10, BY)
         registry.used([TicketUse(1, 1, 1, 0.0, [(0, 100)])])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sanic import Request
 
-from mover.front import sanic_seam
+from mover.front import sanic_bodies, sanic_seam
 from mover.front.chunked_intake import DIRECT_BYTES, SCRATCH_BYTES, ChunkedIntake
 from mover.front.chunks import LINE_BYTES, Chunks, NotChunked, Part
 from mover.front.sanic_seam import Sent
@@ -48,7 +48,7 @@ class Rooms:
 def receiving(room_bytes: int, at_once: bool, bodies: list[bytes]) -> object:
     async def handler(request: Request) -> Sent:
         status = 200
-        if sanic_seam.body_left(request) is None:
+        if sanic_bodies.body_left(request) is None:
             rooms = Rooms(room_bytes, at_once)
             intake = ChunkedIntake(request, rooms)
             intake.begin()

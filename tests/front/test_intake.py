@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from sanic import Request
 
-from mover.front import sanic_seam
+from mover.front import sanic_bodies, sanic_seam
 from mover.front.intake import Intake
 from mover.front.sanic_seam import Sent
 from tests.front.conftest import PATIENCE_S, SanicClient
@@ -37,7 +37,7 @@ class Rooms:
 
 def receiving(room_bytes: int, at_once: bool, bodies: list[bytes]) -> object:
     async def handler(request: Request) -> Sent:
-        length = sanic_seam.body_left(request)
+        length = sanic_bodies.body_left(request)
         assert length is not None
         if length:
             rooms = Rooms(room_bytes, length, at_once)
@@ -127,8 +127,8 @@ async def test_what_was_not_taken_of_a_body_is_sanics_again(sanic_client: SanicC
             intake.give(rooms.room())
             await rooms.full.wait()
             intake.end()
-            assert sanic_seam.body_left(request) == 2000
-            await sanic_seam.settle_body(request)
+            assert sanic_bodies.body_left(request) == 2000
+            await sanic_bodies.settle_body(request)
         return await sanic_seam.reply(request, 200, [("Content-Length", "3")], request.method.encode()[:3])
 
     await sanic_client.start(handler)

@@ -15,7 +15,7 @@ from sanic.http import Http
 from sanic.http.constants import Stage
 from sanic.server.protocols.http_protocol import HttpProtocol
 
-from mover.front import sanic_seam
+from mover.front import sanic_bodies, sanic_seam
 from mover.front.sanic_seam import ChunkedBody, Sent
 from tests.front.conftest import SanicClient
 
@@ -164,9 +164,9 @@ async def test_what_is_left_of_a_body_is_known(sanic_client: SanicClient, head: 
     found: list[int | None] = []
 
     async def handler(request: Request) -> Sent:
-        found.append(sanic_seam.body_left(request))
+        found.append(sanic_bodies.body_left(request))
         sanic_seam.close_after(request)
-        sanic_seam.body_taken(request, 0)
+        sanic_bodies.body_taken(request, 0)
         return await ok(request)
 
     await sanic_client.start(handler)
@@ -182,9 +182,9 @@ async def test_bytes_in_sanics_buffer_are_taken_and_the_next_request_stays(sanic
 
     async def handler(request: Request) -> Sent:
         if request.method == "PUT":
-            taken.append(sanic_seam.take_buffered(request, 3))
-            taken.append(sanic_seam.take_buffered(request, 2))
-            sanic_seam.body_taken(request, 0)
+            taken.append(sanic_bodies.take_buffered(request, 3))
+            taken.append(sanic_bodies.take_buffered(request, 2))
+            sanic_bodies.body_taken(request, 0)
         return await ok(request, request.method.encode())
 
     await sanic_client.start(handler)
@@ -199,11 +199,11 @@ async def test_a_body_is_asked_for_once_when_the_client_waits_to_be_asked(sanic_
     """`expecting_continue`: Sanic's own answer would say it again."""
 
     async def handler(request: Request) -> Sent:
-        assert sanic_seam.expects_continue(request)
-        await sanic_seam.send_continue(request)
-        await sanic_seam.send_continue(request)
-        assert not sanic_seam.expects_continue(request)
-        return await ok(request, await sanic_seam.read_body(request, 10) or b"")
+        assert sanic_bodies.expects_continue(request)
+        await sanic_bodies.send_continue(request)
+        await sanic_bodies.send_continue(request)
+        assert not sanic_bodies.expects_continue(request)
+        return await ok(request, await sanic_bodies.read_body(request, 10) or b"")
 
     await sanic_client.start(handler)
     client = await sanic_client.connect()
@@ -223,7 +223,7 @@ async def test_a_body_is_read_whole_if_it_is_not_too_long(
     """`read`, `request_max_size`."""
 
     async def handler(request: Request) -> Sent:
-        body = await sanic_seam.read_body(request, most)
+        body = await sanic_bodies.read_body(request, most)
         sanic_seam.close_after(request)
         return await ok(request, body if body is not None else b"None")
 
@@ -236,12 +236,12 @@ async def test_a_body_is_read_whole_if_it_is_not_too_long(
     assert (await client.answer())[1] == found
 
 
-@pytest.mark.parametrize("length", [1, 100_000, sanic_seam.DRAIN_BYTES])
+@pytest.mark.parametrize("length", [1, 100_000, sanic_bodies.DRAIN_BYTES])
 async def test_a_small_body_that_is_refused_is_dropped_and_the_connection_goes_on(
     sanic_client: SanicClient, length: int
 ) -> None:
     async def handler(request: Request) -> Sent:
-        await sanic_seam.settle_body(request)
+        await sanic_bodies.settle_body(request)
         return await ok(request, request.method.encode())
 
     await sanic_client.start(handler)
@@ -257,13 +257,13 @@ async def test_the_rest_of_a_large_body_that_failed_late_is_dropped_too(sanic_cl
 
     async def handler(request: Request) -> Sent:
         if request.method == "PUT":
-            sanic_seam.body_taken(request, rest)
-            await sanic_seam.settle_body(request)
+            sanic_bodies.body_taken(request, rest)
+            await sanic_bodies.settle_body(request)
         return await ok(request, request.method.encode())
 
     await sanic_client.start(handler)
     client = await sanic_client.connect()
-    client.send(put(4 * sanic_seam.DRAIN_BYTES) + bytes(rest) + GET)
+    client.send(put(4 * sanic_bodies.DRAIN_BYTES) + bytes(rest) + GET)
     assert (await client.answer())[1] == b"PUT"
     assert (await client.answer())[1] == b"GET"
 
@@ -274,7 +274,7 @@ async def test_a_large_body_that_is_refused_costs_the_connection_and_the_client_
     """`_receive_more`, `write_eof`: closing with bytes unread would reset the connection under the answer."""
 
     async def handler(request: Request) -> Sent:
-        await sanic_seam.settle_body(request)
+        await sanic_bodies.settle_body(request)
         return await ok(request, b"refused")
 
     await sanic_client.start(handler)

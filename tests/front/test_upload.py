@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from sanic import Request
 
-from mover.front import sanic_seam
+from mover.front import sanic_bodies, sanic_seam
 from mover.front.errors import RequestError
 from mover.front.pace import Pace
 from mover.front.ranges import Span
@@ -30,7 +30,7 @@ def patient() -> Pace:
 
 def uploading(lane: FrontLane, offset: int) -> Callable[[Request], object]:
     async def handler(request: Request) -> Sent:
-        length = sanic_seam.body_left(request)
+        length = sanic_bodies.body_left(request)
         assert length
         status = 200
         try:

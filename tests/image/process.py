@@ -14,9 +14,11 @@ from itertools import count
 from config.export import Export
 from config.places import Places
 from config.settings import Store, WorkerSettings
+from config.url_rules import UrlRules
 from workers.image.counts import LAYOUT
 from workers.image.writers import FILE_BYTES
 from workers.lane import checksum_format, memory
+from workers.lane.arena import Arena
 from workers.lane.channel import Channel, pair
 from workers.lane.checksum_format import Asked
 from workers.lane.front_lane import FrontLane, InFlight
@@ -29,6 +31,7 @@ PATIENCE_S = 20.0
 SETTINGS = WorkerSettings()
 # Every path may be opened, but is looked at as one that a ticket names.
 ANYWHERE = Places(files=("/",), nbd_sockets=("/",), tls_files=("/",))
+NO_URLS = UrlRules()
 _generations = count(1)
 
 
@@ -36,9 +39,15 @@ class Process:
     """The worker of `export`, killed and started again in place; `lane` stays, as a front end's does."""
 
     def __init__(
-        self, export: Export, settings: WorkerSettings, store: Store | None = None, places: Places | None = None
+        self,
+        export: Export,
+        settings: WorkerSettings,
+        store: Store | None = None,
+        places: Places | None = None,
+        urls: UrlRules = NO_URLS,
     ) -> None:
         self._export = export
+        self._urls = urls
         self._store = store
         self._settings = settings
         self._places = places
@@ -51,7 +60,8 @@ class Process:
 
     def new_lane(self) -> FrontLane:
         """A lane that no worker knows yet."""
-        return FrontLane(next(self._lanes), SLOTS, MIB, SLOTS, PATIENCE_S, lambda lane: None)
+        number = next(self._lanes)
+        return FrontLane(number, Arena(number, SLOTS, MIB, SLOTS), PATIENCE_S, lambda lane: None)
 
     def start(self) -> None:
         """Start a worker and attach `lane`."""
@@ -60,7 +70,15 @@ class Process:
         self._popen = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         theirs.close()
         self._channel = Channel(ours, FromWorker)
-        serve = Serve(VERSION, next(_generations), self._export, self._settings, store=self._store, places=self._places)
+        serve = Serve(
+            VERSION,
+            next(_generations),
+            self._export,
+            self._settings,
+            store=self._store,
+            places=self._places,
+            urls=self._urls,
+        )
         self._channel.send(serve, [self._ledger_fd, self._tally_fd])
         self.attach(self.lane)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from workers.lane.arena import Arena
 from workers.lane.channel import pair
 from workers.lane.front_lane import FrontLane
 from workers.lane.protocol import Completion, ImageFacts, Job, Status
@@ -64,7 +65,7 @@ class Ends:
 
     def __init__(self, slots: int = 4, request_slots: int = 2, replay_s: float = PATIENCE_S) -> None:
         self.closed: list[FrontLane] = []
-        self.front = FrontLane(1, slots, SLOT_BYTES, request_slots, replay_s, self.closed.append)
+        self.front = FrontLane(1, Arena(1, slots, SLOT_BYTES, request_slots), replay_s, self.closed.append)
         self.generation = 0
         self._workers: list[WorkerLane] = []
 

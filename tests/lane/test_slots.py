@@ -67,7 +67,7 @@ def test_every_move_of_every_owner_is_in_the_table_or_raises_and_changes_nothing
 def test_a_workers_death_frees_what_is_in_quarantine_and_nothing_else(owner: Owner) -> None:
     """What a living request waits for is submitted again; the request still owns it."""
     slots, _ = brought_to(owner)
-    slots.worker_gone()
+    slots.worker_gone([0])
     assert slots.owner(0) is (Owner.FREE if owner is Owner.QUARANTINE else owner)
 
 
@@ -248,7 +248,7 @@ class Model(RuleBasedStateMachine):
     def worker_gone(self) -> None:
         for slot in self.in_state(Owner.QUARANTINE):
             del self.where[slot]
-        self.slots.worker_gone()
+        self.slots.worker_gone(range(self.COUNT))
         self.collect()
 
     @precondition(lambda self: self.holders)

@@ -13,19 +13,16 @@ from mover.library.registry import migrate
 from mover.library.registry.registry import Registry
 from tests.harness.mover import PROGRAM, Mover
 from tests.harness.postgres import Postgres
+from tests.library.databases import DATABASES, empty_database
 from tests.library.service import Service
 
 FAKE = (sys.executable, "-m", "tests.library.fake_mover")
-DATABASES = ("sqlite", "postgresql")
 
 
 @pytest.fixture(params=DATABASES)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database, of one kind and of the other."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/library.sqlite"
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.database()
+    return empty_database(request, tmp_path)
 
 
 @pytest.fixture

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sanic import Request
 
-from mover.front import sanic_seam
+from config.export import Export
+from mover.front import sanic_bodies, sanic_seam
 from mover.front.sanic_seam import Headers, Sent
 from mover.library import seam
-from mover.library.records import Location
-from mover.library.seam import Incoming, Kept, Received, Span, Store, Wanted
+from mover.library.records import ImageRecord, Location
+from mover.library.seam import Disk, Incoming, Kept, Progress, Received, Span, Store, Wanted
 
 # A body that begins with this finds no room.
 FULL = b"disk full"
@@ -37,7 +40,7 @@ class FakeCarrier:
             raise seam.WrongOffset(f"the upload goes on at {kept}, not at {incoming.offset}", kept)
         if incoming.offset == 0:
             part.unlink(missing_ok=True)
-        await sanic_seam.send_continue(request)
+        await sanic_bodies.send_continue(request)
         try:
             with part.open("ab") as file:
                 await self._take(request, incoming, file)
@@ -84,6 +87,46 @@ class FakeCarrier:
         md5, sha512 = hashlib.md5(data).hexdigest(), hashlib.sha512(data).hexdigest()
         return Received(location, len(data), md5, "sha512", sha512, len(data))
 
+    async def bring(self, source: Disk, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
+        """As Carrier says, of a raw file; what has come when it is cancelled is kept."""
+        assert isinstance(source, Export)
+        data = Path(source.path).read_bytes()
+        part = self._part(incoming.image.id)
+        step = max(1, len(data) // 4)
+        try:
+            with part.open("ab" if incoming.offset else "wb") as file:
+                for at in range(incoming.offset, len(data), step):
+                    progress(at, len(data))
+                    file.write(data[at : at + step])
+                    file.flush()
+                    await asyncio.sleep(0)
+            self._check(incoming, data)
+        except BaseException:
+            if not incoming.resumable:
+                part.unlink()
+            raise
+        progress(len(data), len(data))
+        received = self._publish(incoming, part, data)
+        return received if digests else msgspec.structs.replace(received, md5=None, hash_value=None)
+
+    async def deliver(
+        self,
+        location: Location,
+        size_bytes: int,
+        target: Disk,
+        progress: Progress,
+        disk_format: str | None = None,
+    ) -> None:
+        """As Carrier says, onto a raw file."""
+        assert isinstance(target, Export)
+        data = Path(location.uri.removeprefix("file://")).read_bytes()
+        disk = Path(target.path)
+        if disk.stat().st_size < size_bytes:
+            raise seam.DiskRefused(f"the target has {disk.stat().st_size} bytes, the image has {size_bytes}")
+        with disk.open("r+b") as file:
+            file.write(data)
+        progress(len(data), len(data))
+
     async def send(
         self, request: Request, location: Location, size_bytes: int, span: Span, status: int, headers: Headers
     ) -> Sent:
@@ -100,6 +143,18 @@ class FakeCarrier:
     async def volumes(self) -> frozenset[str]:
         """As Carrier says; a fake's directory bears no name."""
         return frozenset()
+
+    async def readable(self, location: Location, disk_format: str | None) -> Export:
+        """Tickets are tried with the true one."""
+        raise seam.NotPossible("the fake carrier has no tickets")
+
+    async def prepare(self, image: ImageRecord, size_bytes: int, store: str | None) -> tuple[str, Export]:
+        """The same."""
+        raise seam.NotPossible("the fake carrier has no tickets")
+
+    async def finish(self, image: ImageRecord, size_bytes: int, store: str) -> Received:
+        """The same."""
+        raise seam.NotPossible("the fake carrier has no tickets")
 
     async def sweep(self, wanted: Wanted, shared: bool = True) -> int:
         """As Carrier says; a fake does not crash."""

@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 import msgspec
+import pytest
 
 from tests.harness.http import Answer, Body, ask
 from tests.harness.mover import Mover
@@ -13,6 +14,9 @@ from tests.harness.mover import Mover
 OCTETS = "application/octet-stream"
 PATCH_21 = "application/openstack-images-v2.1-json-patch"
 PATCH_20 = "application/openstack-images-v2.0-json-patch"
+
+# For tables of what is refused before the database is asked, and of the forms of answers.
+over_sqlite = pytest.mark.parametrize("service", ["sqlite"], indirect=True)
 
 
 class Service:

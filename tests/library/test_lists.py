@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from mover.library.queries import Query, Viewer
 from mover.library.records import ImageRecord, MemberStatus, NewImage, Visibility
+from mover.library.registry import migrate
 from mover.library.registry.registry import Registry
 from mover.library.registry.tables import SORTED_BY
+from tests.library.databases import DATABASES, empty_database
 from tests.library.service import some_id
 
 OWNERS = ("a", "b", None)
@@ -58,11 +62,15 @@ def populate(registry: Registry) -> list[ImageRecord]:
 Filled = tuple[Registry, list[ImageRecord], dict[str, MemberStatus]]
 
 
-@pytest.fixture
-def filled(registry: Registry) -> Filled:
-    """A registry, all that is in it, and what `b` has said to its memberships."""
-    images = populate(registry)
-    return registry, images, {one.image_id: one.status for image in images for one in registry.members(image.id)}
+@pytest.fixture(scope="module", params=DATABASES)
+def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
+    """A registry that is only read, all that is in it, and what `b` has said to its memberships."""
+    database = empty_database(request, tmp_path_factory.mktemp("lists"))
+    migrate.upgrade(database)
+    with closing(Registry(database)) as registry:
+        images = populate(registry)
+        members = {one.image_id: one.status for image in images for one in registry.members(image.id)}
+        yield registry, images, members
 
 
 CONDITIONS = st.sampled_from(
@@ -145,7 +153,7 @@ def _compare(value: Any, comparison: str, wanted: Any) -> bool:
     )
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60)
 @given(query=QUERIES)
 def test_lists_are_what_a_model_says(filled: Filled, query: Query) -> None:
     """Page by page from the marker of the last, a list is exactly the model's: nothing twice, nothing left out."""

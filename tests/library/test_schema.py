@@ -54,8 +54,8 @@ def _is_index(difference: Any) -> bool:
 
 def test_two_who_migrate_at_once(database: str) -> None:
     """One does it, the other waits and finds it done."""
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(schema.migrate, [database] * 4))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(schema.migrate, [database] * 2))
     migrate.upgrade(database)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.harness.http import Answer, Body, connect, head, read_to_end
-from tests.library.service import NOBODYS_ID, OCTETS, Service, some_id
+from tests.library.service import NOBODYS_ID, OCTETS, Service, over_sqlite, some_id
 
 DATA = bytes(range(256)) * 300
 MD5 = hashlib.md5(DATA).hexdigest()
@@ -152,6 +152,7 @@ REFUSED: list[tuple[dict[str, str], Body, int]] = [
 ]
 
 
+@over_sqlite
 @pytest.mark.parametrize(("meta", "data", "status"), REFUSED, ids=lambda value: str(value)[:50])
 def test_images_that_are_refused(service: Service, meta: dict[str, str], data: Body, status: int) -> None:
     """A status for each reason; nothing is left that is queued, or active."""
@@ -231,6 +232,7 @@ def test_empty_values_are_null(service: Service) -> None:
 # -- header injection ------------------------------------------------------------------------------------------
 
 
+@over_sqlite
 @pytest.mark.parametrize("evil", ["a\r\nSet-Cookie: x=1", "a\nSet-Cookie: x=1", "a\rb", "a\0b", "\x7f"])
 def test_no_value_becomes_a_header(service: Service, evil: str) -> None:
     """Neither of the client of v2, whose JSON may hold anything, nor percent-encoded by one of v1."""
@@ -321,6 +323,7 @@ UPDATES: list[tuple[dict[str, str], Body, int]] = [
 ]
 
 
+@over_sqlite
 @pytest.mark.parametrize(("meta", "data", "status"), UPDATES, ids=lambda value: str(value)[:50])
 def test_updates_that_are_refused(service: Service, meta: dict[str, str], data: Body, status: int) -> None:
     """And the image is what it was."""
@@ -420,6 +423,7 @@ def test_filters_of_a_list(service: Service) -> None:
         assert listed(service, f"property-g={mark}&sort_key=created_at&{query}") == expected, query
 
 
+@over_sqlite
 @pytest.mark.parametrize(
     "query",
     [
@@ -480,6 +484,7 @@ def test_members(service: Service) -> None:
     assert {"image_id": image_id, "can_share": True} in shared
 
 
+@over_sqlite
 @pytest.mark.parametrize(
     "body",
     [

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.harness.transfers import Doing
-from tests.library.service import NOBODYS_ID, PATCH_20, Service, some_id
+from tests.library.service import NOBODYS_ID, PATCH_20, Service, over_sqlite, some_id
 
 DATA = bytes(range(256)) * 400
 
@@ -68,6 +68,7 @@ REFUSED_BODIES: list[tuple[object, int]] = [
 ]
 
 
+@over_sqlite
 @pytest.mark.parametrize(("body", "status"), REFUSED_BODIES, ids=lambda value: str(value)[:40])
 def test_bodies_that_make_no_image(service: Service, body: object, status: int) -> None:
     """A value that cannot be is refused with the reason, and nothing is made."""
@@ -95,6 +96,7 @@ def test_an_id_of_the_clients_own(service: Service) -> None:
 # -- show, and paths -------------------------------------------------------------------------------------------
 
 
+@over_sqlite
 @pytest.mark.parametrize(
     "segment",
     [
@@ -134,6 +136,7 @@ METHODS = {
 }
 
 
+@over_sqlite
 @pytest.mark.parametrize("path", METHODS)
 def test_wrong_methods(service: Service, path: str) -> None:
     """405, with those that there are."""
@@ -159,6 +162,7 @@ FORMS = {
 }
 
 
+@over_sqlite
 @pytest.mark.parametrize("accept", FORMS)
 @pytest.mark.parametrize("path", ["/v2/images/x", "/v2/unknown", "/v1/images/x", "/v1/unknown/path"])
 def test_errors_have_the_form_that_was_asked_for(service: Service, path: str, accept: str) -> None:
@@ -283,6 +287,7 @@ STEPS: list[tuple[object, int]] = [
 ]
 
 
+@over_sqlite
 @pytest.mark.parametrize(("step", "status"), STEPS, ids=lambda value: str(value)[:60])
 def test_steps_that_are_refused(service: Service, step: object, status: int) -> None:
     """Nothing of a patch is done when one of its steps cannot be."""
@@ -436,6 +441,7 @@ def test_filters_of_a_list(service: Service) -> None:
         assert ids(service.listed(f"?group={mark}&{query}")) == ids(expected), query
 
 
+@over_sqlite
 @pytest.mark.parametrize(
     "query",
     [

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.harness.http import Body
-from tests.library.service import NOBODYS_ID, OCTETS, Service, some_id
+from tests.library.service import NOBODYS_ID, OCTETS, Service, over_sqlite, some_id
 from tests.library.visor import META, NEW, Visor, image_of, xml_of
 
 DATA = bytes(range(256)) * 300
@@ -94,6 +94,7 @@ REFUSED: list[tuple[dict[str, str], Body, int]] = [
 ]
 
 
+@over_sqlite
 @pytest.mark.parametrize(("given", "data", "status"), REFUSED, ids=lambda value: str(value)[:50])
 def test_images_that_are_refused(visor: Visor, given: dict[str, str], data: Body, status: int) -> None:
     """With {code, message}; and nothing is made."""
@@ -123,6 +124,7 @@ FAILING: list[tuple[dict[str, str], bytes, int]] = [
 ]
 
 
+@over_sqlite
 @pytest.mark.parametrize(("given", "data", "status"), FAILING, ids=lambda value: str(value)[:50])
 def test_data_that_fails(visor: Visor, given: dict[str, str], data: bytes, status: int) -> None:
     """Its image says error, has no data, and takes other data then, of which nothing older is expected."""
@@ -191,6 +193,7 @@ UNCHANGED: list[tuple[dict[str, str], int]] = [
 ]
 
 
+@over_sqlite
 @pytest.mark.parametrize(("given", "status"), UNCHANGED, ids=lambda value: str(value)[:50])
 def test_changes_that_are_refused(visor: Visor, given: dict[str, str], status: int) -> None:
     """All of the request: nothing of it is done."""
@@ -263,6 +266,7 @@ def test_lists_are_sorted(visor: Visor) -> None:
         assert visor.listed(f"?mark={mark}&sort={key}&dir=desc") == up[::-1], key
 
 
+@over_sqlite
 @pytest.mark.parametrize("query", ["dir=up", "sort=store", "size=big", "name=%00", "sort=%00", "name=%ff"])
 def test_queries_that_are_refused(visor: Visor, query: str) -> None:
     """400, in the client's form."""
@@ -293,6 +297,7 @@ FORMS = [
 ]
 
 
+@over_sqlite
 @pytest.mark.parametrize(("headers", "query", "form"), FORMS, ids=str)
 def test_the_form_of_an_answer(visor: Visor, headers: dict[str, str], query: str, form: str) -> None:
     """By Accept, or by ?format=, which is no filter then."""
@@ -325,6 +330,7 @@ def test_one_image_in_xml(visor: Visor) -> None:
 HOSTILE = ["</name><status>x</status>", "<![CDATA[x]]>", "&amp;&#0;", "a\r\nb\tc", "\x01\x1b\ufffe", "]]>", "\u2028😀"]
 
 
+@over_sqlite
 @pytest.mark.parametrize("evil", HOSTILE, ids=ascii)
 def test_no_value_becomes_markup_or_a_header(visor: Visor, evil: str) -> None:
     """Values, and names, that came by v2, whose JSON may hold anything."""
@@ -354,6 +360,7 @@ def test_values_that_read_as_numbers(visor: Visor) -> None:
 # -- what there is not -----------------------------------------------------------------------------------------
 
 
+@over_sqlite
 @pytest.mark.parametrize(
     "path", ["", "/", "/nothing", "/images/a/b", "/users", "/images/%00", "/images/%ff", "/images/x"]
 )
@@ -365,6 +372,7 @@ def test_paths_that_are_none(visor: Visor, path: str) -> None:
         assert answer.json() == {"code": 404, "message": "Invalid operation or path."}
 
 
+@over_sqlite
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
@@ -383,6 +391,7 @@ def test_methods_that_are_none(visor: Visor, method: str, path: str, allow: str)
     assert (answer.status, answer.headers["allow"]) == (405, allow)
 
 
+@over_sqlite
 @pytest.mark.parametrize("method", ["HEAD", "GET", "PUT", "DELETE"])
 def test_an_image_that_is_not_there(visor: Visor, method: str) -> None:
     """404: of HEAD in headers, without a body."""
@@ -458,6 +467,7 @@ def test_images_of_glances_in_visors_view(visor: Visor) -> None:
     assert hidden["id"] not in [one["_id"] for one in visor.listed(f"?name={fields['name']}")]
 
 
+@over_sqlite
 @pytest.mark.parametrize("name", ["status", "size", "_id", "location", "uri"])
 def test_no_property_hides_an_attribute(visor: Visor, name: str) -> None:
     """Of what Glance's clients call as VISOR calls its own."""

@@ -140,6 +140,7 @@ def test_all_of_a_library(alone: Service) -> None:
         assert listed.headers["transfer-encoding"] == "chunked"
         found = xml_of(client.ask("GET", "/cloud/visor/images/detail?format=xml")).findall("images/item/_id")
         assert [one.text for one in found] == ids[::-1]
+        client.sock.settimeout(120)  # a thousand deletes, one after the other
         answer = client.ask("DELETE", "/cloud/visor/all")
         assert (answer.status, answer.body) == (200, b"")
         assert [image["_id"] for image in client.ask("GET", "/cloud/visor/images").json()["images"]] == [kept]

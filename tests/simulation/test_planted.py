@@ -185,7 +185,7 @@ def abandoned_submitted_again(patch: pytest.MonkeyPatch) -> None:
 
 def quarantine_for_ever(patch: pytest.MonkeyPatch) -> None:
     """Slots of jobs that were abandoned do not come back with the next worker."""
-    patch.setattr(Slots, "worker_gone", lambda slots: None)
+    patch.setattr(Slots, "worker_gone", lambda slots, gone: None)
 
 
 def slot_given_back_at_once(patch: pytest.MonkeyPatch) -> None:

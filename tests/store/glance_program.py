@@ -1,7 +1,8 @@
-"""Runs in .venv-glance-store: the genuine file driver over the cases of test_glance_store.py. JSON in, JSON out.
+"""Runs in .venv-glance-store: the genuine file driver over the cases of test_glance_store.py.
 
-A case is {"directories", "file_mode", "metadata_file", "thin", "steps"}; a step is {"do": "add", "id", "length",
-"zeros", "size"}, {"do": "delete", "uri"} or {"do": "read", "uri", "offset"}. What came of each step is one object.
+A line of JSON in, a line of JSON out, until the input ends. A case is {"directories", "file_mode", "metadata_file",
+"thin", "steps"}; a step is {"do": "add", "id", "length", "zeros", "size"}, {"do": "delete", "uri"} or {"do": "read",
+"uri", "offset"}. What came of each step is one object.
 """
 
 from __future__ import annotations
@@ -55,20 +56,19 @@ def do(store: Any, step: dict[str, Any], conf: Any) -> dict[str, Any]:
     return {"bytes": len(b"".join(chunks)), "size": int(size)}
 
 
-def main() -> None:
-    case = json.load(sys.stdin)
+def outcome(case: dict[str, Any]) -> list[dict[str, Any]]:
     try:
         store = driver(case)
     except exceptions.BadStoreConfiguration:
-        print(json.dumps([{"error": "BadStoreConfiguration"}]))
-        return
+        return [{"error": "BadStoreConfiguration"}]
     found = []
     for step in case["steps"]:
         try:
             found.append(do(store, step, store.conf))
         except exceptions.GlanceStoreException as error:
             found.append({"error": type(error).__name__})
-    print(json.dumps(found))
+    return found
 
 
-main()
+for line in sys.stdin:
+    print(json.dumps(outcome(json.loads(line))), flush=True)

@@ -53,6 +53,12 @@ class Library:
     def delete(self, image: str) -> Answer:
         return self.mover.ask("DELETE", f"/v2/images/{image}")
 
+    def clear(self) -> None:
+        """Delete all images, and wait until none of their bytes is there."""
+        for image in self.mover.ask("GET", "/v2/images?limit=1000").json()["images"]:
+            assert self.delete(image["id"]).status == 204
+        self.wait_for_files()
+
     def listing(self) -> list[str]:
         """Everything in the directory, hidden or not, but its own name."""
         return sorted(path.name for path in self.directory.iterdir() if path.name != volumes.FILE)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from workers.store.preparing import prepare
 
 GLANCE = ROOT / ".venv-glance-store" / "bin" / "python"
 PROGRAM = Path(__file__).with_name("glance_program.py")
+Glance = Callable[[dict[str, Any]], list[dict[str, Any]]]
 IMAGE = "5a5a4c1e-8f0e-4b53-9c6c-0d5a5f3a1e22"
 KIB = 1024
 
@@ -46,17 +48,26 @@ def content(step: dict[str, Any]) -> bytes:
     return hashlib.shake_128(step["id"].encode()).digest(step["length"]) + bytes(step.get("zeros", 0))
 
 
-def glance(case: dict[str, Any]) -> list[dict[str, Any]]:
+@pytest.fixture(scope="module")
+def glance() -> Iterator[Glance]:
+    """What Glance's own store makes of a case; one process of it for all, since to load it takes a second."""
     if not GLANCE.exists():
         reason = "glance_store is missing: `.ci/setup glance-store` installs it"
         pytest.fail(reason) if "CI" in os.environ else pytest.skip(reason)
-    done = subprocess.run([GLANCE, PROGRAM], input=json.dumps(case), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    for one in found:
-        if "error" in one:
-            one["error"] = SAME[one["error"]]
-    return found
+    with subprocess.Popen([GLANCE, PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        cases, outcomes = process.stdin, process.stdout
+
+        def outcome(case: dict[str, Any]) -> list[dict[str, Any]]:
+            print(json.dumps(case), file=cases, flush=True)
+            found: list[dict[str, Any]] = json.loads(outcomes.readline())
+            for one in found:
+                if "error" in one:
+                    one["error"] = SAME[one["error"]]
+            return found
+
+        yield outcome
 
 
 async def mover(case: dict[str, Any]) -> list[dict[str, Any]]:
@@ -97,7 +108,7 @@ async def step_of_mover(store: FileStore, step: dict[str, Any]) -> dict[str, Any
         }  # fmt: skip
 
 
-async def both(room: Path, **case: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+async def both(glance: Glance, room: Path, **case: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The case on each, in rooms of the same names that are emptied in between."""
     theirs = glance({"directories": [str(room / "images")], **case})
     for path in sorted(room.rglob("*"), reverse=True):
@@ -114,15 +125,17 @@ async def both(room: Path, **case: Any) -> tuple[list[dict[str, Any]], list[dict
     [add(), add()],
     [add(), {"do": "delete", "uri": "IMAGE"}, add(7)],
 ])  # fmt: skip
-async def test_both_take_and_refuse_the_same(loop: object, room: Path, steps: list[dict[str, Any]]) -> None:
+async def test_both_take_and_refuse_the_same(
+    loop: object, glance: Glance, room: Path, steps: list[dict[str, Any]]
+) -> None:
     steps = [{**step, "uri": f"file://{room}/images/{IMAGE}"} if step["do"] == "delete" else step for step in steps]
-    theirs, ours = await both(room, steps=steps)
+    theirs, ours = await both(glance, room, steps=steps)
     assert theirs == ours
 
 
 @pytest.mark.parametrize("file_mode", ["0", "640", "644", "600", "440"])
 async def test_both_give_files_the_same_mode_and_let_readers_into_the_directory(
-    loop: object, room: Path, file_mode: str
+    loop: object, glance: Glance, room: Path, file_mode: str
 ) -> None:
     images = room / "images"
     images.mkdir(mode=0o700)
@@ -136,8 +149,10 @@ async def test_both_give_files_the_same_mode_and_let_readers_into_the_directory(
 
 
 @pytest.mark.parametrize("directories", [["a:1", "b:2"], ["a", "b:1"], ["a:3", "b"]])
-async def test_both_fill_the_highest_priority_first(loop: object, room: Path, directories: list[str]) -> None:
-    theirs, ours = await both(room, directories=[f"{room}/{one}" for one in directories], steps=[add()])
+async def test_both_fill_the_highest_priority_first(
+    loop: object, glance: Glance, room: Path, directories: list[str]
+) -> None:
+    theirs, ours = await both(glance, room, directories=[f"{room}/{one}" for one in directories], steps=[add()])
     assert theirs == ours
 
 
@@ -145,19 +160,19 @@ async def test_both_fill_the_highest_priority_first(loop: object, room: Path, di
     "case",
     [{"directories": ["/x/images:1", "/x/images:2"]}, {"directories": ["/dev/shm/mover-never"], "file_mode": "240"}],
 )
-async def test_both_refuse_the_same_configuration(loop: object, case: dict[str, Any]) -> None:
+async def test_both_refuse_the_same_configuration(loop: object, glance: Glance, case: dict[str, Any]) -> None:
     case = {**case, "steps": []}
     assert glance(case) == [{"error": "bad-configuration"}]
     assert await mover(case) == [{"error": "bad-configuration"}]
 
 
-async def test_more_than_there_is_room_for_is_refused_by_both(loop: object, room: Path) -> None:
+async def test_more_than_there_is_room_for_is_refused_by_both(loop: object, glance: Glance, room: Path) -> None:
     free = os.statvfs(room)
-    theirs, ours = await both(room, steps=[add(10, 2 * free.f_bavail * free.f_frsize)])
+    theirs, ours = await both(glance, room, steps=[add(10, 2 * free.f_bavail * free.f_frsize)])
     assert theirs == ours == [{"error": "full"}]
 
 
-async def test_holes_are_where_glance_has_them_and_smaller_ones_too(loop: object, room: Path) -> None:
+async def test_holes_are_where_glance_has_them_and_smaller_ones_too(loop: object, glance: Glance, room: Path) -> None:
     for kib in (64, 4):
         step = add(64 * KIB + 1, zeros=kib * KIB * 16 - 1)
         images = room / f"images-{kib}"
@@ -169,7 +184,7 @@ async def test_holes_are_where_glance_has_them_and_smaller_ones_too(loop: object
 
 
 async def test_the_metadata_file_says_the_same_but_where_glance_takes_a_name_that_begins_alike(
-    loop: object, room: Path
+    loop: object, glance: Glance, room: Path
 ) -> None:
     kept = room / "kept"
     kept.mkdir()
@@ -188,13 +203,13 @@ async def test_the_metadata_file_says_the_same_but_where_glance_takes_a_name_tha
         assert found == (("a", "a") if expected == "same" else different)
 
 
-async def test_a_delete_of_nothing_is_no_error_of_ours(loop: object, room: Path) -> None:
-    theirs, ours = await both(room, steps=[{"do": "delete", "uri": f"file://{room}/images/{IMAGE}"}])
+async def test_a_delete_of_nothing_is_no_error_of_ours(loop: object, glance: Glance, room: Path) -> None:
+    theirs, ours = await both(glance, room, steps=[{"do": "delete", "uri": f"file://{room}/images/{IMAGE}"}])
     found = tuple(one[0].get("error", "ok") for one in (theirs, ours))
     assert found == DIFFERENCES["delete of what is not there"]
 
 
-def test_glances_bugs_of_reading_are_still_there_and_the_docs_still_true(room: Path) -> None:
+def test_glances_bugs_of_reading_are_still_there_and_the_docs_still_true(glance: Glance, room: Path) -> None:
     """With an offset it promises the whole file's size. Ours is Content-Length, which the views' tests compare."""
     uri = f"file://{room}/images/{IMAGE}"
     [_, read] = glance({"directories": [f"{room}/images"], "steps": [add(), {"do": "read", "uri": uri, "offset": 60}]})

@@ -43,7 +43,7 @@ class File:
 def look(path: Path, disk_format: str | None, container: str = "bare", backing_files: bool = False) -> int | None:
     file = File(path)
     try:
-        return inspect(file, path.stat().st_size, Declared(disk_format, container, backing_files))  # type: ignore[arg-type]
+        return inspect(file, path.stat().st_size, Declared(disk_format, container, backing_files))
     finally:
         file.close()
 
@@ -281,24 +281,41 @@ def test_a_bomb_is_measured_not_unpacked(tmp_path: Path) -> None:
 # -- the confined process --------------------------------------------------------------------------------------------
 
 
-def confined(program: str, fds: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", "-S", CONFINE, sys.executable, "-I", "-S", "-c", program]
-    return subprocess.run(command, env={}, cwd="/", pass_fds=fds, capture_output=True, text=True, timeout=60)
+def confined(program: str, image: str = os.devnull) -> subprocess.CompletedProcess[str]:
+    """A program in Python; `image` may be a directory, beneath which it may read."""
+    fd = os.open(image, os.O_RDONLY)
+    command = [sys.executable, "-I", "-S", CONFINE, "--read", str(fd), sys.executable, "-I", "-S", "-c", program]
+    try:
+        return subprocess.run(command, env={}, cwd="/", pass_fds=[fd], capture_output=True, text=True, timeout=60)
+    finally:
+        os.close(fd)
 
 
 def test_a_confined_process_has_no_network_no_capabilities_no_files_to_write_and_limits(tmp_path: Path) -> None:
-    done = confined("print(open('/proc/net/dev').read().count(':'), open('/proc/self/status').read())")
+    done = confined("print(open('/proc/net/dev').read().count(':'), open('/proc/self/status').read())", "/proc")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("1 ")  # loopback, and it is down
     status = dict(line.split(":", 1) for line in done.stdout.splitlines()[1:] if ":" in line)
     assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0 or os.geteuid() != 0
     assert status["NoNewPrivs"].strip() == "1"
     assert confined(f"open({str(tmp_path / 'x')!r}, 'w').write('x' * 10000)").returncode != 0
-    assert (tmp_path / "x").stat().st_size == 0
+    assert not (tmp_path / "x").exists() or (tmp_path / "x").stat().st_size == 0
     assert confined("import os; print(dict(os.environ))").stdout.strip() in ("{}", "{'LC_CTYPE': 'C.UTF-8'}")
     assert confined("x = bytearray(3 * 1024 ** 3)").returncode != 0
     spinning = confined("import resource; print(resource.getrlimit(resource.RLIMIT_CPU)[1])")
     assert int(spinning.stdout) <= 10
+
+
+def test_a_confined_process_opens_its_image_and_no_other_file(tmp_path: Path) -> None:
+    """Where the kernel has Landlock, as this one must."""
+    image, other = tmp_path / "image", tmp_path / "other"
+    image.write_text("mine")
+    other.write_text("not mine")
+    assert confined(f"print(open({str(image)!r}).read())", str(image)).stdout == "mine\n"
+    for path in (other, "/etc/passwd", "/proc/self/environ"):
+        refused = confined(f"open({str(path)!r})", str(image))
+        assert "PermissionError" in refused.stderr, path
+    assert "PermissionError" in confined(f"import os; os.listdir({str(tmp_path)!r})", str(image)).stderr
 
 
 def test_a_qemu_img_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.harness.fixtures import Images
+from tests.harness.fixtures import Images, StartMover
 from tests.harness.http import ask, connect, head, read_to_end
 from tests.harness.mover import Mover
 from tests.harness.patterns import pattern
@@ -224,3 +225,25 @@ def test_transferred_counts_each_byte_once(mover: Mover, vdsm: Vdsm, disk: NbdSe
     assert vdsm.look(read)["transferred"] == 25 * MIB
     assert mover.ask("PUT", f"/images/{both}", bytes(10)).status == 200
     assert "transferred" not in vdsm.look(both)
+
+
+def test_a_cancel_that_cannot_end_a_write_says_so_and_can_be_asked_again(
+    room: Path, start_mover: StartMover, disk: NbdServer
+) -> None:
+    """An NBD server stands still with a write: 409 after the time, nothing is admitted; when it goes on, 204."""
+    vdsm = Vdsm(room / "tickets.sock")
+    mover = start_mover({}, {"serve": {"ticket_socket": str(vdsm.path)}, "control": {"cancel_s": 0.5}})
+    ticket = vdsm.install(nbd_url(disk), BYTES, "read", "write")
+    assert mover.ask("GET", f"/images/{ticket}", Range="bytes=0-0").status == 206
+    disk.pause()
+    with connect(mover.address()) as client:
+        client.sendall(head("PUT", f"/images/{ticket}", Content_Length=MIB) + pattern(9, 0, MIB))
+        wait_until("the server has the write", lambda: mover.ask("GET", "/workers", unix=True).json()[0]["in_flight"])
+        answer = vdsm.ask("DELETE", ticket)
+        assert (answer.status, "after 0.5 s (control.cancel_s)" in answer.json()["error"]) == (409, True)
+        assert vdsm.look(ticket)["canceled"]
+        assert mover.ask("GET", f"/images/{ticket}").status in (403, 404)
+        disk.resume()
+        wait_until("the write has ended", lambda: vdsm.ask("DELETE", ticket).status == 204)
+    assert vdsm.ask("GET", ticket).status == 404
+    mover.stop_clean()

@@ -42,6 +42,7 @@ class FileExport(LocalExport):
     def __init__(self, number: int, export: Export, places: Places | None, loop: Loop, owner: Owner) -> None:
         super().__init__(number, export, places, loop, owner)
         self._frozen = export.frozen
+        self._of_library = export.of_library
         self._fd = -1
         self._size = 0
         self._look: Timer | None = None
@@ -51,7 +52,9 @@ class FileExport(LocalExport):
     # -- life ------------------------------------------------------------------------------------------------
 
     def _open(self) -> Limits:
-        self._fd, read_only = open_frozen(self._path) if self._frozen else open_image(self._path, self._places)
+        self._fd, read_only = (
+            open_own(self._path, self._frozen) if self._of_library else open_image(self._path, self._places)
+        )
         try:
             found = os.fstat(self._fd)
             if not (stat.S_ISREG(found.st_mode) or stat.S_ISBLK(found.st_mode)):
@@ -221,9 +224,10 @@ def _open(path: str) -> tuple[int, bool]:
     return os.open(path, os.O_RDONLY | flags), True
 
 
-def open_frozen(path: str) -> tuple[int, bool]:
-    """The same for a library image, which nobody changes and which is no link to another file. Raises OSError."""
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK), True
+def open_own(path: str, frozen: bool) -> tuple[int, bool]:
+    """The same for a library image, which nobody changes if it is `frozen`, and which is no link. Raises OSError."""
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    return os.open(path, flags | (os.O_RDONLY if frozen else os.O_RDWR)), frozen
 
 
 def read_all(fd: int, buffer: memoryview, offset: int) -> None:

@@ -176,8 +176,10 @@ def read(limits: Limits, offset: int, buffer: memoryview) -> Plan:
     """Fill `buffer` from the image at `offset`."""
     length = len(buffer)
     if limits.aligned(offset, length):
-        yield pieces(Operation.READ, offset, buffer, limits.most_bytes)
-        return Done(length)
+        commands = pieces(Operation.READ, offset, buffer, limits.most_bytes)
+        yield commands
+        # Of a source whose end nobody knows, the last one has shortened itself.
+        return Done(sum(command.length for command in commands) if limits.facts.unsized else length)
     start, end = limits.round_out(offset, length)
     blocks = memoryview(bytearray(end - start))
     yield pieces(Operation.READ, start, blocks, limits.most_bytes)

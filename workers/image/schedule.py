@@ -46,7 +46,12 @@ IN_SESSIONS = {
 }
 SESSIONS_ONLY = frozenset(IN_SESSIONS) - LOCKING
 # What a store can have.
-OF_STORES = {Kind.STORE: Operation.ASK, Kind.WRITE: Operation.WRITE, Kind.ROLLBACK: Operation.ROLLBACK}
+OF_STORES = {
+    Kind.STORE: Operation.ASK,
+    Kind.WRITE: Operation.WRITE,
+    Kind.ZERO: Operation.ZERO,
+    Kind.ROLLBACK: Operation.ROLLBACK,
+}
 ANYWHERE = frozenset({Kind.FLUSH, Kind.LOST, Kind.TOLD, Kind.CANCEL})
 # What changes bytes that clients see.
 CHANGING = WRITING | {Kind.COMMIT}
@@ -409,7 +414,7 @@ def _in_session(lane: object, job: Job, slot: memoryview | None) -> Plan:
     offset = job.offset if job.kind in LOCKING else 0
     # A question's length is its own business.
     buffer = None if slot is None else slot if job.kind is Kind.STORE else slot[: job.length]
-    operation = OF_STORES[job.kind] if job.kind is Kind.STORE else IN_SESSIONS[job.kind]
+    operation = OF_STORES[job.kind] if job.kind in OF_STORES else IN_SESSIONS[job.kind]
     keep = bool(job.flags & Flag.KEEP)
     return plan.in_session(SessionCommand(operation, lane, session, offset, job.length, buffer, keep))
 

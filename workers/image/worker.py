@@ -18,6 +18,7 @@ import socket
 import time
 from collections.abc import Iterator
 from itertools import count
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -56,6 +57,9 @@ from workers.messages import (
 )
 from workers.nbd_handle import is_zero
 
+if TYPE_CHECKING:
+    from workers.store.view_export import View
+
 log = logging.getLogger(__name__)
 
 BACKOFF_FIRST_S = 0.02
@@ -66,6 +70,8 @@ EXTRA_CONNECT_S = 1.0
 # One read of 2 to 31 MiB raises glibc's threshold for mmap in qemu, for good; 32 MiB would be over its limit.
 WARMING_BYTES = 16 * 1024 * 1024
 WARMING_AFTER_BYTES = 4 * 1024 * 1024
+# What the kernel keeps itself.
+FILES = ("file", "part")
 
 # More processors than these would wait for one connection's reads.
 HASH_THREADS_MOST = 4
@@ -87,6 +93,7 @@ class Worker:
         self._schedule: Schedule[WorkerLane | None]
         self._succession: Succession[WorkerLane | None]
         self._limits: Limits | None = None
+        self._view: View | None = None
         self._supervised = True
         self._leaving = False
         self._flushed_to_leave = False
@@ -344,7 +351,7 @@ class Worker:
 
     def ended(self, command: Command, error: int) -> None:
         """A connection has the server's answer to a command."""
-        if error and command.operation is Operation.FLUSH and self._serve.export.transport == "file":
+        if error and command.operation is Operation.FLUSH and self._serve.export.transport in FILES:
             # The kernel says it once: pages that it could not write are clean to it from now on.
             self._schedule.ledger.server_lost()
         if not error and command.operation is Operation.READ:
@@ -386,6 +393,10 @@ class Worker:
 
     def _new_connection(self, connect_s: float) -> Connection:
         number, serve = next(self._numbers), self._serve
+        if serve.export.transport == "http":
+            from workers.store.url_export import UrlExport
+
+            return UrlExport(number, serve.export, serve.urls, self._loop, self)
         if serve.store is not None and serve.export.transport == "object":
             from workers.store.object_export import ObjectExport
 
@@ -393,8 +404,11 @@ class Worker:
         if serve.store is not None:
             from workers.store.store_export import StoreExport
 
-            return StoreExport(number, serve.export, serve.store, self._loop, self, self._session_numbers)
-        if serve.export.transport != "file":
+            urls = serve.urls
+            return StoreExport(number, serve.export, serve.store, urls, self._loop, self, self._session_numbers)
+        if serve.export.transport == "view":
+            return self._new_view(number, connect_s)
+        if serve.export.transport not in FILES:
             return NbdConnection(number, serve.export, serve.places, serve.settings, self._loop, self, connect_s)
         if not serve.export.whole_file:
             from workers.image.file_export import FileExport
@@ -404,8 +418,20 @@ class Worker:
 
         return WholeFile(number, serve.export, serve.places, self._loop, self, self._session_numbers)
 
+    def _new_view(self, number: int, connect_s: float) -> Connection:
+        from workers.store.view_export import View, ViewConnection
+
+        if self._view is None:
+            self._view = View(self._serve.export, self._loop)
+        return ViewConnection(number, self._view, self._serve.settings, self._loop, self, connect_s)
+
     def introduce(self, connection: Connection, fd: int) -> None:
-        """The supervisor keeps a duplicate of every socket, for the fence after our death."""
+        """The supervisor keeps a duplicate of every socket, for the fence after our death.
+
+        Nothing is ever written to a view, and its server ends with us.
+        """
+        if self._view is not None:
+            return
         self._introduced.add(connection.number)
         self._tell(Connected(connection.number), fd)
 
@@ -466,7 +492,7 @@ class Worker:
     @property
     def _absent(self) -> int:
         """What jobs fail with when the image is not there: no connection to a server, or no file."""
-        return errno.ENOENT if self._serve.export.transport == "file" else errno.ENOTCONN
+        return errno.ENOENT if self._serve.export.transport in FILES else errno.ENOTCONN
 
     def _retry(self, why: str) -> None:
         log.warning("no connection", extra=facts(export=self._serve.export.key, reason=why))

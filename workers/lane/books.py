@@ -121,9 +121,10 @@ class Books(Generic[EntryT]):
         for entry in self._entries.values():
             if entry not in self._unsent:
                 entry.job.flags |= Flag.AGAIN
+        abandoned = [entry.job.slot for entry in self._entries.values() if entry.abandoned and entry.job.slot >= 0]
         self._entries = {number: entry for number, entry in self._entries.items() if not entry.abandoned}
         again = sum(entry not in self._unsent for entry in self._entries.values())
-        self._slots.worker_gone()
+        self._slots.worker_gone(abandoned)  # of this lane's worker only: another lane may have the same slots
         self._unsent = self.entries()
         self.push_unsent(push)
         return again

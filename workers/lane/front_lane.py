@@ -16,6 +16,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from workers.lane import memory
+from workers.lane.arena import Arena
 from workers.lane.books import Books, Entry, NeverAsked
 from workers.lane.channel import Channel, ChannelBroken, ChannelClosed
 from workers.lane.protocol import (
@@ -30,7 +31,7 @@ from workers.lane.protocol import (
     Status,
 )
 from workers.lane.ring import WRITES, Consumer, Producer, RingBroken, Rings, rings_bytes
-from workers.lane.slots import Holder, Slots
+from workers.lane.slots import Holder
 from workers.lane.stalls import STALLED_S, Guest, Stalls
 from workers.lane.tally import Durations
 
@@ -128,16 +129,15 @@ class FrontLane:
     def __init__(
         self,
         number: int,
-        slots: int,
-        slot_bytes: int,
-        request_slots: int,
+        arena: Arena,
         replay_s: float,
         on_closed: Callable[[FrontLane], None],
         counts: LaneCounts | None = None,
     ) -> None:
         self.number = number
-        self.slot_bytes = slot_bytes
-        self.slots = Slots(slots, request_slots)
+        self.slot_bytes = arena.slot_bytes
+        self.slots = arena.slots
+        self.views = arena.views
         self.replay_s = replay_s
         self.state = LaneState.OPENING
         self.image: ImageFacts | None = None
@@ -149,9 +149,8 @@ class FrontLane:
         self._on_closed = on_closed
         self._counts = counts
         self._loop = asyncio.get_running_loop()
-        self._arena_fd = memory.create(f"mover-arena-{number}", slots * slot_bytes)
-        arena = memory.map_shared(self._arena_fd, slots * slot_bytes)
-        self.views = [arena[at : at + slot_bytes] for at in range(0, slots * slot_bytes, slot_bytes)]
+        self._arena = arena
+        arena.enter()
         self._books: Books[InFlight] = Books(self.slots, CELLS)
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._stalls = Stalls(self.slots)
@@ -283,7 +282,7 @@ class FrontLane:
         if self.lost is not None:
             sock.close()  # what the predecessor had published last was broken
             return
-        self._attachment = _Attachment(self, sock, generation, self._arena_fd)
+        self._attachment = _Attachment(self, sock, generation, self._arena.fd)
 
     def _on_opened(self, image: ImageFacts) -> None:
         self.image = image
@@ -340,7 +339,7 @@ class FrontLane:
                 in_flight.done.exception()  # whoever still waits sees it; nobody else needs to
         if not self._opened.done():
             self._opened.set_result(None)
-        os.close(self._arena_fd)
+        self._arena.leave()
         self._on_closed(self)
 
     def _move(self, event: LaneEvent) -> None:

@@ -33,8 +33,8 @@ class Kind(IntEnum):
     BEGIN = 11  # write a new file of `length` bytes: `value` is the session; nobody sees it before it is committed
     COMMIT = 12  # all `length` bytes were confirmed: it is made durable and takes the old one's place; offset: session
     ROLLBACK = 13  # end a session that reads, or one that shall change nothing; the offset is the session
-    # Of stores of library images only. WRITE and ROLLBACK there name an upload's session, too; its WRITEs come in the
-    # order of the bytes, and end when these are written and hashed.
+    # Of stores of library images only. WRITE, ZERO and ROLLBACK there name an upload's session, too; its WRITEs and
+    # ZEROs come in the order of the bytes, and end when these are written and hashed.
     STORE = 20  # the question in the slot (workers/lane/store_format.py), answered there
 
 
@@ -98,6 +98,12 @@ class ImageFacts(msgspec.Struct, frozen=True):
 
     Of a `whole_file` the size was the one it had then (0 if there was none): OPEN tells what it is now. A `store` has
     no bytes of its own: it takes images in, in sessions.
+
+    A source at a URL has a `version`, which another source at the same URL would not have (an ETag or a date; empty if
+    its server sends neither). If `sequential`, its server has no ranges: READs come in order from 0 on, of each reader
+    by itself, and any other one fails with ESPIPE; if it breaks off, the reader begins at 0 again. If `unsized`, nobody
+    knows its size before its end: `size_bytes` is MOST_FILE_BYTES, and a READ that covers less than it asked for has
+    met the end. What is unsized is sequential, too.
     """
 
     size_bytes: int
@@ -110,6 +116,9 @@ class ImageFacts(msgspec.Struct, frozen=True):
     bitmaps: list[str]
     whole_file: bool = False
     store: bool = False
+    version: str = ""
+    sequential: bool = False
+    unsized: bool = False
 
 
 class LaneOffer(msgspec.Struct, tag=True, frozen=True):

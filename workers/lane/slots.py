@@ -12,6 +12,7 @@ in quarantine nobody waits for any more, and it comes back when its command has 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from enum import IntEnum, auto
 from typing import Protocol
 
@@ -178,10 +179,10 @@ class Slots:
         self._let_go(slot)
         self._serve_waiters()
 
-    def worker_gone(self) -> None:
-        """The worker is dead and fenced: nobody writes into quarantined slots any more."""
-        for slot, owner in enumerate(self._owners):
-            if owner is Owner.QUARANTINE:
+    def worker_gone(self, slots: Iterable[int]) -> None:
+        """The worker that had these is dead and fenced: of those in quarantine nobody writes into any more."""
+        for slot in slots:
+            if self._owners[slot] is Owner.QUARANTINE:
                 self._move(slot, Move.WORKER_GONE)
                 self._freed(slot)
 

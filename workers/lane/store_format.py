@@ -36,6 +36,7 @@ class Why(enum.StrEnum):
     WRONG_SIZE = "wrong-size"
     WRONG_CHECKSUM = "wrong-checksum"
     WRONG_FORMAT = "wrong-format"
+    NOT_ALLOWED = "not-allowed"
 
 
 class Receive(msgspec.Struct, tag=True, frozen=True):
@@ -43,7 +44,7 @@ class Receive(msgspec.Struct, tag=True, frozen=True):
 
     `size` is the whole image's, None if nobody has said. When `keep`, what has come stays when the session ends
     without having been rolled back. `catalogue` is the registry that will know it: several may share a directory.
-    `upload` is the token by which it knows the upload.
+    Without `digests` nothing is hashed. `upload` is the token by which the registry knows the upload.
     """
 
     image: str
@@ -52,6 +53,7 @@ class Receive(msgspec.Struct, tag=True, frozen=True):
     offset: int = 0
     size: int | None = None
     keep: bool = False
+    digests: bool = True
     upload: str = ""
 
 
@@ -76,13 +78,13 @@ class Publish(msgspec.Struct, tag=True, frozen=True):
 
 
 class Published(msgspec.Struct, tag=True, frozen=True):
-    """The answer; digests are in hexadecimal, sizes in bytes."""
+    """The answer; digests are in hexadecimal, None if there are none, sizes in bytes."""
 
     uri: str
     metadata: dict[str, Any]
     size: int
-    md5: str
-    hash_value: str
+    md5: str | None
+    hash_value: str | None
     virtual_size: int | None
     volume: str = ""
 
@@ -111,6 +113,38 @@ class Forget(msgspec.Struct, tag=True, frozen=True):
     image: str
 
 
+class Prepare(msgspec.Struct, tag=True, frozen=True):
+    """Make room for an image of `size` bytes that is written at random, by an export of its own.
+
+    The answer is Prepared. It stays until Finish, or Forget.
+    """
+
+    image: str
+    size: int
+    catalogue: str = ""
+
+
+class Prepared(msgspec.Struct, tag=True, frozen=True):
+    """The answer: the file that is to be written."""
+
+    path: str
+
+
+class Finish(msgspec.Struct, tag=True, frozen=True):
+    """What was prepared is whole, and nobody writes any more: read it for its digests, and go on as Publish does.
+
+    The answer is Published, also when it is asked again after that; unless it is, nothing is left.
+    """
+
+    image: str
+    hash_algo: str
+    size: int
+    catalogue: str = ""
+    disk_format: str | None = None
+    container_format: str | None = None
+    backing_files: bool = False
+
+
 class Remove(msgspec.Struct, tag=True, frozen=True):
     """Remove the bytes at a location; it is no error if there are none. The answer is Done."""
 
@@ -124,15 +158,16 @@ class Abandon(msgspec.Struct, tag=True, frozen=True):
 
 
 class Find(msgspec.Struct, tag=True, frozen=True):
-    """Is there anything at a location? The answer is Found."""
+    """Is there anything at a location? The answer is Found; of a URL, what its server says of it just now."""
 
     uri: str
 
 
 class Found(msgspec.Struct, tag=True, frozen=True):
-    """So many bytes; None if there is nothing."""
+    """So many bytes; None if there is nothing. `version` of a source at a URL: see ImageFacts."""
 
     size: int | None
+    version: str = ""
 
 
 class Done(msgspec.Struct, tag=True, frozen=True):
@@ -152,6 +187,8 @@ class Sweep(msgspec.Struct, tag=True, frozen=True):
 class Unconfirmed(msgspec.Struct, frozen=True):
     """An image that was published, or begun if it is not `whole`, so long ago; whether it was registered, or still may
     be by the upload with the token `upload`, only the registry knows.
+
+    Or, with `scattered`, one that is written at random, if it is still wanted: then `uri` is of the part.
     """
 
     image: str
@@ -160,10 +197,11 @@ class Unconfirmed(msgspec.Struct, frozen=True):
     volume: str = ""
     upload: str = ""
     whole: bool = True
+    scattered: bool = False
 
 
 class Swept(msgspec.Struct, tag=True, frozen=True):
-    """How many files went, and what the registry is to be asked about: answer with Confirm or Abandon for each."""
+    """How many files went, and what the registry is to be asked about: Confirm, Abandon or Forget follows for each."""
 
     removed: int
     unconfirmed: list[Unconfirmed]
@@ -184,8 +222,8 @@ class Refused(msgspec.Struct, tag=True, frozen=True):
     offset: int = 0
 
 
-Question = Receive | Publish | Keep | Look | Forget | Remove | Abandon | Find | Sweep | Confirm
-Answer = Receiving | Published | Kept | Found | Done | Swept | Refused
+Question = Receive | Publish | Keep | Look | Forget | Prepare | Finish | Remove | Abandon | Find | Sweep | Confirm
+Answer = Receiving | Published | Kept | Prepared | Found | Done | Swept | Refused
 
 
 class NoQuestion(Exception):

@@ -6,11 +6,11 @@ OSError for what the system says.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from workers.lane.store_format import Swept, Why
+from workers.lane.store_format import Found, Swept, Why
 
 
 class Refusal(Exception):
@@ -34,6 +34,8 @@ class Place(msgspec.Struct, frozen=True):
 class Part(Protocol):
     """An image on its way in, which nobody sees. One thread uses it at a time, but for `write` and `read`.
 
+    Zeros are put where nothing was put before.
+
     `rereads`: `read` has all that was written; else only the image's beginning and end, for who looks at its headers.
     """
 
@@ -41,6 +43,9 @@ class Part(Protocol):
 
     def write(self, buffer: memoryview, offset: int) -> None:
         """Put bytes in their place; `buffer` is free again when this returns."""
+
+    def zero(self, offset: int, length: int) -> None:
+        """Put so many zeros in their place."""
 
     def read(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` with bytes that were written before."""
@@ -92,3 +97,22 @@ class Backing(Protocol):
 
     def sweep(self, keep_s: float, catalogue: str) -> Swept:
         """Remove what no upload can go on with any more."""
+
+
+@runtime_checkable
+class Scattering(Backing, Protocol):
+    """A store whose images can be written at random, by an export of their own."""
+
+    def prepare(self, image: str, size: int, catalogue: str) -> str:
+        """Room for such an image: a file of `size` bytes, its path. It stays until it is taken, or forgotten."""
+
+    def take(self, image: str, catalogue: str) -> Part | Place:
+        """The part that was prepared, which nobody writes any more; its place, if it was published before."""
+
+
+@runtime_checkable
+class Looking(Backing, Protocol):
+    """A store whose images others may change: it tells more of them than their size."""
+
+    def find(self, uri: str) -> Found:
+        """What is there now."""

@@ -1,6 +1,7 @@
 """The checksums of an upload, each by a thread of its own, over the bytes in their order.
 
     fed    |  slot  |  slot  |  slot  |            as they come: the slot is given back when it is written and hashed
+           | zeros, of any length     |            none of them is anywhere
            |   range of the part   |               what was there before, or came faster than it could be hashed: read
 
 hashlib lets others run while it hashes, so two take as long as the slower one; a range is read by each by itself, from
@@ -22,7 +23,9 @@ READ_BYTES = 1024 * 1024
 
 
 class HashPart(Command):
-    """Bytes for one digest: `buffer`, or without one [offset, offset + length) of the part. `whose` waits for it."""
+    """Bytes for one digest: `buffer`, again and again up to `length`; or without one [offset, offset + length) of the
+    part. `whose` waits for it.
+    """
 
     __slots__ = ("digest", "whose")
 
@@ -48,7 +51,7 @@ class Digest:
 
     def _take_in(self, command: Command) -> None:
         if command.buffer is not None:
-            self._hash.update(command.buffer)
+            self._take_in_buffer(command.buffer, command.length)
             return
         read = memoryview(bytearray(min(READ_BYTES, command.length)))
         at, end = command.offset, command.offset + command.length
@@ -57,6 +60,12 @@ class Digest:
             self._part.read(piece, at)
             self._hash.update(piece)
             at += len(piece)
+
+    def _take_in_buffer(self, buffer: memoryview, length: int) -> None:
+        for at in range(0, length, len(buffer)):
+            if self._stopped:
+                return
+            self._hash.update(buffer[: length - at])
 
     def hexdigest(self) -> str:
         """The checksum of all that was fed; nothing may be under way."""
@@ -72,7 +81,7 @@ class Digest:
 
 
 class Digests:
-    """MD5 and a second one. `fed` bytes were given to both; `busy` pieces are under way."""
+    """MD5 and a second one, or none. `fed` bytes were given to both; `busy` pieces are under way."""
 
     def __init__(
         self, loop: Loop, algorithms: Sequence[str], part: Part, on_done: Callable[[HashPart, int], None]
@@ -85,10 +94,10 @@ class Digests:
     @property
     def behind(self) -> int:
         """Bytes that were fed and are not hashed."""
-        return self.fed - min(digest.done for digest in self._digests)
+        return self.fed - min((digest.done for digest in self._digests), default=self.fed)
 
     def feed(self, length: int, buffer: memoryview | None, whose: object) -> int:
-        """Give the next bytes to each; how many pieces that makes."""
+        """Give the next bytes to each, or `buffer` so often that they are `length`; how many pieces that makes."""
         for digest in self._digests:
             digest.feed(self.fed, length, buffer, whose)
         self.fed += length

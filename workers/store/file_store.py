@@ -52,6 +52,11 @@ class FilePart:
         else:
             write_plain(self._fd, buffer, offset)
 
+    def zero(self, offset: int, length: int) -> None:
+        """Nothing is written yet where zeros come, so they are a hole already; a store that is not thin has none."""
+        if not self._store.thin:
+            os.posix_fallocate(self._fd, offset, length)  # space reads as zeros before it is written to
+
     def read(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` with bytes that were written before; in a thin store, zeros at the end are not there yet."""
         size = os.fstat(self._fd).st_size if self._store.thin else offset + len(buffer)
@@ -62,6 +67,16 @@ class FilePart:
     def fileno(self) -> int:
         """The file's descriptor."""
         return self._fd
+
+    def prepare(self, size: int) -> None:
+        """Have it written at random by others, until it is taken."""
+        os.ftruncate(self._fd, size)
+        records.write(self._directory, self._image, Record(0, size, self._catalogue, scattered=True))
+
+    @property
+    def path(self) -> str:
+        """The file's."""
+        return records.part_path(self._directory, self._image)
 
     def keep(self, offset: int, size: int | None) -> None:
         """The bytes first, then the record that speaks of them."""
@@ -150,6 +165,32 @@ class FileBacking:
                 raise
             return part
         raise Refusal(Why.WRONG_OFFSET, f"nothing is kept of an upload of image {image}: begin at 0", 0)
+
+    def prepare(self, image: str, size: int, catalogue: str) -> str:
+        """A file of holes. Of so many bytes few may be data: any directory is large enough that has room at all."""
+        part = self.begin(image, None, catalogue)
+        try:
+            part.prepare(size)
+        except BaseException:
+            part.drop()
+            raise
+        part.close()
+        return part.path
+
+    def take(self, image: str, catalogue: str) -> FilePart | Place:
+        """The part, locked; or where it was published by who then died. Raises Refusal if there is neither."""
+        _check_name(image)
+        for path in self._present():
+            record = records.read(path, image)
+            if record is None or record.catalogue != catalogue:
+                continue
+            target = os.path.join(path, image)
+            if record.published is not None and record.published == records.identity(target):
+                return Place(uri_of(target), mountpoints.metadata(self._store.metadata_file, target))
+            fd = _locked_part(path, image) if record.scattered else None
+            if fd is not None:
+                return FilePart(self._store, path, image, fd, catalogue)
+        raise Refusal(Why.NOT_THERE, f"there is nothing of image {image} in store {self._store.id}")
 
     def kept(self, image: str) -> int | None:
         """What the record says of a part that is there."""
@@ -328,6 +369,8 @@ def _left(directory: str, image: str, fd: int | None, keep_s: float) -> Iterator
     yield path + records.UNFINISHED
     if record is not None and record.published and record.published == records.identity(os.path.join(directory, image)):
         yield records.part_path(directory, image)  # the other name of the same file
+    elif record is not None and record.scattered and fd is not None:
+        return  # the catalogue is asked
     elif record is None or fd is None or not record.offset or time.time() - os.fstat(fd).st_mtime > keep_s:
         yield records.part_path(directory, image)
         yield path
@@ -336,11 +379,13 @@ def _left(directory: str, image: str, fd: int | None, keep_s: float) -> Iterator
 def _unconfirmed(directory: str, image: str, catalogue: str) -> list[Unconfirmed]:
     record = records.read(directory, image)
     target = os.path.join(directory, image)
-    if record is None or not record.published or record.catalogue != catalogue:
-        return []
-    if record.published != records.identity(target):
+    if record is None or record.catalogue != catalogue:
         return []
     age_s = max(0.0, time.time() - os.stat(records.record_path(directory, image)).st_mtime)
+    if record.scattered and record.published is None:
+        return [Unconfirmed(image, uri_of(records.part_path(directory, image)), age_s, scattered=True)]
+    if record.published is None or record.published != records.identity(target):
+        return []
     return [Unconfirmed(image, uri_of(target), age_s, volume_of(directory))]
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import Protocol
 
 import msgspec
 
 from workers.lane.store_format import Why
-from workers.store.backing import Part, Refusal
+from workers.store.backing import Refusal
 from workers.store.header_sizes import said_size
 from workers.store.headers import BadImage, Format, Header, Read, has_vhd_footer, look
 from workers.store.qemu_img import Unreadable, info
@@ -39,6 +40,16 @@ QEMU_NAMES = {
 BARE = ("bare", "ami", "aki", "ari")
 
 
+class Seen(Protocol):
+    """What is inspected: a Part is, and so is an image that was published."""
+
+    def read(self, buffer: memoryview, offset: int) -> None:
+        """Fill `buffer`."""
+
+    def fileno(self) -> int | None:
+        """A descriptor of the bytes; None if there is none."""
+
+
 class Declared(msgspec.Struct, frozen=True):
     """What the image's owner says of it, and whether it may name other files."""
 
@@ -47,12 +58,12 @@ class Declared(msgspec.Struct, frozen=True):
     backing_files: bool
 
 
-def inspect(part: Part, size: int, declared: Declared) -> int | None:
+def inspect(part: Seen, size: int, declared: Declared) -> int | None:
     """The virtual size in bytes, None where there is none to be known. Raises Refusal (WRONG_FORMAT), OSError."""
     if declared.disk_format is None or (declared.container_format or "bare") not in BARE:
         return None
     try:
-        header = _look(part, size, declared.disk_format)
+        header = look_as(reader(part, size), size, declared.disk_format)
     except BadImage as bad:
         raise _wrong(f"the image is refused: {bad}") from bad
     allowed = MAY_BE.get(declared.disk_format)
@@ -63,7 +74,7 @@ def inspect(part: Part, size: int, declared: Declared) -> int | None:
     return _virtual_size(part, size, header, declared.backing_files)
 
 
-def reader(part: Part, size: int) -> Read:
+def reader(part: Seen, size: int) -> Read:
     """Bytes of the part, fewer where it ends."""
 
     def read(offset: int, length: int) -> bytes:
@@ -74,15 +85,15 @@ def reader(part: Part, size: int) -> Read:
     return read
 
 
-def _look(part: Part, size: int, disk_format: str) -> Header:
-    read = reader(part, size)
+def look_as(read: Read, size: int, disk_format: str) -> Header:
+    """What an image is that was declared as this. Raises BadImage."""
     header = look(read, size)
     if disk_format == "vhd" and header.format is Format.RAW and has_vhd_footer(read, size):
         return Header(Format.VHD)
     return header
 
 
-def _virtual_size(part: Part, size: int, header: Header, backing_files: bool) -> int | None:
+def _virtual_size(part: Seen, size: int, header: Header, backing_files: bool) -> int | None:
     if header.format in (Format.RAW, Format.ISO):
         return size
     descriptor = part.fileno()

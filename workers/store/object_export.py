@@ -6,7 +6,7 @@ import errno
 import os
 
 from config.export import Export
-from config.settings import FileStore, Store
+from config.settings import S3Store, Store
 from workers.image.connection import Event, Owner, State
 from workers.image.local_export import LocalExport
 from workers.image.loop import Loop
@@ -29,7 +29,7 @@ class ObjectExport(LocalExport):
 
     def __init__(self, number: int, export: Export, store: Store, loop: Loop, owner: Owner) -> None:
         super().__init__(number, export, None, loop, owner)
-        assert not isinstance(store, FileStore)
+        assert isinstance(store, S3Store)
         self._store = store
         self._objects: Objects | None = None
 

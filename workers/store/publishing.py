@@ -12,7 +12,7 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
-def publish(part: Part, asked: Publish, size: int, md5: str, hash_value: str) -> Published:
+def publish(part: Part, asked: Publish, size: int, md5: str | None, hash_value: str | None) -> Published:
     """Check, inspect and publish. Raises Refusal and OSError; the part is then as it was."""
     if asked.md5 is not None and asked.md5.lower() != md5:
         raise Refusal(Why.WRONG_CHECKSUM, f"the image's MD5 is {md5}, {asked.md5} was announced")

@@ -36,7 +36,7 @@ def info(fd: int, image_format: str) -> Info:
         raise Refusal(Why.GONE, "images of this format cannot be inspected: qemu-img is not installed")
     path = f"/proc/self/fd/{fd}"
     # -I -S: nothing of the surroundings. An empty environment: qemu and its libraries listen to many variables.
-    command = [sys.executable, "-I", "-S", CONFINE, program]
+    command = [sys.executable, "-I", "-S", CONFINE, "--read", str(fd), program]
     command += ["info", "--force-share", "--output=json", "-f", image_format, path]
     try:
         done = subprocess.run(

@@ -1,7 +1,8 @@
 """What stands beside an image that is not registered yet: how much of it is durable, or which file it became.
 
     .IMAGE.mover-part      the bytes; whoever writes them has the file locked (flock)
-    .IMAGE.mover-record    {"offset": …} of a part, {"published": [inode, mtime]} from just before an image is seen
+    .IMAGE.mover-record    {"offset": …} of a part, {"scattered": true, "size": …} of one that is written at random,
+                           {"published": [inode, mtime]} from just before an image is seen
 
 A record is replaced as a whole, so that after a crash it is the one of before or the one of after. All that is done to
 an image's files is done while its part is locked, or, where it has none, by who has just made one.
@@ -14,7 +15,8 @@ import os
 
 import msgspec
 
-PART = ".mover-part"
+from config.stores import PART, part_of
+
 RECORD = ".mover-record"
 UNFINISHED = ".new"
 
@@ -22,18 +24,20 @@ UNFINISHED = ".new"
 class Record(msgspec.Struct, frozen=True):
     """`published` is the inode number and the modification time, in ns, of the file that the part became.
 
-    `catalogue` is the registry that was to know it.
+    `scattered`: of `size` bytes, any may be there, and whether it is still wanted the catalogue knows. `catalogue` is
+    the registry that was to know it.
     """
 
     offset: int = 0
     size: int | None = None
     catalogue: str = ""
+    scattered: bool = False
     published: tuple[int, int] | None = None
 
 
 def part_path(directory: str, image: str) -> str:
     """Where its bytes are until they are published."""
-    return os.path.join(directory, f".{image}{PART}")
+    return part_of(os.path.join(directory, image))
 
 
 def record_path(directory: str, image: str) -> str:

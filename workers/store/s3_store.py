@@ -24,6 +24,7 @@ from opendal.file import File
 
 from config.settings import S3Store
 from config.stores import IMAGE_NAME, object_of, uri_of_object
+from workers.image.plan import ZEROS
 from workers.lane.store_format import Swept, Unconfirmed, Why
 from workers.store.backing import Part, Place, Refusal
 from workers.store.s3_multipart import abort_uploads
@@ -83,6 +84,11 @@ class S3Part:
                 raise
             finally:
                 self._turn.notify_all()
+
+    def zero(self, offset: int, length: int) -> None:
+        """An object has no holes. Raises OSError as `write` does."""
+        for at in range(0, length, len(ZEROS)):
+            self.write(ZEROS[: length - at], offset + at)
 
     def _send(self, data: bytes) -> None:
         if self._file is None:

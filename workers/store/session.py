@@ -1,7 +1,7 @@
 """One image on its way into a store, from Receive to its end.
 
 WRITE ──┬──► a thread writes it ──────────────┬──► ended: the slot is free
-        └──► a thread for each digest hashes ─┘
+        └──► a thread for each digest hashes ─┘     a ZERO goes the same way, without a slot
 
 Publish: when all is hashed ──► a thread checks, inspects, makes durable, links ──► Published, or dropped
 """
@@ -14,7 +14,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from workers.image.loop import Loop
-from workers.image.plan import SessionCommand
+from workers.image.plan import ZEROS, SessionCommand
 from workers.lane.store_format import Answer, Kept, Publish, Published, Receive, Refused, Why
 from workers.store.backing import Part
 from workers.store.digests import Digests, HashPart
@@ -50,6 +50,14 @@ class State(Enum):
     ENDING = auto()  # kept, dropped or published; over as soon as no thread uses it
 
 
+def _put(part: Part, command: SessionCommand) -> None:
+    """In a thread. Raises OSError."""
+    if command.buffer is None:
+        part.zero(command.offset, command.length)
+    else:
+        part.write(command.buffer, command.offset)
+
+
 class Session:
     """An upload. `lane` is None when nobody is left to hear of it."""
 
@@ -61,7 +69,8 @@ class Session:
         self._part = part
         self._port = port
         self._progress = Progress(asked.offset)
-        self._digests = Digests(loop, ("md5", asked.hash_algo), part, self._hashed)
+        algorithms = ("md5", asked.hash_algo) if asked.digests else ()
+        self._digests = Digests(loop, algorithms, part, self._hashed)
         if asked.offset:
             self._digests.feed(asked.offset, None, None)
         self._waiting: dict[SessionCommand, int] = {}  # WRITEs, and how many threads each still waits for
@@ -94,19 +103,18 @@ class Session:
 
     # -- bytes -----------------------------------------------------------------------------------------------
 
-    def write(self, command: SessionCommand) -> None:
-        """The next bytes, in the command's buffer until it has ended."""
+    def take(self, command: SessionCommand) -> None:
+        """The next bytes, in the command's buffer until it has ended, or without one so many zeros."""
         buffer, part, progress = command.buffer, self._part, self._progress
-        assert buffer is not None
         fault = self._fault(command)
         if fault:
             self._port.ended(command, fault)
             return
         self._waiting[command] = 1
         if not part.rereads or progress.hashes_slots(self._digests.fed, self._digests.behind):
-            self._waiting[command] += self._digests.feed(command.length, buffer, command)
+            self._waiting[command] += self._digests.feed(command.length, ZEROS if buffer is None else buffer, command)
         progress.arrive(command.length)
-        self._do(lambda: part.write(buffer, command.offset), lambda outcome: self._written(command, outcome))
+        self._do(lambda: _put(part, command), lambda outcome: self._written(command, outcome))
 
     def _fault(self, command: SessionCommand) -> int:
         if self.state is not State.WRITING:
@@ -187,7 +195,8 @@ class Session:
             self._drop(command, refused(OSError(self._error, "what was written cannot be read")))
             return
         self.state = State.PUBLISHING
-        part, size, (md5, value) = self._part, self._progress.arrived, self._digests.hexdigests()
+        part, size = self._part, self._progress.arrived
+        md5, value = self._digests.hexdigests() if self._asked.digests else (None, None)
         self._do(lambda: publish(part, asked, size, md5, value), lambda outcome: self._published(command, outcome))
 
     def _published(self, command: SessionCommand, outcome: Outcome) -> None:

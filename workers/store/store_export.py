@@ -14,11 +14,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from config.export import Export
-from config.settings import FileStore, Store
+from config.settings import FileStore, HttpStore, Store
+from config.url_rules import UrlRules
 from workers.image.connection import Owner
 from workers.image.local_export import LocalExport
 from workers.image.loop import Loop
-from workers.image.plan import Command, Limits, Operation, SessionCommand
+from workers.image.plan import WRITING, Command, Limits, Operation, SessionCommand
 from workers.image.threads import Call
 from workers.lane import store_format
 from workers.lane.protocol import ImageFacts
@@ -28,12 +29,15 @@ from workers.lane.store_format import (
     Confirm,
     Done,
     Find,
+    Finish,
     Forget,
     Found,
     Keep,
     Kept,
     Look,
     NoQuestion,
+    Prepare,
+    Prepared,
     Publish,
     Receive,
     Receiving,
@@ -42,8 +46,9 @@ from workers.lane.store_format import (
     Sweep,
     Why,
 )
-from workers.store.backing import Backing, Part
+from workers.store.backing import Backing, Looking, Part, Scattering
 from workers.store.file_store import FileBacking
+from workers.store.finishing import finish
 from workers.store.publishing import refused
 from workers.store.session import Outcome, Session, State
 from workers.store.steps import Step, carry_out
@@ -64,24 +69,39 @@ FACTS = ImageFacts(
 )
 
 
-def backing_of(store: Store) -> Backing:
+def backing_of(store: Store, urls: UrlRules) -> Backing:
     """Whatever keeps the store's images. Raises Refusal."""
     if isinstance(store, FileStore):
         return FileBacking(store)
+    if isinstance(store, HttpStore):
+        from workers.store.url_store import UrlBacking
+
+        return UrlBacking(store, urls)
     from workers.store.s3_store import S3Backing
 
     return S3Backing(store)
+
+
+def _find(backing: Backing, uri: str) -> Found:
+    return backing.find(uri) if isinstance(backing, Looking) else Found(backing.size(uri))
 
 
 class StoreExport(LocalExport):
     """The store that `export` names; `numbers` are for sessions: no worker before has given any."""
 
     def __init__(
-        self, number: int, export: Export, store: Store, loop: Loop, owner: Owner, numbers: Iterator[int]
+        self,
+        number: int,
+        export: Export,
+        store: Store,
+        urls: UrlRules,
+        loop: Loop,
+        owner: Owner,
+        numbers: Iterator[int],
     ) -> None:
         super().__init__(number, export, None, loop, owner)
         self._image = export.path
-        self._backing = backing_of(store)
+        self._backing = backing_of(store, urls)
         self._numbers = numbers
         self._session: Session | None = None
         self._beginning: SessionCommand | None = None
@@ -104,7 +124,7 @@ class StoreExport(LocalExport):
     # -- commands --------------------------------------------------------------------------------------------
 
     def send(self, command: Command) -> None:
-        """A question, a WRITE or a ROLLBACK."""
+        """A question, a WRITE, a ZERO or a ROLLBACK."""
         assert isinstance(command, SessionCommand)
         if command.operation is Operation.ASK:
             self._ask(command)
@@ -112,8 +132,8 @@ class StoreExport(LocalExport):
         session = self._session_of(command, command.session)
         if session is None:
             self.ended(command, errno.ESTALE)
-        elif command.operation is Operation.WRITE:
-            session.write(command)
+        elif command.operation in WRITING:
+            session.take(command)
         else:
             session.end(command.keep, lambda: self.ended(command, 0))
 
@@ -173,7 +193,7 @@ class StoreExport(LocalExport):
             return
         backing = self._backing
         match question:
-            case Receive() | Look() | Forget() if question.image != self._image:
+            case Receive() | Look() | Forget() | Prepare() | Finish() if question.image != self._image:
                 self.answer(command, Refused(Why.NOT_THERE, "this worker has another image"))
             case Receive():
                 self._receive(command, question)
@@ -187,16 +207,28 @@ class StoreExport(LocalExport):
                 self._reply_done(command, lambda: backing.forget(question.image))
             case Publish() | Keep():
                 self._finish(command, question)
+            case Prepare() | Finish():
+                self._scatter(command, question)
             case Remove():
                 self._reply_done(command, lambda: backing.remove(question.uri))
             case Abandon():
                 self._reply_done(command, lambda: backing.abandon(question.uri))
             case Find():
-                self._reply(command, lambda: Found(backing.size(question.uri)))
+                self._reply(command, lambda: _find(backing, question.uri))
             case Confirm():
                 self._reply_done(command, lambda: backing.confirm(question.image, question.uri))
             case Sweep():
                 self._reply(command, lambda: backing.sweep(question.keep_s, question.catalogue))
+
+    def _scatter(self, command: SessionCommand, question: Prepare | Finish) -> None:
+        backing = self._backing
+        if not isinstance(backing, Scattering):
+            self.answer(command, Refused(Why.DENIED, "the store cannot be written at random"))
+        elif isinstance(question, Prepare):
+            asked = question
+            self._reply(command, lambda: Prepared(backing.prepare(asked.image, asked.size, asked.catalogue)))
+        else:
+            self._reply(command, lambda: finish(backing, question))
 
     def _reply(self, command: SessionCommand, call: Callable[[], Answer]) -> None:
         def answered(outcome: Outcome) -> None:

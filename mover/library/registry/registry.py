@@ -24,6 +24,7 @@ from mover.library.registry.errors import IdTaken, MemberTaken, TooMany
 from mover.library.registry.hosts import Hosts, not_seen_for
 from mover.library.registry.query import statement
 from mover.library.registry.tables import IMAGES, LOCATIONS, MEMBERS, PROPERTIES, TAGS
+from mover.library.registry.transfers import Transfers
 from mover.library.states import GONE, State, check_moves
 
 
@@ -39,6 +40,7 @@ class Registry:
         self._engine = open_engine(database, connections)
         self._clock_us = clock_us
         self.hosts = Hosts(self._engine)
+        self.transfers = Transfers(self._engine, clock_us)
 
     def close(self) -> None:
         """Close the connections."""

@@ -123,6 +123,29 @@ HOSTS = Table(
     Column("seen_at_us", BigInteger, nullable=False),
 )
 
+# Tickets that clients of the library have for an image. `worker` is the process that opens or closes it, `upload` the
+# token by which it holds the image in SAVING.
+TRANSFERS = Table(
+    "image_transfers",
+    METADATA,
+    Column("id", String(36), primary_key=True),
+    Column("image_id", String(36), ForeignKey("images.id", ondelete="CASCADE"), nullable=False),
+    Column("ticket", String(36), nullable=False),
+    Column("host", String(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("worker", String(64)),
+    Column("direction", String(16), nullable=False),
+    Column("format", String(16), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("timeout_s", Integer, nullable=False),
+    Column("store", String(NAME)),
+    Column("upload", String(32)),
+    Column("tenant", String(NAME)),
+    Column("created_at_us", BigInteger, nullable=False),
+)
+Index("transfers_by_image", TRANSFERS.c.image_id)
+Index("transfers_by_host", TRANSFERS.c.host)
+
 # What lists are sorted by. Values that are not there sort as the empty text, or as 0, in both databases. A state is
 # always there: so written, the index is for sorting alone. For `state = 'active'`, which most images are, SQLite would
 # prefer it to the walk in order of the name, read nearly all of them and sort them: 390 ms instead of 7.

@@ -1,0 +1,39 @@
+"""What all workers share, and where each of them may reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from config.export import Export
+from config.places import Places
+from config.settings import Settings, Store
+from mover.serve.lanes import LaneBook
+from mover.serve.ledgers import Ledgers
+from mover.serve.spare import Spare
+
+
+@dataclass
+class House:
+    """What all workers share; a reload changes the settings.
+
+    `named` are the keys of the settings' own images, whose paths may lead anywhere; those of tickets to `places` only.
+    """
+
+    spare: Spare
+    settings: Settings
+    lanes: LaneBook
+    ledgers: Ledgers
+    generations: Iterator[int]  # of every start and every attachment, always increasing
+    named: frozenset[str]
+    places: Places
+
+    def places_for(self, export: Export) -> Places | None:
+        """Where its paths may lead: a library's files and the settings' own images are named by nobody else."""
+        own = export.of_library or export.key in self.named
+        return None if own else self.places
+
+    def store_of(self, export: Export) -> Store | None:
+        """Front ends name a store, and the configuration says where it is."""
+        stores = [store for store in self.settings.store if store.id == export.name]
+        return stores[0] if export.transport in ("store", "object") and stores else None
