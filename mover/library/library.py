@@ -108,7 +108,7 @@ class Library:
         return registry
 
     def start(self) -> None:
-        """Where hosts share the registry, open it now: this host's lease is to be renewed, whether or not it is asked."""
+        """Where hosts share the registry, open it now: the host's lease is to be renewed, asked or not."""
         if not schema.is_sqlite(self.settings.database):
             self._starting = asyncio.get_running_loop().create_task(self._start())
 
