@@ -268,6 +268,9 @@ class LibrarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     page: Annotated[int, Meta(ge=1, le=1000)] = 25
     # Most properties of one image.
     properties: Annotated[int, Meta(ge=0, le=10000)] = 128
+    # A head of a request to the library, in bytes; others have 8 KiB. Glance's v1 has all properties there, so this is
+    # what an image may have of them by v1.
+    head_bytes: Annotated[int, Meta(ge=8192, le=1048576)] = 65536
     # Most tags of one image.
     tags: Annotated[int, Meta(ge=0, le=10000)] = 128
     # Most members of one image.
@@ -279,6 +282,10 @@ class LibrarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hash_algo: Literal["sha512", "sha256", "blake2b"] = "sha512"
     # How long an interrupted upload is kept for its client to go on with; 0 keeps none.
     keep_s: Annotated[float, Meta(ge=0, le=31536000)] = 86400.0
+    # Jobs that run on this host at a time: imports, exports, copies. Each keeps a lane or two and their slots busy.
+    jobs: Annotated[int, Meta(ge=1, le=64)] = 2
+    # How often a job is tried without a byte moved before it is given up; the pauses between grow from 1 to 60 s.
+    job_tries: Annotated[int, Meta(ge=1, le=1000)] = 8
     # Whether images may name other files (a backing file, or one with their data) that whoever uses them then opens.
     backing_files: bool = False
     # Ports that URLs of images may name, http and https alike. Empty reads no URL at all.
@@ -346,6 +353,57 @@ class S3Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
     read_only: bool = False
 
 
+class SwiftStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="swift"):
+    """One entry of `[[store]]` with `type = "swift"`: a container of OpenStack Swift, spoken to in its own API."""
+
+    # The name under which clients know the store, and the registry remembers it: letters, digits, "_", "-" and ".".
+    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")]
+    # Who gives tokens: Keystone (https://HOST:5000/v3), or Swift's own auth (http://HOST:8080/auth/v1.0).
+    auth_url: Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~-]+)*/?\Z")]
+    # It must be there already.
+    container: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,255}\Z")]
+    # What is asked at auth_url: Keystone's API, or the one of swauth and tempauth.
+    auth: Literal["keystone", "v1"] = "keystone"
+    # Of Keystone's catalogue; the only one there is, if empty.
+    region: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}\Z")] = ""
+    # Names of objects begin with it: empty, or "images/" and the like, so that others may use the container, too.
+    prefix: Annotated[str, Meta(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*/)*\Z", max_length=256)] = ""
+    # Lines like `username = …` below [default]; if empty, the environment is used. Keystone: username, password,
+    # project_name, user_domain_name, project_domain_name (OS_USERNAME, …); v1: user, key (ST_USER, ST_KEY).
+    credentials_file: str = ""
+    # An image is sent in segments of this size, and is one object of them.
+    part_bytes: Annotated[int, Meta(ge=1048576, le=1073741824)] = 16777216
+    # For clients that list the stores.
+    description: str = ""
+    # No image is added, none removed.
+    read_only: bool = False
+
+
+class WebhdfsStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="webhdfs"):
+    """One entry of `[[store]]` with `type = "webhdfs"`: a directory of HDFS, by way of its HTTP API."""
+
+    # The name under which clients know the store, and the registry remembers it: letters, digits, "_", "-" and ".".
+    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")]
+    # The name node: http://HOST:9870.
+    endpoint: Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9.:\[\]_-]+\Z")]
+    # A file for each image lies in it; it is made when it is not there.
+    directory: Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+\Z", max_length=256)]
+    # Lines below [default]: `user = …`, and `delegation = …` where the cluster asks for a token. If empty, the user
+    # is HADOOP_USER_NAME of the environment, if that is set.
+    credentials_file: str = ""
+    # An image is appended to in pieces of this size.
+    part_bytes: Annotated[int, Meta(ge=1048576, le=1073741824)] = 8388608
+    # For clients that list the stores.
+    description: str = ""
+    # No image is added, none removed.
+    read_only: bool = False
+
+    @property
+    def prefix(self) -> str:
+        """Of names in the directory."""
+        return ""
+
+
 class HttpStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="http"):
     """One entry of `[[store]]` with `type = "http"`: images that stay where a URL says. One is there in any case.
 
@@ -363,8 +421,10 @@ class HttpStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         return True
 
 
+# Those that keep an object for each image, on a server.
+ObjectStore = S3Store | SwiftStore | WebhdfsStore
 # One entry of `[[store]]`.
-Store = FileStore | S3Store | HttpStore
+Store = FileStore | ObjectStore | HttpStore
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

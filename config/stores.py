@@ -11,10 +11,18 @@ import msgspec
 
 from config.errors import ConfigError, shown
 from config.export import Export
-from config.settings import FileStore, S3Store, Store
+from config.settings import FileStore, ObjectStore, S3Store, Store, SwiftStore
 
 _PRIORITY = re.compile(r"(.+):(\d{1,9})")
 SCHEMES = ("file", "filesystem")
+# By which a client may ask for the first store of a type; "hdfs" is VISOR's word.
+SCHEMES_OF = {
+    "file": SCHEMES,
+    "s3": ("s3",),
+    "swift": ("swift",),
+    "webhdfs": ("webhdfs", "hdfs"),
+    "http": ("http", "https"),
+}
 # An image's id. Names that begin with a dot are those of what is not an image yet.
 IMAGE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 # Beside its name, with a dot before, while it is not there yet.
@@ -37,7 +45,8 @@ def stores_of_table(tables: object, where: str) -> list[Store]:
     except msgspec.ValidationError as error:
         why = (
             f'{error}: each needs an `id`, and either type = "file" and `directories`, a list of "PATH" or '
-            '"PATH:PRIORITY", or type = "s3", `endpoint` and `bucket`, or type = "http"'
+            '"PATH:PRIORITY"; or type = "s3", `endpoint` and `bucket`; or type = "swift", `auth_url` and `container`; '
+            'or type = "webhdfs", `endpoint` and `directory`; or type = "http"'
         )
         raise ConfigError(where, "[[store]]", why) from error
     ids = [store.id for store in stores]
@@ -74,17 +83,32 @@ def uri_of(path: str) -> str:
     return f"file://{path}"
 
 
-def object_of(store: S3Store, uri: str) -> str | None:
+def object_of(store: ObjectStore, uri: str) -> str | None:
     """The name of the object that a location of this store names; None if it names none of its images."""
     start = uri_of_object(store, store.prefix)
-    return (
-        store.prefix + uri[len(start) :] if uri.startswith(start) and IMAGE_NAME.fullmatch(uri[len(start) :]) else None
-    )
+    name = uri[len(start) :] if uri.startswith(start) else ""
+    return store.prefix + name if IMAGE_NAME.fullmatch(name) else None
 
 
-def uri_of_object(store: S3Store, name: str) -> str:
+def uri_of_object(store: ObjectStore, name: str) -> str:
     """The location of an object. Which server has it the store's settings say, and never who may ask it."""
-    return f"s3://{store.bucket}/{name}"
+    if isinstance(store, S3Store):
+        return f"s3://{store.bucket}/{name}"
+    if isinstance(store, SwiftStore):
+        return f"swift://{store.container}/{name}"
+    return f"webhdfs://{store.directory}/{name}"
+
+
+def store_named(stores: Iterable[Store], name: str) -> Store | None:
+    """The store of this id, or else the first one of the kind that the name is a scheme of."""
+    found = list(stores)
+    kinds = (store for store in found if name in SCHEMES_OF[type_of(store)])
+    return next((store for store in found if store.id == name), None) or next(kinds, None)
+
+
+def type_of(store: Store) -> str:
+    """The `type` that stands in the configuration."""
+    return str(store.__struct_config__.tag)
 
 
 def is_of_stores(export: Export, stores: Iterable[Store]) -> bool:
@@ -94,7 +118,7 @@ def is_of_stores(export: Export, stores: Iterable[Store]) -> bool:
     if export.transport == "store":
         return any(store.id == export.name for store in stores)
     if export.transport == "object":
-        ours = [store for store in stores if store.id == export.name and isinstance(store, S3Store)]
+        ours = [store for store in stores if store.id == export.name and isinstance(store, ObjectStore)]
         return any(object_of(store, uri_of_object(store, export.path)) for store in ours)
     files = [store for store in stores if isinstance(store, FileStore)]
     path = _image_of(export.path) if export.transport == "part" else export.path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from importlib.util import find_spec
 
 import pytest
@@ -14,6 +15,11 @@ pytest_plugins = (
 )
 
 NBD_PROGRAMS = ("qemu-nbd", "qemu-img", "qemu-system-x86_64", "nbdkit", "nbdcopy")
+
+
+def pytest_configure() -> None:
+    """Programs under test are interrupted; a shell that runs the tests in the background would have them ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from config.export import Export
 from config.places import Places
-from config.settings import LogSettings, Store, WorkerSettings
+from config.settings import FileStore, LogSettings, Store, WorkerSettings
 from config.url_rules import UrlRules
 
 VERSION = 5
@@ -24,6 +24,7 @@ class Serve(msgspec.Struct, tag=True, frozen=True):
     already ended when the predecessor died, or did not end as asked, so unflushed writes may be lost. `places` are
     those where the export's paths may lead, None if Mover or its settings name the export themselves. `store` is the
     one that an export of a store names, `urls` says which URLs may be read.
+    `neighbours` are all file stores, for an export of a store: images are copied from them.
     """
 
     version: int
@@ -37,6 +38,7 @@ class Serve(msgspec.Struct, tag=True, frozen=True):
     places: Places | None = None
     store: Store | None = None
     urls: UrlRules = UrlRules()
+    neighbours: list[FileStore] = []
 
 
 class Retune(msgspec.Struct, tag=True, frozen=True):

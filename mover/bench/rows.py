@@ -21,6 +21,7 @@ from mover.bench.library_lists import lists
 from mover.bench.row import Bench, Row
 from mover.bench.secure import tls
 from mover.bench.servers import HttpServer, Image
+from mover.bench.stores import stores
 
 IMAGES_AT_ONCE = 8
 FIRST_BYTE_IMAGE_BYTES = 16 * MIB
@@ -218,5 +219,7 @@ ROWS = {
     "client": Row("Mover's client beside imageio's", ["nbdkit", "qemu-img", "qemu-nbd"], client, copies=9),
     # The data, as much in the library, a copy on its way, the zeros' data, and glance_store's copy.
     "library": Row("the image library: data in and out, lists", ["curl"], library, copies=5),
+    # The data, the disk that images go to, one image that stays and one on its way, and nbdcopy's copy.
+    "stores": Row("disks into the library and back", ["nbdcopy", "qemu-nbd"], stores, copies=5),
     "backup": Row("a full and an incremental backup", ["qemu-img", "qemu-io", "qemu-nbd"], backup),
 }

@@ -125,16 +125,20 @@ def make_certificate(directory: Path) -> Certificate:
 
 @contextlib.contextmanager
 def mover(
-    directory: Path, images: Sequence[Image], tls: Certificate | None = None, front_ends: int = 0
+    directory: Path,
+    images: Sequence[Image],
+    tls: Certificate | None = None,
+    front_ends: int = 0,
+    settings: str = "",
 ) -> Iterator[HttpServer]:
     """Run `mover serve` with its default settings, serving `images`, for the time of the block.
 
-    With TLS on its TCP listener, and another number of front ends, if these are given.
+    With TLS on its TCP listener, another number of front ends, and lines of a configuration, if these are given.
     """
     with tempfile.TemporaryDirectory(prefix="mover-", dir=directory) as name:
         room = Path(name)
-        # An empty file instead of this host's /etc/mover/mover.toml, whose listeners may be in use.
-        (room / "mover.toml").touch()
+        # Instead of this host's /etc/mover/mover.toml, whose listeners may be in use.
+        (room / "mover.toml").write_text(settings)
         command = [sys.executable, "-m", "mover", "serve", f"--config={room / 'mover.toml'}", "--port=0"]
         command += [f"--unix-socket={room / 'http'}", f"--state-dir={room / 'state'}"]
         command += [f"--image={image.id}={image.url}" for image in images]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Sequence
 
 from config.allow import check_export, check_host, places_of
 from config.errors import shown
 from config.export import Export
 from config.log import facts
 from config.places import NotAllowed, Places
-from config.settings import AllowSettings, Settings
+from config.settings import AllowSettings, Settings, Store
 from config.stores import is_of_stores
 
 log = logging.getLogger(__name__)
@@ -25,10 +26,10 @@ LOOKS_MOST = 16
 class Gate:
     """The allow-lists of the settings."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._allow = settings.allow
-        self._stores = settings.store
-        self._places = places_of(settings)
+    def __init__(self, allow: AllowSettings, places: Places, stores: Sequence[Store] = ()) -> None:
+        self._allow = allow
+        self._stores = stores
+        self._places = places
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Semaphore(LOOKS_MOST)
 

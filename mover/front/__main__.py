@@ -64,14 +64,21 @@ class FrontEnd:
         self._link = Link(channel, begin.settings, self, begin.ask, self._account)
         self._meters = Meters(begin.qos, given.seats.rates(), self._link.tickets)
         self._door = Door(self._link, self._admission, self._meters, begin.settings, begin.unix_socket, self._account)
+        self._door.allow = begin.allow
         self._tune_log(begin.log)
         self._library = (
             make_library(begin.library, begin.state_dir, begin.stores, self._door) if begin.library.enabled else None
         )
         self._app = create_app(self._door, begin.metrics_on_tcp, self._library)
-        self._connections = Connections(self._app)
+        self._connections = Connections(self._app, self._account.turned_away)
         self._acceptor = Acceptor(
-            given.listeners, given.crowd, begin.limits, self._connections.make, given.context, begin.tls.handshake_s
+            given.listeners,
+            given.crowd,
+            begin.limits,
+            self._connections.make,
+            given.context,
+            begin.tls.handshake_s,
+            self._account.turned_away,
         )
 
     async def run(self) -> None:
@@ -85,7 +92,7 @@ class FrontEnd:
         gc.freeze()  # what is here by now stays; to look at its 35,000 objects took each collection 10 ms
         self._link.ready()
         if self._library is not None:
-            self._library.start()
+            self._library.begin()
         await self._draining.wait()
         await self._drain()
 
@@ -110,6 +117,7 @@ class FrontEnd:
         self._meters.retune(message.qos)
         self._acceptor.limits = message.limits
         self._door.settings = message.settings
+        self._door.allow = message.allow
         retune(self._app, message.settings)
 
     def renew(self, message: NewCertificates, fds: list[int]) -> None:

@@ -38,6 +38,10 @@ HURRY_S = 1.0
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 RECOVER_S = 0.5
 
+# Why nobody is let in, as mover/front/counts.py tells them apart.
+REASONS = {Verdict.HOST_FULL: "connections", Verdict.CLIENT_FULL: "client_connections"}
+# Called with one of its reasons.
+TurnedAway = Callable[[str], None]
 # Makes the HTTP protocol of a connection; what it is given is called when the connection has ended.
 MakeProtocol = Callable[[Callable[[], None]], asyncio.Protocol]
 
@@ -53,6 +57,7 @@ class Acceptor:
         make_protocol: MakeProtocol,
         context: ssl.SSLContext | None,
         handshake_s: float,
+        turned_away: TurnedAway,
     ) -> None:
         self.limits = limits
         self.context = context
@@ -61,6 +66,7 @@ class Acceptor:
         self._sockets = sockets
         self._crowd = crowd
         self._make_protocol = make_protocol
+        self._turned_away = turned_away
         self._loop = asyncio.get_running_loop()
         self._refusals = Refusals()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -136,6 +142,7 @@ class Acceptor:
         bucket = self._bucket(client, address)
         verdict = self._crowd.enter(bucket, self.limits.connections, self.limits.client_connections)
         if verdict is not Verdict.WELCOME:
+            self._turned_away(REASONS[verdict])
             self._refusals.refuse(client, verdict, self._context(client) is not None)
             return
         self.connections += 1
@@ -165,7 +172,9 @@ class Acceptor:
             if context is None:
                 await self._loop.connect_accepted_socket(partial(self._make_protocol, ended), client)
             else:
-                tls = TlsTransport(context, self.handshake_s, partial(self._make_protocol, _nothing), ended)
+                tls = TlsTransport(
+                    context, self.handshake_s, partial(self._make_protocol, _nothing), ended, self._turned_away
+                )
                 await self._loop.connect_accepted_socket(partial(TlsProtocol, tls), client)
         except OSError:
             client.close()

@@ -11,16 +11,16 @@ from sanic import Request
 
 from config.log import REQUEST
 from mover.front import counts
-from mover.front.counts import BYTES, FAULTS, KINDS, METHODS, REQUESTS, STAGES, STATUSES, TIME, WAITS
+from mover.front.counts import BYTES, FAULTS, KINDS, METHODS, REFUSALS, REQUESTS, STAGES, STATUSES, TIME, WAITS
 from mover.front.request_log import RequestLog
 from mover.serve.messages import TransferUse
 from workers.lane.tally import Durations, unshared
 
 # What a client may call its request: it stands in headers and logs as it is.
 _SANE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,64}").fullmatch
+_LIBRARYS = re.compile(r"[^.]+\.(library|stray):")
 # Transfers that are shown with what they moved; those in use are among them.
 REMEMBERED = 1000
-LIBRARY = frozenset({"", "v1", "v2", "versions", "visor"})
 
 _numbers = count(1)
 # Unique among all processes of all starts; the rest is counted, which costs a tenth of a UUID.
@@ -87,6 +87,12 @@ class Account:
     def failed(self, fault: str) -> None:
         """A request ends with an error of this kind."""
         self._words[FAULTS.at(kind=fault)] += 1
+        if fault == "refused":
+            self.turned_away("seats")
+
+    def turned_away(self, reason: str) -> None:
+        """A client is not let in, or is cut off, for one of REASONS."""
+        self._words[REFUSALS.at(reason=reason)] += 1
 
     def replayed(self, jobs: int) -> None:
         """So many jobs are submitted again."""
@@ -118,7 +124,7 @@ class Account:
             )
 
     def _outcome(self, request: AccountedRequest, status: int) -> Outcome:
-        kind = kind_of(request.route.path) if request.route is not None else "service"
+        kind = kind_of(request.route.name, request.route.path) if request.route is not None else "service"
         method = request.method if request.method in METHODS else "other"
         shown = str(status) if str(status) in STATUSES else "other"
         word = REQUESTS.at(kind=kind, method=method, status=shown, dialect=request.dialect)
@@ -185,10 +191,15 @@ class AccountedRequest(Request):
         REQUEST.set(self.request_id)
 
 
-def kind_of(path: str) -> str:
-    """The kind of the requests of a route, by its path as Sanic writes it: `images/<image_id:str>/extents`."""
+def kind_of(name: str, path: str) -> str:
+    """The kind of the requests of a route, by its name, `mover.library:/v1/images`, and its path, `images/<id>/flush`.
+
+    The library's names say so, since VISOR's paths stand under a prefix of the operator's choice.
+    """
+    if _LIBRARYS.match(name):
+        return "library"
     first, *rest = path.split("/")
     if first == "images":
         kind = "image" if len(rest) < 2 else rest[1]
         return kind if kind in KINDS else "service"
-    return "library" if first in LIBRARY else "service"
+    return "service"

@@ -52,7 +52,10 @@ async def send_error(request: Request, error: RequestError) -> Sent:
 async def break_off(request: Request, error: BodyBroken | ClientGone) -> Sent:
     """No client may take a short body for a whole one: the connection ends here."""
     is_ours = isinstance(error, BodyBroken)
-    sanic_seam.noted(request).account.failed("broken_off" if is_ours else "gone")
+    account = sanic_seam.noted(request).account
+    account.failed("broken_off" if is_ours else "gone")
+    if isinstance(error, ClientGone) and error.slow:
+        account.turned_away("slow")
     if isinstance(error, BodyBroken):
         log.error("broken off", extra=facts(transfer=error.transfer, offset=error.offset, reason=str(error)))
     sanic_seam.close_after(request)

@@ -16,6 +16,7 @@ from mover.front import openapi, sanic_seam
 from mover.front.answers import Answered, break_off, send_error, send_json
 from mover.front.checksums import Checksums
 from mover.front.errors import BodyBroken, ClientGone, RequestError, lane_lost
+from mover.front.heads import large_heads
 from mover.front.images import Images
 from mover.front.link import Link
 from mover.front.listing import Listing
@@ -45,6 +46,8 @@ def create_app(door: Door, metrics_on_tcp: bool, library: Library | None = None)
     _add_service(app, door.link, metrics_on_tcp, library)
     if library is not None:
         library_routes.add(app, library)
+        prefixes = (*library_routes.PREFIXES, library.settings.visor_prefix)
+        app.config.LARGE_HEADS = large_heads(prefixes, library.settings.head_bytes)
     _add_errors(app, has_library=library is not None)
     return app
 

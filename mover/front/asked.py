@@ -224,7 +224,7 @@ async def read_patch(request: Request, progress_s: float, dialect: Dialect) -> P
         async with asyncio.timeout(progress_s):
             body = await sanic_bodies.read_body(request, JSON_BYTES)
     except TimeoutError:
-        raise ClientGone from None
+        raise ClientGone(slow=True) from None
     if body is None:
         raise RequestError(400, f"the JSON body is larger than {JSON_BYTES} bytes")
     try:

@@ -23,6 +23,12 @@ STAGES = ("seat", "lane", "slot", "job", "client")
 # its absence, `lost` writes that were confirmed and not flushed, `broken_off` what failed past the headers, `gone` a
 # client that left or stood still, `bug` ours.
 ERRORS = ("request", "refused", "nbd", "unreachable", "lost", "broken_off", "gone", "bug")
+# Who was turned away before, or without, an answer of an image's: `connections` and `client_connections` are the limits
+# of those names, `handshake` was none, `handshake_s`, `head_s` and `keep_alive_s` ended by the settings of those names,
+# `slow` by front.progress_s or least_bytes_s, `seats` a request for which [limits] had no room.
+REASONS = (
+    "connections", "client_connections", "handshake", "handshake_s", "head_s", "keep_alive_s", "slow", "seats",
+)  # fmt: skip
 
 LAYOUT = Layout()
 REQUESTS = LAYOUT.counter(
@@ -37,4 +43,7 @@ WAITS = LAYOUT.histogram(
     "mover_stage_seconds", "Where requests waited; of seat, lane, slot and client only those that had to.", stage=STAGES
 )
 FAULTS = LAYOUT.counter("mover_errors", "Requests that ended with an error, by whose fault it was.", kind=ERRORS)
+REFUSALS = LAYOUT.counter(
+    "mover_refusals", "Connections and requests that were turned away, or cut off, and why.", reason=REASONS
+)
 REPLAYS = LAYOUT.counter("mover_job_replays", "Jobs that were submitted again, to the successor of a killed worker.")

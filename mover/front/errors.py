@@ -49,7 +49,11 @@ class RequestError(Exception):
 
 
 class ClientGone(Exception):
-    """The client has left, or made no progress in time: there is nobody to answer."""
+    """The client has left, or is too `slow`: there is nobody to answer."""
+
+    def __init__(self, slow: bool = False) -> None:
+        super().__init__()
+        self.slow = slow
 
 
 class BodyBroken(Exception):

@@ -52,7 +52,7 @@ class Outlet(ABC):
         pause_s = LOOK_S
         while self._transport.get_write_buffer_size():
             if self._loop.time() > deadline:
-                raise ClientGone
+                raise ClientGone(slow=True)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LOOK_LATER_S)
 
@@ -67,7 +67,7 @@ class Outlet(ABC):
             async with asyncio.timeout(self._pace.left_s):
                 await self._room()
         except TimeoutError:
-            raise ClientGone from None
+            raise ClientGone(slow=True) from None
         finally:
             self._noted.account.client.since(began_ns)
         self._pace.waited((time.monotonic_ns() - began_ns) / 1e9)

@@ -187,7 +187,7 @@ async def _send(request: Request, data: bytes) -> None:
             async with asyncio.timeout(request.app.config.PROGRESS_S):
                 await protocol._can_write.wait()
         except TimeoutError:
-            raise ClientGone from None
+            raise ClientGone(slow=True) from None
     await protocol.send(data)
 
 

@@ -49,7 +49,10 @@ class _State(Enum):
 
 
 class TlsTransport(asyncio.Transport):
-    """What the HTTP protocol, made by `factory` after the handshake, has for a transport; `lost` when it is over."""
+    """What the HTTP protocol, made by `factory` after the handshake, has for a transport; `lost` when it is over.
+
+    A handshake that fails is told to `turned_away`, by mover/front/counts.py's words.
+    """
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class TlsTransport(asyncio.Transport):
         handshake_s: float,
         factory: Callable[[], asyncio.Protocol],
         lost: Callable[[], None],
+        turned_away: Callable[[str], None],
     ) -> None:
         super().__init__()
         self._loop = asyncio.get_running_loop()
@@ -66,6 +70,7 @@ class TlsTransport(asyncio.Transport):
         self._handshake_s = handshake_s
         self._factory = factory
         self._lost = lost
+        self._turned_away = turned_away
         self._state = _State.HANDSHAKE
         self._protocol: asyncio.BaseProtocol | None = None
         self._reading = True
@@ -196,12 +201,14 @@ class TlsTransport(asyncio.Transport):
 
     def _too_late(self) -> None:
         log.info("handshake failed", extra=facts(client=self._client(), why="it took too long"))
+        self._turned_away("handshake_s")
         self.abort()
 
     def _fail(self, error: ssl.SSLError) -> None:
         """The client is told by an alert, and then the connection ends."""
         if self._state is _State.HANDSHAKE:
             log.info("handshake failed", extra=facts(client=self._client(), why=error.reason or error))
+            self._turned_away("handshake")
         self._flush()
         self._close_plain()
 

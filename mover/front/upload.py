@@ -120,7 +120,7 @@ class Upload:
         self._pace.waited(waited_ns / 1e9)
         self._pace.moved(self._intake.taken - taken)
         if self._pace.left_s <= 0:
-            raise ClientGone
+            raise ClientGone(slow=True)
 
     async def _confirm(self) -> None:
         while self._writes and self._error is None:

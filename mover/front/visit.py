@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from sanic import Request
 
 from config.log import AUDIT, facts
-from config.settings import FrontSettings
+from config.settings import AllowSettings, FrontSettings
 from mover.front import asked, sanic_seam
 from mover.front.account import Account
 from mover.front.admission import Admission, Seat, Use
@@ -64,6 +64,8 @@ class Door:
         self.meters = meters
         self.settings = settings
         self.unix_socket = unix_socket
+        # What a client may name that no ticket has been installed for.
+        self.allow = AllowSettings()
 
     async def ticket(self, request: Request, image_id: str) -> Ticket:
         """The ticket that a request names. Raises RequestError, in the dialect that the id had or is said to have."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeGuard
 
 from sanic import Request
 
@@ -17,7 +18,7 @@ from config.export import Export
 from config.log import facts
 from config.settings import FileStore, HttpStore, LibrarySettings
 from config.settings import Store as StoreSettings
-from config.stores import object_of, path_of
+from config.stores import object_of, path_of, store_named, uri_of
 from mover.front import sanic_seam
 from mover.front.admission import TicketLimit, Use
 from mover.front.errors import RequestError
@@ -28,7 +29,7 @@ from mover.front.visit import Door
 from mover.library import bytes_hauling as hauling
 from mover.library.bytes_asking import ask
 from mover.library.bytes_errors import from_lane
-from mover.library.bytes_receiving import Into, receive, received
+from mover.library.bytes_receiving import Into, publish_staged, receive, received, stage
 from mover.library.disks import using
 from mover.library.records import ImageRecord, Location
 from mover.library.seam import (
@@ -50,6 +51,7 @@ from mover.library.seam import (
     Wanted,
     WhoHas,
 )
+from mover.library.store_facts import keeps_parts, shown
 from mover.library.volumes import Volumes
 from workers.lane import store_format
 from workers.lane.front_lane import FrontLane, LaneLost
@@ -85,15 +87,12 @@ class StoreCarrier:
     async def receive(self, request: Request, incoming: Incoming) -> Received | Kept:
         """Take the request's body into a store, and publish it when it is whole. Raises CarrierError, ClientGone."""
         store = await self._store_for(incoming)
-        export = _of_image(store, incoming.image.id)
-        async with self._lane(export, Use.WRITE) as lane:
-            pace = self._door.pace(export.key)
-            into = Into(store.id, self._catalogue, self._settings, pace, keeps_parts(store))
+        async with self._into(store, incoming) as (lane, into):
             return await receive(lane, request, incoming, into)
 
     async def _store_for(self, incoming: Incoming) -> StoreSettings:
         if incoming.store is not None:
-            store = self._store(incoming.store)
+            store = self._store_asked_for(incoming.store)
         elif incoming.offset:
             store = await self._store_that_kept(incoming.image.id)
         else:
@@ -109,15 +108,28 @@ class StoreCarrier:
         return next(iter(self._stores.values()))  # which refuses the offset in its own words
 
     def _store(self, store_id: str) -> StoreSettings:
+        """Where a location is. Ids are not reused, schemes name no location."""
         store = self._stores.get(store_id)
         if store is None:
             raise UnknownStore(f"there is no store {store_id[:80]!r}")
+        return store
+
+    def _store_asked_for(self, name: str) -> StoreSettings:
+        """By its id, or the first one of a scheme."""
+        store = store_named(self._stores.values(), name)
+        if store is None:
+            ids = ", ".join(self._stores)
+            raise UnknownStore(f"there is no store {name[:80]!r}: it must be one of {ids}, or a scheme")
         return store
 
     async def bring(self, source: Disk, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
         """Take the bytes of a disk, or of an object, into a store. Raises CarrierError."""
         store = await self._store_for(incoming)
         target = _of_image(store, incoming.image.id)
+        if _is_cloned(source, store, incoming) and not digests:
+            async with self._lane(target, Use.WRITE) as lane:
+                into = Into(store.id, self._catalogue, self._settings, self._door.pace(target.key))
+                return await hauling.clone(lane, uri_of(source.path), incoming, into, progress)
         async with (
             using(self._door, source, writes=False) as disk,
             self._seat(disk.export, Use.READ, disk.limit),
@@ -128,6 +140,31 @@ class StoreCarrier:
             into = Into(store.id, self._catalogue, self._settings, pace, keeps_parts(store))
             return await hauling.bring(lanes, disk, incoming, into, progress, digests)
 
+    async def stage(self, request: Request, incoming: Incoming) -> int:
+        """Take the request's body into the first store that keeps parts. Raises CarrierError, ClientGone."""
+        store = next((one for one in self._stores.values() if keeps_parts(one) and not one.read_only), None)
+        if store is None or not self._settings.keep_s:
+            why = "library.keep_s is 0" if store is not None else "there is no file store that can be written"
+            raise StoreAddDisabled(f"nothing can be staged here, since {why}: upload the data instead")
+        async with self._into(store, incoming) as (lane, into):
+            return await stage(lane, request, incoming, into)
+
+    async def publish_staged(self, incoming: Incoming) -> Received:
+        """Make an image of what was staged, where it lies. Raises CarrierError, NotThere."""
+        for store in self._stores.values():
+            offset = await self._kept_in(store, incoming.image.id)
+            if offset is not None:
+                async with self._into(store, incoming) as (lane, into):
+                    return await publish_staged(lane, offset, incoming, into)
+        raise NotThere("nothing is staged on this host, or it was staged too long ago (library.keep_s)")
+
+    @asynccontextmanager
+    async def _into(self, store: StoreSettings, incoming: Incoming) -> AsyncIterator[tuple[FrontLane, Into]]:
+        export = _of_image(store, incoming.image.id)
+        async with self._lane(export, Use.WRITE) as lane:
+            pace = self._door.pace(export.key)
+            yield lane, Into(store.id, self._catalogue, self._settings, pace, keeps_parts(store))
+
     # -- out -------------------------------------------------------------------------------------------------
 
     async def send(
@@ -135,9 +172,7 @@ class StoreCarrier:
     ) -> Sent:
         """Answer with the bytes of `span`. Raises CarrierError while nothing was sent, BodyBroken after that."""
         await self._check_here(location)
-        export = _export_of(self._store(location.store), location)
-        if export is None:
-            raise NotThere("the image's location is none of its store's")
+        export = self.source(location)
         if not span.length or request.method == "HEAD":
             return await sanic_seam.reply(request, status, headers)
         try:
@@ -171,10 +206,7 @@ class StoreCarrier:
     ) -> None:
         """Write an image, or the disk that is in it, onto a disk. Raises CarrierError."""
         await self._check_here(location)
-        store = self._store(location.store)
-        source = _export_of(store, location)
-        if source is None:
-            raise NotThere("the image's location is none of its store's")
+        source = self.source(location)
         has_disk = disk_format in VIEW_FORMATS
         if has_disk:
             source = _view_of(source, disk_format or "")
@@ -187,6 +219,13 @@ class StoreCarrier:
             if not has_disk:
                 _check_size(lanes.source, size_bytes)
             await hauling.deliver(lanes, disk, progress)
+
+    def source(self, location: Location) -> Export:
+        """The bytes at a location. Raises UnknownStore, NotThere."""
+        export = _export_of(self._store(location.store), location)
+        if export is None:
+            raise NotThere("the image's location is none of its store's")
+        return export
 
     async def _check_there(self, location: Location) -> None:
         """Raises NotThere when the store is there, and has nothing at the location."""
@@ -276,8 +315,7 @@ class StoreCarrier:
 
     async def stores(self) -> Sequence[Store]:
         """The stores, the default one first."""
-        stores = enumerate(self._stores.values())
-        return [Store(store.id, store.description, number == 0, store.read_only) for number, store in stores]
+        return [shown(store, number == 0) for number, store in enumerate(self._stores.values())]
 
     # -- sweeping --------------------------------------------------------------------------------------------
 
@@ -372,6 +410,12 @@ class StoreCarrier:
             admission.leave(seat)
 
 
+def _is_cloned(source: Disk, store: StoreSettings, incoming: Incoming) -> TypeGuard[Export]:
+    """Whether the kernel can do it: a file store's image, of a size that is known, into a file store."""
+    files = isinstance(source, Export) and source.transport == "file" and source.frozen and isinstance(store, FileStore)
+    return files and incoming.size_bytes is not None and incoming.md5 is None
+
+
 def _view_of(image: Export, disk_format: str) -> Export:
     """The disk in an image."""
     if image.transport != "file":
@@ -393,11 +437,6 @@ def _export_of(store: StoreSettings, location: Location) -> Export | None:
         return None if path is None else Export("file", path=path, frozen=True)
     name = object_of(store, uri)
     return None if name is None else Export("object", name=store.id, path=name)
-
-
-def keeps_parts(store: StoreSettings) -> bool:
-    """Whether an upload that breaks off can go on: what S3 has of one nobody can read, nor begin again at its end."""
-    return isinstance(store, FileStore)
 
 
 def _check_size(lane: FrontLane, size_bytes: int) -> None:

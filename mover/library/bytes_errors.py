@@ -55,12 +55,13 @@ def from_job(completion: Completion) -> CarrierError:
     """What a job of the store's failed with."""
     number = completion.value
     if number in FULL:
-        return StorageFull("the store is full")
+        return StorageFull("the store is full: make room in it, raise its quota, or use another")
     if number in DENIED:
         return StorageWriteDenied("the store cannot be written")
     if number == errno.ESTALE or completion.status is Status.GONE:
         return StoreGone("the transfer was interrupted: try again", AGAIN_S)
-    return StoreGone(f"the store does not work: {errno.errorcode.get(number, completion.status.name)}")
+    name = errno.errorcode.get(number, completion.status.name)
+    return StoreGone(f"the store does not work ({name}): try again later")
 
 
 def from_lane(lost: LaneLost) -> StoreGone:

@@ -124,6 +124,33 @@ async def bring(
         raise
 
 
+async def clone(lane: FrontLane, uri: str, incoming: Incoming, into: Into, progress: Progress) -> Received:
+    """Another file store's image into this one, by the store's worker alone. Raises CarrierError, LaneLost."""
+    size, settings = incoming.size_bytes, into.settings
+    assert size is not None
+    keep = incoming.resumable and settings.keep_s > 0
+    offset = incoming.offset
+    asked = Receive(incoming.image.id, settings.hash_algo, into.catalogue, offset, None, keep, digests=False)
+    receiving = await ask(lane, asked)
+    assert isinstance(receiving, store_format.Receiving)
+    session = receiving.session
+    try:
+        progress(offset, size)
+        while offset < size:
+            cloned = await ask(lane, store_format.Clone(session, uri, size), None)
+            assert isinstance(cloned, store_format.Cloned)
+            offset = cloned.offset
+            progress(offset, size)
+        log.info("transferred", extra=facts(store=into.store, op="copy", offset=incoming.offset, length=size))
+        return await publish(lane, session, incoming, into)
+    except (asyncio.CancelledError, LaneLost):
+        await drop(lane, session, Flag.KEEP)
+        raise
+    except BaseException:
+        await drop(lane, session)
+        raise
+
+
 async def deliver(lanes: Lanes, disk: DiskUse, progress: Progress) -> None:
     """All bytes of the source onto the disk, durably; what the disk has beyond them stays as it is.
 

@@ -95,6 +95,40 @@ async def receive(lane: FrontLane, request: Request, incoming: Incoming, into: I
         raise
 
 
+async def stage(lane: FrontLane, request: Request, incoming: Incoming, into: Into) -> int:
+    """Take the body as a part that is not published yet, unhashed; its bytes. Raises as `receive` does."""
+    size, most = _check_sizes(incoming, into.settings)
+    asked = Receive(incoming.image.id, into.settings.hash_algo, into.catalogue, 0, None, True, False)
+    receiving = await ask(lane, asked)
+    assert isinstance(receiving, store_format.Receiving)
+    session = receiving.session
+    try:
+        end = 0
+        if incoming.length != 0:
+            span = Span(0, most if incoming.length is None else incoming.length)
+            end = await Receiving(lane, request, span, session, size, into.pace).run()
+        if not end or (size is not None and end < size):
+            raise WrongSize(f"{end} bytes came, {'at least one is' if size is None else f'{size} were'} expected")
+        kept = await _keep(lane, session)
+    except BaseException:
+        await asyncio.shield(drop(lane, session))
+        raise
+    log.info("transferred", extra=facts(store=into.store, op="stage", offset=0, length=end))
+    return kept.offset
+
+
+async def publish_staged(lane: FrontLane, offset: int, incoming: Incoming, into: Into) -> Received:
+    """Hash the part that was staged, and publish it. Raises CarrierError, LaneLost."""
+    asked = Receive(incoming.image.id, into.settings.hash_algo, into.catalogue, offset, None, True)
+    receiving = await ask(lane, asked)
+    assert isinstance(receiving, store_format.Receiving)
+    try:
+        return await publish(lane, receiving.session, incoming, into)
+    except asyncio.CancelledError:
+        await drop(lane, receiving.session, Flag.KEEP)
+        raise
+
+
 def _check_sizes(incoming: Incoming, settings: LibrarySettings) -> tuple[int | None, int]:
     """The whole image's size, if it is known, and the most that it may be. Raises WrongSize, TooLarge."""
     size, limit = incoming.size_bytes, settings.image_size_limit_bytes

@@ -64,7 +64,7 @@ class Call:
             async with asyncio.timeout(self.request.app.config.PROGRESS_S):
                 body = await sanic_bodies.read_body(self.request, JSON_BYTES)
         except TimeoutError:
-            raise ClientGone from None
+            raise ClientGone(slow=True) from None
         if body is None:
             raise ApiError(413, f"The JSON body is larger than {JSON_BYTES} bytes")
         try:

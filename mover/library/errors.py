@@ -35,6 +35,7 @@ _CARRIED: tuple[tuple[type[seam.CarrierError], int], ...] = (
     (seam.UnknownStore, 400),
     (seam.NotPossible, 400),
     (seam.NotThere, 404),
+    (seam.DiskRefused, 400),
     (seam.NotAllowed, 400),
     (seam.InUse, 409),
     (seam.Duplicate, 409),

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -37,7 +38,7 @@ CHANGES = 10
 HOST_FILE = "library-host"
 # How a holder begins that is a transfer and no process.
 TRANSFER = "transfer."
-START_AGAIN_S = 5.0
+BEGIN_AGAIN_S = 5.0
 # How long a statement whose answer was lost may still be under way in the database.
 SETTLE_AGAIN_S = 120.0
 
@@ -46,6 +47,7 @@ class Unsettled(NamedTuple):
     """The end of an upload, to be told to the registry until then at least."""
 
     image_id: str
+    from_states: frozenset[State]
     state: State
     until: float
 
@@ -78,7 +80,9 @@ class Library:
         # What is done in the background as soon as the registry is open.
         self.housekeeping: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._housekeeper: asyncio.Task[None] | None = None
-        self._starting: asyncio.Task[None] | None = None
+        # Tells who runs jobs that there is something to do.
+        self.nudge: Callable[[], None] = lambda: None
+        self._beginning: asyncio.Task[None] | None = None
 
     # -- the registry, in threads ------------------------------------------------------------------------------
 
@@ -104,27 +108,31 @@ class Library:
                 self._opening = None  # the next request tries again
             raise
         if self._housekeeper is None and self.housekeeping is not None:
-            self._housekeeper = asyncio.get_running_loop().create_task(self.housekeeping())
+            self._housekeeper = asyncio.get_running_loop().create_task(self.housekeeping(), context=Context())
         return registry
 
-    def start(self) -> None:
-        """Where hosts share the registry, open it now: the host's lease is to be renewed, asked or not."""
-        if not schema.is_sqlite(self.settings.database):
-            self._starting = asyncio.get_running_loop().create_task(self._start())
+    def begin(self) -> None:
+        """Go on with the jobs that an earlier service has left, if there are any: nobody may ask for long.
 
-    async def _start(self) -> None:
-        while True:
+        Where hosts share the registry it is opened in any case: this host's lease is to be renewed.
+        """
+        self._beginning = asyncio.get_running_loop().create_task(self._begin())
+
+    async def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        while await loop.run_in_executor(self._threads, schema.may_have_jobs, self.settings.database):
             try:
-                await self.ask(lambda registry: None)
+                await self._registry()
                 return
             except RegistryError as error:
                 log.warning("the catalogue cannot be opened yet", extra=facts(reason=str(error)))
-            await asyncio.sleep(START_AGAIN_S)
+            await asyncio.sleep(BEGIN_AGAIN_S)
 
     async def close(self) -> None:
         """End what is done in the background, and close the registry."""
-        if self._starting is not None:
-            self._starting.cancel()
+        if self._beginning is not None:
+            self._beginning.cancel()
+            await asyncio.wait({self._beginning})
         if self._housekeeper is not None:
             self._housekeeper.cancel()
             await asyncio.wait({self._housekeeper})
@@ -167,14 +175,16 @@ class Library:
         """What dead front ends of this host were receiving may be sent again; how many images."""
         return await self.ask(lambda registry: release_dead(registry, self._host))
 
-    def settle_later(self, image_id: str, token: str, state: State) -> None:
-        """An upload has ended, and the registry could not be told that the image goes from SAVING to `state`."""
-        self._unsettled[token] = Unsettled(image_id, state, time.monotonic() + SETTLE_AGAIN_S)
+    def settle_later(
+        self, image_id: str, token: str, state: State, from_states: frozenset[State] = frozenset({State.SAVING})
+    ) -> None:
+        """An upload has ended, and the registry could not be told that its image goes to `state`."""
+        self._unsettled[token] = Unsettled(image_id, from_states, state, time.monotonic() + SETTLE_AGAIN_S)
 
     async def settle(self) -> None:
         """Tell it now. Raises RegistryError; what could not be told is told the next time."""
         for token, one in list(self._unsettled.items()):
-            moved = await self.ask(partial(_end_upload, image_id=one.image_id, token=token, state=one.state))
+            moved = await self.ask(partial(_end_upload, one=one, token=token))
             # What it was told last may still be on its way: so for a while it is told again.
             if moved or time.monotonic() > one.until:
                 del self._unsettled[token]
@@ -259,8 +269,8 @@ def release_dead_hosts(registry: Registry, host: str, dead_s: float) -> int:
     return count
 
 
-def _end_upload(registry: Registry, image_id: str, token: str, state: State) -> bool:
-    return registry.move(image_id, frozenset({State.SAVING}), state, held_by=token) is not None
+def _end_upload(registry: Registry, one: Unsettled, token: str) -> bool:
+    return registry.move(one.image_id, one.from_states, one.state, held_by=token) is not None
 
 
 def _get(registry: Registry, image_id: str) -> ImageRecord | None:

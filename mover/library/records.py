@@ -72,8 +72,8 @@ class Member(msgspec.Struct, frozen=True):
 class ImageRecord(msgspec.Struct, frozen=True):
     """One library image. Times are microseconds since 1970, UTC.
 
-    `revision` grows with each change; `upload` is the token of the upload that holds it in SAVING, and
-    `location` the first location that is active.
+    `revision` grows with each change; `upload` is the token of the upload or job that holds it while its data come,
+    `holder` the front end that receives an upload, and `location` the first location that is active.
     """
 
     id: str
@@ -97,14 +97,20 @@ class ImageRecord(msgspec.Struct, frozen=True):
     hidden: bool = False
     deleted_at_us: int | None = None
     upload: str | None = None
+    holder: str | None = None
     properties: Mapping[str, str | None] = {}
     tags: tuple[str, ...] = ()
     locations: tuple[Location, ...] = ()
 
     @property
     def location(self) -> Location | None:
-        """Where to read it."""
-        return next((one for one in self.locations if one.status is LocationStatus.ACTIVE), None)
+        """Where to read it first."""
+        return next(iter(self.copies), None)
+
+    @property
+    def copies(self) -> tuple[Location, ...]:
+        """Everywhere to read it."""
+        return tuple(one for one in self.locations if one.status is LocationStatus.ACTIVE)
 
 
 class TransferState(enum.StrEnum):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from itertools import count
 
 from config.log import facts
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 # Each round is two queries that find nothing, as a rule.
 ROUND_S = 10.0
 SWEEP_ROUNDS = 60
+# Ended jobs are forgotten after so long: Glance's task_time_to_live.
+KEPT_S = 48 * 3600.0
 
 
 async def run(library: Library, leases: Leases) -> None:
@@ -44,5 +47,7 @@ async def _lead(library: Library, leases: Leases, number: int) -> None:
     await deletes.scrub(library, leases.takes_turn())
     await bridge.tend(library)
     if number % SWEEP_ROUNDS == 0:
+        forgotten_us = int((time.time() - KEPT_S) * 1e6)
+        await library.ask(lambda registry: registry.jobs.prune(forgotten_us))
         # Once after each start, of as many hosts as there are; then the stores that all share are shared work.
         await library.sweep(shared=number == 0 or leases.takes_turn())

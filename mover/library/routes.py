@@ -21,7 +21,7 @@ from mover.library.library import Library
 from mover.library.registry.errors import RegistryError
 from mover.library.v1 import images as v1_images
 from mover.library.v1 import members as v1_members
-from mover.library.v2 import data, images, info, members, transfers
+from mover.library.v2 import data, images, imports, info, members, tasks, transfers
 from mover.library.visor import routes as visor_routes
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ Handler = Callable[..., Awaitable[Sent]]
 Methods = Mapping[str, Handler]
 
 READING = ("GET", "HEAD")
+PREFIXES = ("/v1", "/v2")
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 _V1_ONE: Methods = {
@@ -51,6 +52,13 @@ V2: dict[str, Methods] = {
     "/v2/images": {"GET": images.list_images, "POST": images.create},
     "/v2/images/<image_id:str>": {"GET": images.show, "PATCH": images.change, "DELETE": images.delete},
     "/v2/images/<image_id:str>/file": {"GET": data.download, "HEAD": data.download, "PUT": data.upload},
+    "/v2/images/<image_id:str>/stage": {"PUT": imports.stage},
+    "/v2/images/<image_id:str>/import": {"POST": imports.begin_import},
+    "/v2/images/<image_id:str>/export": {"POST": imports.begin_export},
+    "/v2/images/<image_id:str>/tasks": {"GET": tasks.of_image},
+    "/v2/tasks": {"GET": tasks.list_tasks},
+    "/v2/tasks/<task_id:str>": {"GET": tasks.show, "DELETE": tasks.cancel},
+    "/v2/stores/<store:str>/<image_id:str>": {"DELETE": imports.remove_copy},
     "/v2/images/<image_id:str>/tags/<tag:str>": {"PUT": images.add_tag, "DELETE": images.remove_tag},
     "/v2/images/<image_id:str>/members": {"GET": members.list_members, "POST": members.add},
     "/v2/images/<image_id:str>/members/<member_id:str>": {
@@ -65,6 +73,7 @@ V2: dict[str, Methods] = {
     "/v2/schemas/<name:str>": {"GET": info.schema},
     "/v2/info/import": {"GET": info.import_methods},
     "/v2/info/stores": {"GET": info.stores},
+    "/v2/info/stores/detail": {"GET": info.stores_in_detail},
 }
 # A detail of genuine servers: what this path's 405 says depends on the method.
 _DETAIL = "/v1/images/detail"

@@ -16,7 +16,7 @@ and of a delete:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -72,12 +72,26 @@ class Span(NamedTuple):
 
 
 class Store(msgspec.Struct, frozen=True):
-    """A store that new images can go to."""
+    """A store that new images can go to.
+
+    `type` as in the configuration, `schemes` by which a client may name the first of its type instead of its id;
+    `capabilities` are words of CAPABILITIES; `properties` are where it is, for admins, and never who may use it.
+    """
 
     id: str
     description: str = ""
     default: bool = False
     read_only: bool = False
+    type: str = "file"
+    schemes: Sequence[str] = ()
+    capabilities: Sequence[str] = ()
+    properties: Mapping[str, str | int | bool] = {}
+
+
+def named(stores: Sequence[Store], name: str) -> Store | None:
+    """The store of this id, or else the first one that the name is a scheme of."""
+    kinds = (store for store in stores if name in store.schemes)
+    return next((store for store in stores if store.id == name), None) or next(kinds, None)
 
 
 Wanted = Callable[[str, Location, str], Awaitable[bool]]
@@ -125,6 +139,8 @@ class Carrier(Protocol):
     async def bring(self, source: Disk, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
         """Take the bytes of a disk, or of an object, worker to worker; holes stay holes. Raises CarrierError.
 
+        An image of one file store goes into another, without digests, by the kernel alone: reflinked where that can be.
+
         It goes on at `incoming.offset`. When it is cancelled or the source is lost, what has come is kept if
         `resumable`; otherwise nothing stays behind. Without `digests` nothing is hashed, unless an `md5` is to be
         compared.
@@ -144,6 +160,21 @@ class Carrier(Protocol):
 
         What the disk has beyond the image's size stays as it is. When this is cancelled, no byte is written any more.
         """
+
+    async def stage(self, request: Request, incoming: Incoming) -> int:
+        """Take the request's body to where it waits to be published; how many bytes. Raises CarrierError, ClientGone.
+
+        Whatever is raised, nothing stays behind.
+        """
+
+    async def publish_staged(self, incoming: Incoming) -> Received:
+        """Make an image of what was staged, in the store where it lies. Raises CarrierError, NotThere if nothing was.
+
+        What cannot be published is gone; what could not be yet, since the store is away, stays.
+        """
+
+    def source(self, location: Location) -> Export:
+        """The bytes at a location, for `bring`. Raises UnknownStore, NotThere."""
 
     async def send(
         self,

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from config.settings import LibrarySettings, Store
 from mover.front.visit import Door
 from mover.library import rounds
 from mover.library.carrier import make_carrier
+from mover.library.jobs.places import HostPlaces
+from mover.library.jobs.runner import Runner
 from mover.library.leases import Leases
 from mover.library.library import Library
+
+
+async def _in_background(library: Library, runner: Runner, leases: Leases) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(rounds.run(library, leases))
+            group.create_task(leases.run())
+            group.create_task(runner.run())
+    finally:
+        leases.close()
 
 
 def make_library(settings: LibrarySettings, state_dir: str, stores: Sequence[Store], door: Door) -> Library:
@@ -22,13 +35,7 @@ def make_library(settings: LibrarySettings, state_dir: str, stores: Sequence[Sto
 
     carrier = make_carrier(settings, stores, door, who_has)
     library = Library(settings, Path(state_dir), carrier, desk=door.link, unix_socket=door.unix_socket)
-    leases = Leases(library)
-
-    async def housekeeping() -> None:
-        try:
-            await asyncio.gather(rounds.run(library, leases), leases.run())
-        finally:
-            leases.close()
-
-    library.housekeeping = housekeeping
+    runner = Runner(library, HostPlaces(door, state_dir))
+    library.nudge = runner.nudge
+    library.housekeeping = partial(_in_background, library, runner, Leases(library))
     return library

@@ -10,6 +10,8 @@ class State(enum.StrEnum):
 
     QUEUED = "queued"
     SAVING = "saving"
+    UPLOADING = "uploading"  # its data are staged, or are just coming to where staged data wait
+    IMPORTING = "importing"
     ACTIVE = "active"
     FAILED = "failed"
     DEACTIVATED = "deactivated"
@@ -19,11 +21,18 @@ class State(enum.StrEnum):
 
 # QUEUED ──upload──► SAVING ──published──► ACTIVE ◄──► DEACTIVATED
 #   ▲  │                │ ├── given up by v1 ──► FAILED ──sent again through VISOR's view──► SAVING
-#   └──┼── failed, v2 ──┘ │
-#      └──── all but PENDING_DELETE and DELETED ──delete──► [PENDING_DELETE ──scrubbed──►] DELETED
+#   ├──┼── failed, v2 ──┘ │
+#   │  ├── staged ──► UPLOADING ──import──► IMPORTING ──published──► ACTIVE
+#   │  └── import of what is elsewhere ──────► │
+#   └── failed, expired ────┴─────────────────┘
+#   all but PENDING_DELETE and DELETED ──delete──► [PENDING_DELETE ──scrubbed──►] DELETED
 MOVES: dict[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.SAVING, State.ACTIVE, State.FAILED, State.DELETED}),
+    State.QUEUED: frozenset(
+        {State.SAVING, State.UPLOADING, State.IMPORTING, State.ACTIVE, State.FAILED, State.DELETED}
+    ),
     State.SAVING: frozenset({State.QUEUED, State.ACTIVE, State.FAILED, State.DELETED}),
+    State.UPLOADING: frozenset({State.UPLOADING, State.QUEUED, State.IMPORTING, State.DELETED}),
+    State.IMPORTING: frozenset({State.QUEUED, State.ACTIVE, State.DELETED}),
     State.ACTIVE: frozenset({State.DEACTIVATED, State.PENDING_DELETE, State.DELETED}),
     State.DEACTIVATED: frozenset({State.ACTIVE, State.PENDING_DELETE, State.DELETED}),
     State.FAILED: frozenset({State.SAVING, State.DELETED}),

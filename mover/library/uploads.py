@@ -46,7 +46,7 @@ async def receive(
     A failure leaves the image in `failed_state`. Raises ApiError: 409 if the image is in none of `from_states`,
     `gone_status` if it was deleted meanwhile; CarrierError; ClientGone.
     """
-    image = await _claim(library, incoming.image, from_states)
+    image = await claim(library, incoming.image, from_states)
     held = Incoming(
         image=image,
         offset=incoming.offset,
@@ -68,16 +68,19 @@ async def receive(
     return await finish(publish(library, image, received, gone_status))
 
 
-async def _claim(library: Library, image: ImageRecord, from_states: frozenset[State]) -> ImageRecord:
+async def claim(
+    library: Library, image: ImageRecord, from_states: frozenset[State], to_state: State = State.SAVING
+) -> ImageRecord:
     """Of several uploads one gets the image, the others 409."""
     token = secrets.token_hex(16)
     for attempt in (1, 2):
         try:
             claimed = await library.ask(
-                lambda registry: registry.begin_upload(image.id, from_states, library.holder, token)
+                lambda registry: registry.begin_upload(image.id, from_states, library.holder, to_state, token)
             )
         except BaseException:
-            library.settle_later(image.id, token, State.QUEUED)  # it may have been made all the same
+            # It may have been made all the same.
+            library.settle_later(image.id, token, State.QUEUED, frozenset({to_state}))
             raise
         if claimed is not None:
             return claimed
@@ -152,12 +155,12 @@ async def _confirm(library: Library, image: ImageRecord, location: Location) -> 
         log.warning("a store was not told of an image", extra=facts(image=image.id, reason=error.message))
 
 
-async def leave(library: Library, image: ImageRecord, state: State) -> None:
+async def leave(library: Library, image: ImageRecord, state: State, from_states: frozenset[State] = _SAVING) -> None:
     """The image is not being uploaded any more."""
     try:
-        await library.ask(lambda registry: registry.move(image.id, _SAVING, state, held_by=image.upload))
+        await library.ask(lambda registry: registry.move(image.id, from_states, state, held_by=image.upload))
     except Exception as error:  # noqa: BLE001 - the upload's own error is the one to tell; this one is in the log
-        library.settle_later(image.id, image.upload or "", state)
+        library.settle_later(image.id, image.upload or "", state, from_states)
         log.error("a failed upload could not be noted yet", extra=facts(image=image.id, reason=repr(error)))
 
 

@@ -103,6 +103,10 @@ def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             content = file.read(MOST_BYTES + 1)
+    except PermissionError as error:
+        # Root may have been given up since the start, which has read it.
+        what_to_do = "let its group read it (chgrp, chmod 640), or restart Mover"
+        raise CertificateError(path, f"may not be read by user {os.geteuid()}: {what_to_do}") from error
     except OSError as error:
         raise CertificateError(path, f"cannot be read ({(error.strerror or str(error)).lower()})") from error
     if len(content) > MOST_BYTES:

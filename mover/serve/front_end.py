@@ -149,6 +149,7 @@ class FrontEnd:
             state_dir=settings.serve.state_dir,
             metrics_on_tcp=given.listeners.shows_metrics(settings.serve.metrics),
             stores=settings.store,
+            allow=settings.allow,
         )
         self._child.send(begin, [*given.listeners.fds, *given.fds])
         pieces = tickets.join(self)

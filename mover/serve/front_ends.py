@@ -83,7 +83,7 @@ class FrontEnds:
         """Put other settings in force, in every front end that runs and all that will."""
         self._settings = settings
         for front_end in list(self._running.values()):
-            front_end.send(Retune(settings.front, settings.limits, settings.log, settings.qos))
+            front_end.send(Retune(settings.front, settings.limits, settings.log, settings.qos, settings.allow))
 
     def renew(self, certificates: Certificates) -> None:
         """Have every front end that runs, and all that will, speak TLS with these."""

@@ -247,6 +247,7 @@ class ImageWorker:
             self._house.places_for(first.export),
             self._house.store_of(first.export),
             rules_of(self._house.settings.library),
+            self._house.neighbours_of(first.export),
         )
 
     def _introduce(self, lane: Lane) -> None:

@@ -11,8 +11,8 @@ from config.settings import FileStore, LibrarySettings, S3Store, Store
 from mover.library.registry import schema
 from mover.serve.errors import CannotStart
 from workers.store.backing import Refusal
+from workers.store.credentials import read_credentials
 from workers.store.preparing import prepare
-from workers.store.s3_credentials import read_credentials
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ import msgspec
 
 from config.export import Export
 from config.settings import (
+    AllowSettings,
     FrontSettings,
     LibrarySettings,
     LimitSettings,
@@ -88,6 +89,7 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     library: LibrarySettings = LibrarySettings(enabled=False)
     state_dir: str = ""
     stores: list[Store] = []
+    allow: AllowSettings = AllowSettings()
 
 
 class NewCertificates(msgspec.Struct, tag=True, frozen=True):
@@ -103,6 +105,7 @@ class Retune(msgspec.Struct, tag=True, frozen=True):
     limits: LimitSettings
     log: LogSettings
     qos: QosSettings
+    allow: AllowSettings
 
 
 class Tickets(msgspec.Struct, tag=True, frozen=True):

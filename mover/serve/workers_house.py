@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from config.export import Export
 from config.places import Places
-from config.settings import Settings, Store
+from config.settings import FileStore, Settings, Store
 from mover.serve.lanes import LaneBook
 from mover.serve.ledgers import Ledgers
 from mover.serve.spare import Spare
@@ -32,6 +32,10 @@ class House:
         """Where its paths may lead: a library's files and the settings' own images are named by nobody else."""
         own = export.of_library or export.key in self.named
         return None if own else self.places
+
+    def neighbours_of(self, export: Export) -> list[FileStore]:
+        """The stores whose files may be copied into a store that takes images."""
+        return [store for store in self.settings.store if isinstance(store, FileStore) and export.transport == "store"]
 
     def store_of(self, export: Export) -> Store | None:
         """Front ends name a store, and the configuration says where it is."""

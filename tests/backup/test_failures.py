@@ -239,6 +239,8 @@ def test_an_interrupted_backup_ends_with_130_and_leaves_nothing(house: House, ro
     """Ctrl-C while it reads, from a server that stands still."""
     repo = room / "repo"
     disk = Repository(repo).make_disk(NAME)
+    with house.client("source") as client:
+        client.size()  # the server has been connected to: OPTIONS is answered while it stands still
     house.servers["source"].pause()
     try:
         process = program(

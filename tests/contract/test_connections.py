@@ -51,6 +51,7 @@ ROWS = [
     Row("a header without a name", b"GET /healthz HTTP/1.1\r\n: mover\r\n\r\n", 400, closes=True),
     Row("a head of 8 KiB", request("GET", "/healthz", X="x" * 8000), 200),
     Row("a larger head", request("GET", "/healthz", X="x" * 9000), 431, closes=True),
+    Row("a larger head, not of the library's", request("GET", "/v1x", X="x" * 9000), 431, closes=True),
     Row("a head of 1 MiB", request("GET", "/healthz", X="x" * MIB), 431, closes=True),
     Row("a long target", request("GET", "/" + "x" * 9000), 431, closes=True),
     Row("no Host", b"GET /healthz HTTP/1.1\r\n\r\n", 200),

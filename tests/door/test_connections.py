@@ -21,6 +21,7 @@ from tests.harness.mover import Mover
 from tests.harness.patterns import MIB, mapped
 from tests.harness.transfers import download
 from tests.harness.waiting import wait_until
+from tests.operation.metrics import turned_away
 
 pytestmark = pytest.mark.nbd
 
@@ -64,6 +65,8 @@ def test_the_host_has_so_many_connections(front_ends: int, start_mover: StartMov
         wait_until("there is room", lambda: has_room(mover))
         for client in clients[1:]:
             assert client.ask("GET", "/healthz").status == 200
+    wait_until("there is room for one that asks", lambda: has_room(mover))
+    assert turned_away(mover, "connections") >= 2
     mover.stop_clean()
 
 
@@ -73,6 +76,7 @@ def test_a_client_has_so_many_connections(front_ends: int, start_mover: StartMov
     mover = start_mover({}, {"limits": {"client_connections": 5}}, front_ends)
     with held(mover.tcp, 5) as clients, held(mover.unix, 8):
         assert status(mover.tcp) == 429
+        assert turned_away(mover, "client_connections") == 1
         with contextlib.closing(socket.socket()) as other:
             other.bind(("127.0.0.2", 0))
             other.connect(mover.tcp)

@@ -18,6 +18,7 @@ from tests.harness.mover import Mover
 from tests.harness.patterns import MIB, assert_same_file, mapped
 from tests.harness.transfers import download, upload
 from tests.harness.waiting import wait_until
+from tests.operation.metrics import turned_away
 
 pytestmark = pytest.mark.nbd
 
@@ -128,4 +129,5 @@ def test_a_byte_now_and_then_is_too_little(images: Images, start_mover: StartMov
 
         wait_until("the client is cut off", cut_off)
     mover.assert_returns_to(before)
+    assert turned_away(mover, "slow") == 1
     mover.stop_clean()

@@ -13,6 +13,7 @@ from tests.harness.http import Client, connect, head, read_to_end
 from tests.harness.patterns import MIB, mapped
 from tests.harness.transfers import download, upload
 from tests.harness.waiting import wait_until
+from tests.operation.metrics import turned_away
 
 pytestmark = pytest.mark.nbd
 
@@ -42,6 +43,7 @@ def test_two_hundred_slow_heads_keep_nobody_from_anything(images: Images, start_
                 answers = [answer for sock in slow if (answer := peeked(sock))]
             assert {answer[:12] for answer in answers} == {b"HTTP/1.1 408"}
         mover.assert_returns_to(before)
+    assert turned_away(mover, "head_s") == 200
     mover.stop_clean()
 
 
@@ -86,6 +88,7 @@ def test_a_connection_that_says_nothing_is_closed(start_mover: StartMover) -> No
         idle.sendall(head("GET", "/healthz"))
         assert read_to_end(idle).startswith(b"HTTP/1.1 200")
         assert read_to_end(silent) == b""
+    assert turned_away(mover, "keep_alive_s") == 2
     mover.stop_clean()
 
 

@@ -84,7 +84,7 @@ class SanicClient:
             return await handler(request)
 
         self.app.add_route(route, "/<path:path>", methods=["GET", "HEAD", "PUT", "POST"], stream=True, name="all")
-        self._connections = Connections(self.app)
+        self._connections = Connections(self.app, print)
         await self._connections.start()
         make = partial(self._connections.make, lambda: None)
         self._server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)

@@ -83,7 +83,7 @@ class Server:
 
         loop = asyncio.get_running_loop()
         server = await loop.create_server(
-            lambda: TlsProtocol(TlsTransport(self.context, PATIENCE_S, make, lost)), "127.0.0.1", 0
+            lambda: TlsProtocol(TlsTransport(self.context, PATIENCE_S, make, lost, print)), "127.0.0.1", 0
         )
         port = server.sockets[0].getsockname()[1]
 

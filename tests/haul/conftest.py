@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import servers
-from tests.harness.mover import Mover
+from tests.harness.mover import Mover, Value
 from tests.harness.patterns import write_pattern
 from tests.harness.servers import NbdServer
 from tests.haul.hauls import PROGRAM, Hauls
@@ -54,12 +54,16 @@ class Disks:
 
 
 @pytest.fixture(scope="module")
-def hauls(module_room: Path) -> Iterator[Hauls]:
-    """A Mover with one front end, and imageio's ticket service."""
+def hauls(module_room: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hauls]:
+    """A Mover with one front end, imageio's ticket service, and three stores, `far` on another file system."""
     serve = {"serve": {"ticket_socket": str(module_room / "tickets")}}
-    mover = Mover(module_room, {}, {**SETTINGS, **serve}, program=PROGRAM)
+    places = {"file": module_room / "images", "near": module_room / "near", "far": tmp_path_factory.mktemp("far")}
+    stores: list[dict[str, Value]] = [
+        {"type": "file", "id": store, "directories": [str(place)]} for store, place in places.items()
+    ]
+    mover = Mover(module_room, {}, {**SETTINGS, **serve, "store": stores}, program=PROGRAM)
     try:
-        yield Hauls(mover.start())
+        yield Hauls(mover.start(), places)
         mover.assert_log_clean()
     finally:
         mover.close()

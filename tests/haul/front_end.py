@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from sanic import Request
 
+from config.export import Export
 from config.export_url import parse_export
 from mover.front import __main__ as front_end
 from mover.front import sanic_bodies
@@ -21,7 +22,7 @@ from mover.front.app import create_app
 from mover.front.sanic_seam import Sent
 from mover.library.library import Library
 from mover.library.records import ImageRecord, Location, Visibility
-from mover.library.seam import Carrier, CarrierError, Incoming, Ticketed
+from mover.library.seam import Carrier, CarrierError, Disk, Incoming, Ticketed
 from mover.library.states import State
 
 BODY_MOST = 65536
@@ -52,7 +53,9 @@ class Haul:
 
     async def _run(self, asked: Asked) -> dict[str, Any]:
         scheme, _, ticket = asked.disk.partition(":")
-        disk = Ticketed(ticket) if scheme == "ticket" else parse_export(asked.disk)
+        disk: Disk = Ticketed(ticket) if scheme == "ticket" else parse_export(asked.disk)
+        if isinstance(disk, Export) and disk.transport == "file" and asked.location is None:
+            disk = Export("file", path=disk.path, frozen=True)  # as the carrier says where an image is
         if asked.location is not None:
             assert asked.size_bytes is not None
             await self._carrier.deliver(asked.location, asked.size_bytes, disk, self._progress, asked.disk_format)

@@ -20,11 +20,12 @@ MIB = 1024 * 1024
 
 
 class Hauls:
-    """The hauls of one Mover with one front end, and its file store's directory."""
+    """The hauls of one Mover with one front end, and where its file stores are."""
 
-    def __init__(self, mover: Mover, directory: Path | None = None) -> None:
+    def __init__(self, mover: Mover, places: dict[str, Path]) -> None:
         self.mover = mover
-        self.directory = directory or mover.state_dir / "images"
+        self.places = places
+        self.directory = places["file"]
 
     def begin(self, disk: str, **asked: Any) -> int:
         """One more; its number."""
@@ -63,10 +64,11 @@ class Hauls:
         """An image's file, and what was received."""
         image, told = self.bring(disk, **asked)
         assert told["state"] == "done", told
-        assert told["received"]["location"]["uri"] == f"file://{self.directory / image}"
+        place = self.places[asked.get("store", "file")] / image
+        assert told["received"]["location"]["uri"] == f"file://{place}"
         assert self.listing().count(f".{image}.mover-record") == 0
         received: dict[str, Any] = told["received"]
-        return self.directory / image, received
+        return place, received
 
     def deliver(self, file: Path, disk: str, **asked: Any) -> dict[str, Any]:
         """What became of writing a store's file onto a disk."""

@@ -174,3 +174,22 @@ def test_both_ends_keep_their_slots_apart(hauls: Hauls, disks: Disks) -> None:
     assert [hauls.end(number)["state"] for number in numbers] == ["done"] * 3
     for turn, file in enumerate((one, other, one)):
         assert_same_file(hauls.directory / f"twin-{turn}", file)
+
+
+@pytest.mark.parametrize("store", ["near", "far"])
+def test_an_image_is_copied_between_file_stores_by_the_kernel(hauls: Hauls, store: str) -> None:
+    """Also between file systems; holes stay holes, and what is no image of a store is not copied."""
+    length = 24 * MIB + 77
+    data, runs = patchwork(3, length)
+    stored = hauls.directory / f"copied-{store}"
+    write_sparse(stored, length, data, runs)
+    copy, received = hauls.brought(stored.as_uri(), store=store, digests=False, size_bytes=length)
+    assert copy.read_bytes() == data
+    assert (received["size_bytes"], received["md5"]) == (length, None)
+    assert allocated(copy) <= allocated(stored) + MIB // 16  # of the file system's own
+    _, told = hauls.bring(stored.as_uri(), store=store, digests=False, size_bytes=length - 1)
+    assert told["error"] == "NotThere"
+    _, told = hauls.bring("file:///etc/passwd", store=store, digests=False, size_bytes=1)
+    assert told["message"] == "file:///etc/passwd is no location of any file store"
+    assert [name for name in os.listdir(hauls.places[store]) if name.startswith(".")] == []
+    stored.unlink()

@@ -109,6 +109,25 @@ class FakeCarrier:
         received = self._publish(incoming, part, data)
         return received if digests else msgspec.structs.replace(received, md5=None, hash_value=None)
 
+    async def stage(self, request: Request, incoming: Incoming) -> int:
+        """As Carrier says."""
+        with self._part(incoming.image.id).open("wb") as file:
+            await self._take(request, incoming, file)
+            return file.tell()
+
+    async def publish_staged(self, incoming: Incoming) -> Received:
+        """As Carrier says."""
+        part = self._part(incoming.image.id)
+        try:
+            data = part.read_bytes()
+        except FileNotFoundError:
+            raise seam.NotThere("nothing is staged") from None
+        return self._publish(incoming, part, data)
+
+    def source(self, location: Location) -> Export:
+        """As Carrier says."""
+        return Export("file", path=location.uri.removeprefix("file://"))
+
     async def deliver(
         self,
         location: Location,

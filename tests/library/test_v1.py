@@ -526,3 +526,12 @@ def test_one_registry_in_two_words(service: Service) -> None:
     private = service.create(visibility="private")
     put(service, private["id"], is_public="False", name="x")
     assert service.show(private["id"])["visibility"] == "private"
+
+
+def test_an_image_has_as_many_properties_as_the_settings_say(service: Service) -> None:
+    """By headers, 128 of them with 400 bytes each; twice as much is no head any more."""
+    said: dict[str, str] = {f"X_Image_Meta_Property_Key{number}": "v" * 400 for number in range(128)}
+    image = service.done(201, service.ask("POST", "/v1/images", None, X_Image_Meta_Name="many", **said))["image"]
+    assert image["properties"] == {f"key{number}": "v" * 400 for number in range(128)}
+    too_much = {name: value * 2 for name, value in said.items()}
+    assert service.ask("POST", "/v1/images", None, X_Image_Meta_Name="more", **too_much).status == 431

@@ -45,3 +45,8 @@ def metrics(mover: Mover, *, unix: bool = True) -> Page:
     answer = mover.ask("GET", "/metrics", unix=unix)
     assert answer.status == 200, answer
     return Page(answer.body.decode())
+
+
+def turned_away(mover: Mover, reason: str) -> float:
+    """How many were turned away, or cut off, for this reason."""
+    return metrics(mover).value("mover_refusals_total", reason=reason)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.certificates import Authority, tables
 from tests.harness.fixtures import Images, StartMover
-from tests.harness.mover import Mover
+from tests.harness.mover import Mover, Tables
 from tests.harness.patterns import MIB, pattern
 from tests.harness.waiting import wait_until
 
@@ -97,3 +98,20 @@ def test_a_state_directory_of_another_user_is_told(room: Path, start_mover: Star
     mover.launch()
     assert mover.process.wait(20) == 3
     assert "it is not writable" in mover.log()
+
+
+def test_a_key_that_only_root_may_read_is_not_renewed_and_that_is_said(room: Path, start_mover: StartMover) -> None:
+    """Root reads it before it is given up; afterwards the old one stays in force, and the log says what to do."""
+    room.chmod(0o755)
+    pair = Authority(room).issue("host")
+    pair.key.chmod(0o600)
+    settings: Tables = {"serve": {"user": USER}, "tls": tables(pair)}
+    mover = start_mover({}, settings)
+    mover.signal(signal.SIGHUP)
+    wait_until("the log says so", lambda: "certificates not renewed" in mover.log())
+    assert f"may not be read by user {pwd.getpwnam(USER).pw_uid}: let its group read it" in mover.log()
+    os.chown(pair.key, 0, pwd.getpwnam(USER).pw_gid)
+    pair.key.chmod(0o640)
+    mover.signal(signal.SIGHUP)
+    wait_until("it is renewed", lambda: "certificates renewed" in mover.log())
+    assert mover.stop() == 0

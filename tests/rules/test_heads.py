@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mover.front.heads import fault
+from mover.front.heads import HEAD_BYTES, fault, large_heads, most_bytes
 
 GET = b"GET /images/x HTTP/1.1"
 
@@ -78,3 +78,24 @@ def test_heads_that_are_clear(head: bytes) -> None:
 def test_heads_that_leave_a_doubt(head: bytes, why: str) -> None:
     """What another reader could take for something else."""
     assert why in str(fault(head, b"ength" in head or b"ncoding" in head))
+
+
+def test_a_head_is_read_in_one_pass() -> None:
+    """However many blanks stand in it: a megabyte of them, tried each with each, would take hours."""
+    assert fault(GET + b"\r\nContent-Length: 1" + b" " * (1 << 20) + b"x", True) == "Content-Length is no number"
+
+
+@pytest.mark.parametrize(
+    ("begun", "most"),
+    [
+        (b"POST /v1/images HTTP/1.1", 65536),
+        (b"GET /v2?x HTTP/1.1", 65536),
+        (b"PUT /house/visor/images/1 HTTP/1.1", 65536),
+        (b"GET /v1x HTTP/1.1", HEAD_BYTES),
+        (b"GET /images/v1/ HTTP/1.1", HEAD_BYTES),
+        (b"", HEAD_BYTES),
+    ],
+)
+def test_heads_of_the_library_may_be_larger(begun: bytes, most: int) -> None:
+    assert most_bytes(bytearray(begun), large_heads(["/v1", "/v2", "/house/visor", ""], 65536)) == most
+    assert most_bytes(begun, None) == HEAD_BYTES

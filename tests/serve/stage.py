@@ -104,8 +104,11 @@ class Stage:
 
     def ready(self, settings: Settings | None = None, **misdeeds: str) -> str:
         """Start the supervisor and wait until it is ready; its ready line."""
+        settings = settings or self.settings()
+        front_ends = settings.serve.front_ends
         self.start(settings, **misdeeds)
         line = self.line("mover: ready on")
+        wait_for("there is a spare worker", lambda: self._count_children() > front_ends)
         self._children = self._count_children()
         return line
 

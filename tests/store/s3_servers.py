@@ -8,17 +8,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from config.settings import S3Store
-from workers.store.s3_credentials import Credentials
-from workers.store.s3_multipart import ask
+from workers.store.asking import ask
+from workers.store.credentials import Credentials
+from workers.store.s3_multipart import signed
 
-KEY, SECRET = "mover-test", "its-secret-is-never-shown"
+KEY, SECRET = "AKIAMOVERTEST", "its-secret-is-never-shown"
 BUCKET = "images"
 MOTO = """
 import sys
@@ -38,6 +39,8 @@ class S3Server:
     room: Path
     key: str = KEY
     secret: str = SECRET
+    # The port of Swift's memcached; 0 of others.
+    memcached: int = 0
 
     def credentials(self, secret: str | None = None) -> Path:
         """A file of them."""
@@ -52,7 +55,8 @@ class S3Server:
 
     def ask(self, method: str, name: str = "", query: dict[str, str] | None = None) -> bytes:
         """A signed request, without OpenDAL, which keeps connections open in the test's process."""
-        status, answer = ask(self.store(), Credentials(self.key, self.secret), method, name, query or {})
+        known = Credentials({"aws_access_key_id": self.key, "aws_secret_access_key": self.secret})
+        status, _, answer = ask(signed(self.store(), known, method, name, query or {}))
         assert status < http.client.MULTIPLE_CHOICES, (status, answer)
         return answer
 
@@ -144,15 +148,21 @@ class Passing(BaseHTTPRequestHandler):
             self.wfile.write(data)
         return True
 
+    def handle(self) -> None:
+        """A client that has gone is no trouble of the test's."""
+        with suppress(ConnectionError):
+            super().handle()
+
     def log_message(self, format: str, *args: object) -> None:
         """Nothing is printed."""
 
 
 @contextmanager
-def trouble_before(server: S3Server) -> Iterator[Trouble]:
+def trouble_before(server: S3Server, keep_alive: bool = True) -> Iterator[Trouble]:
     """A proxy that a test gives its faults."""
 
     class Here(Passing):
+        protocol_version = "HTTP/1.1" if keep_alive else "HTTP/1.0"
         behind = server.endpoint.partition("//")[2]
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Here) as proxy:

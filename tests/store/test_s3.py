@@ -1,4 +1,4 @@
-"""The S3 store: what every store does, against moto, and what its server may do to it."""
+"""The S3 store's worker against moto, and what its server may do to it. Real servers: test_every_store.py."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import asyncio
 import hashlib
 import os
 import random
-import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,10 @@ import pytest
 from config.export import Export
 from config.settings import S3Store
 from config.stores import object_of
-from tests.harness.fixtures import StartMover, memory_room
-from tests.harness.waiting import wait_until
+from tests.harness.fixtures import memory_room
 from tests.image.process import SETTINGS, Process
-from tests.store.library import Library, in_chunks
 from tests.store.s3_servers import BUCKET, KEY, SECRET, Passing, S3Server, Trouble, moto, trouble_before
 from tests.store.shop import IMAGE, assert_refused, shop
-from tests.store.swift import swift
 from workers.lane.front_lane import LaneLost
 from workers.lane.protocol import Kind, Status
 from workers.lane.store_format import (
@@ -49,28 +44,10 @@ def noise(length: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(length)
 
 
-# What must hold on a real server, too: Swift with its S3 API.
-ON_BOTH = pytest.mark.parametrize("server", ["moto", pytest.param("swift", marks=pytest.mark.slow)], indirect=True)
-ON_SWIFT = pytest.mark.parametrize("server", [pytest.param("swift", marks=pytest.mark.slow)], indirect=True)
-
-
 @pytest.fixture(scope="module")
-def one_moto() -> Iterator[S3Server]:
+def server() -> Iterator[S3Server]:
     with memory_room() as room, moto(room) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def one_swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with swift(tmp_path_factory.mktemp("swift")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def server(request: pytest.FixtureRequest) -> S3Server:
-    """The double, unless a test wants the real one."""
-    found: S3Server = request.getfixturevalue(f"one_{getattr(request, 'param', 'moto')}")
-    return found
 
 
 @pytest.fixture
@@ -120,7 +97,6 @@ async def _read(process: Process, size: int) -> bytes:
     return b"".join(await asyncio.gather(*map(one, range(0, size, MIB))))
 
 
-@ON_BOTH
 async def test_what_is_put_is_one_object_with_its_digests_and_is_read_back_in_ranges(s3: S3Server) -> None:
     store = s3.store(prefix="a/b/", part_bytes=5 * MIB)
     for length in (0, 5 * MIB, 23 * MIB + 17):
@@ -142,7 +118,6 @@ async def test_what_is_put_is_one_object_with_its_digests_and_is_read_back_in_ra
         assert s3.names() == []
 
 
-@ON_BOTH
 async def test_what_is_refused_or_rolled_back_leaves_neither_object_nor_parts(s3: S3Server) -> None:
     async with shop(s3.store(part_bytes=5 * MIB)) as image:
         data = noise(17 * MIB)
@@ -168,7 +143,6 @@ async def test_a_disk_s_size_is_known_from_its_header(s3: S3Server, tmp_path: Pa
             assert 64 * MIB <= answer.virtual_size <= 65 * MIB
 
 
-@ON_BOTH
 async def test_an_upload_whose_worker_was_killed_is_swept_and_one_under_way_is_not(s3: S3Server) -> None:
     store = s3.store(part_bytes=5 * MIB)
     async with shop(store) as living, shop(store, "") as whole:
@@ -258,14 +232,6 @@ async def test_credentials_that_are_wrong_are_said_to_be_and_never_shown(s3: S3S
         process.close()
 
 
-@ON_SWIFT
-async def test_a_secret_that_is_wrong_is_refused_by_a_server_that_checks_signatures(s3: S3Server) -> None:
-    async with shop(s3.store(credentials_file=str(s3.credentials("wrong")))) as image:
-        refused = assert_refused(await image.ask(BEGIN), Why.DENIED)
-        assert "refuses Mover's credentials (SignatureDoesNotMatch)" in refused.message
-    assert s3.names() == []
-
-
 async def test_a_bucket_or_credentials_that_are_not_there_are_named(s3: S3Server, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.write_text("[default]\naws_access_key_id = A\n")
@@ -288,78 +254,3 @@ async def test_a_bucket_or_credentials_that_are_not_there_are_named(s3: S3Server
 def settings_of(s3: S3Server, **settings: object) -> dict[str, list[Any]]:
     store = {"type": "s3", "id": "s3", "bucket": BUCKET, "endpoint": s3.endpoint}
     return {"store": [store | {"credentials_file": str(s3.credentials()), "part_bytes": 5 * MIB} | settings]}
-
-
-@ON_BOTH
-def test_images_in_s3_through_the_whole_house(s3: S3Server, start_mover: StartMover) -> None:
-    library = Library(start_mover({}, settings_of(s3), front_ends=2))
-    for data in (b"", noise(1), noise(13 * MIB + 5)):
-        image = library.create()
-        assert library.put(image, in_chunks(data, 70_000)).status == 204
-        shown = library.show(image)
-        assert (shown["status"], shown["size"]) == ("active", len(data))
-        assert shown["checksum"] == hashlib.md5(data).hexdigest()
-        whole = library.get(image)
-        assert (whole.status, whole.body) == (200, data)
-        if len(data) > MIB:
-            part = library.get(image, Range=f"bytes={MIB - 1}-{9 * MIB}")
-            assert (part.status, part.body) == (206, data[MIB - 1 : 9 * MIB + 1])
-        [name] = s3.names()
-        assert name.startswith(image)
-        assert library.delete(image).status == 204
-        assert s3.names() == []
-    image = library.create()
-    answer = library.put(image, noise(MIB), Content_Range=f"bytes 0-{MIB - 1}/{2 * MIB}")
-    assert answer.status == 400
-    assert b"takes no image in parts" in answer.body
-    assert library.show(image)["status"] == "queued"
-    assert s3.names() == []
-    assert SECRET not in library.mover.log()
-    library.mover.stop_clean()
-
-
-def test_a_worker_that_is_killed_while_it_sends_leaves_nothing_active_and_in_the_end_nothing(
-    s3: S3Server, start_mover: StartMover
-) -> None:
-    library = Library(start_mover({}, settings_of(s3)))
-    image, data, killed = library.create(), noise(24 * MIB), list[int]()
-
-    def pieces() -> Iterator[bytes]:
-        for at in range(0, len(data), MIB):
-            if at == 18 * MIB:
-                wait_until("parts are there", lambda: s3.unfinished() >= 1)
-                killed.extend(row["pid"] for row in library.mover.workers() if image in row["export"])
-                for pid in killed:
-                    os.kill(pid, signal.SIGKILL)
-            yield data[at : at + MIB]
-
-    try:
-        assert library.put(image, pieces()).status == 503
-    except ConnectionError:
-        pass  # the answer came before all of the body
-    assert len(killed) == 1
-    library.wait_for("queued", image)
-    assert library.put(image, data).status == 204
-    assert library.get(image).body == data
-    library.mover.stop_clean()
-    library.mover.start()
-    assert library.show(image)["status"] == "active"
-    wait_until("one object, and nothing else", lambda: len(s3.names()) == 1 and s3.unfinished() == 0)
-    assert library.get(image).body == data
-
-
-@pytest.mark.slow
-def test_a_server_that_is_away_keeps_no_other_store_from_being_swept(
-    s3: S3Server, tmp_path: Path, start_mover: StartMover
-) -> None:
-    left = tmp_path / f".{IMAGE}.mover-part"
-    left.write_bytes(b"of an upload that nobody goes on with")
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # and never listens
-        away = settings_of(s3, endpoint=f"http://127.0.0.1:{nobody.getsockname()[1]}")["store"]
-        disk = {"type": "file", "id": "disk", "directories": [str(tmp_path)]}
-        library = Library(start_mover({}, {"store": [*away, disk]}))
-        image = library.create()
-        wait_until("the directory is swept", lambda: not left.exists(), 120)
-        assert library.put(image, b"data", X_Image_Meta_Store="disk").status == 204
-        assert library.get(image).body == b"data"

@@ -15,6 +15,7 @@ from tests.harness.http import Client, connect
 from tests.harness.patterns import MIB, mapped
 from tests.harness.transfers import download, upload
 from tests.harness.waiting import wait_until
+from tests.operation.metrics import turned_away
 from tests.tls.conftest import SecureMover, StartSecure, leaving_nothing
 
 pytestmark = pytest.mark.nbd
@@ -80,6 +81,7 @@ def test_a_hundred_silent_handshakes_keep_nobody_from_anything(images: Images, s
             for sock in socks:
                 assert is_cut_off(sock)
     assert secure.mover.log().count("handshake failed client=127.0.0.1") == 100
+    assert turned_away(secure.mover, "handshake_s") == 100
     secure.mover.stop_clean()
 
 
@@ -103,6 +105,7 @@ def test_garbage_in_place_of_a_handshake(images: Images, start_secure: StartSecu
                 while sock.recv(1000):
                     pass
     wait_until("the log has them", lambda: len(re.findall("handshake failed", secure.mover.log())) == 4)
+    assert turned_away(secure.mover, "handshake") == 4
     secure.mover.stop_clean()
 
 

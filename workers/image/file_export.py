@@ -193,7 +193,7 @@ class FileExport(LocalExport):
         if os.fstat(self._fd).st_size < end:
             raise OSError(errno.EIO, "the file was cut")
         while at < end and len(runs) < MOST_RUNS:
-            data = min(_next_data(self._fd, at), end)
+            data = min(next_data(self._fd, at), end)
             if at < data:
                 runs.append((data - at, HOLE | ZERO))
             if data < end:
@@ -247,7 +247,7 @@ def write_all(fd: int, buffer: memoryview, offset: int) -> None:
         at += os.pwritev(fd, [buffer[at:]], offset + at)
 
 
-def _next_data(fd: int, at: int) -> int:
+def next_data(fd: int, at: int) -> int:
     """Where the next data begins; MOST_OFFSET if there is none."""
     try:
         return os.lseek(fd, at, os.SEEK_DATA)

@@ -402,10 +402,10 @@ class Worker:
 
             return ObjectExport(number, serve.export, serve.store, self._loop, self)
         if serve.store is not None:
-            from workers.store.store_export import StoreExport
+            from workers.store.store_export import Around, StoreExport
 
-            urls = serve.urls
-            return StoreExport(number, serve.export, serve.store, urls, self._loop, self, self._session_numbers)
+            around = Around(serve.urls, serve.neighbours)
+            return StoreExport(number, serve.export, serve.store, around, self._loop, self, self._session_numbers)
         if serve.export.transport == "view":
             return self._new_view(number, connect_s)
         if serve.export.transport not in FILES:

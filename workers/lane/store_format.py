@@ -95,6 +95,22 @@ class Keep(msgspec.Struct, tag=True, frozen=True):
     session: int
 
 
+class Clone(msgspec.Struct, tag=True, frozen=True):
+    """Take the image's next bytes from another file of this host, the kernel knows how: it is at `uri` in any file
+    store, and has `size` bytes. Of a session without digests. The answer is Cloned.
+    """
+
+    session: int
+    uri: str
+    size: int
+
+
+class Cloned(msgspec.Struct, tag=True, frozen=True):
+    """So many bytes of the image are there now: some of what was asked at least."""
+
+    offset: int
+
+
 class Look(msgspec.Struct, tag=True, frozen=True):
     """How much of an interrupted upload is there? The answer is Kept."""
 
@@ -222,8 +238,10 @@ class Refused(msgspec.Struct, tag=True, frozen=True):
     offset: int = 0
 
 
-Question = Receive | Publish | Keep | Look | Forget | Prepare | Finish | Remove | Abandon | Find | Sweep | Confirm
-Answer = Receiving | Published | Kept | Prepared | Found | Done | Swept | Refused
+Question = (
+    Receive | Publish | Clone | Keep | Look | Forget | Prepare | Finish | Remove | Abandon | Find | Sweep | Confirm
+)
+Answer = Receiving | Published | Cloned | Kept | Prepared | Found | Done | Swept | Refused
 
 
 class NoQuestion(Exception):

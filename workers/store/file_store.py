@@ -16,10 +16,11 @@ from config.log import facts
 from config.settings import FileStore
 from config.stores import IMAGE_NAME, directories, path_of, uri_of
 from config.volumes import volume_of
-from workers.image.file_export import read_all
+from workers.image.file_export import open_own, read_all
 from workers.lane.store_format import Swept, Unconfirmed, Why
 from workers.store import mountpoints, records
 from workers.store.backing import Place, Refusal
+from workers.store.cloning import clone_step
 from workers.store.links import link_new
 from workers.store.records import Record
 from workers.store.thin import write_plain, write_thin
@@ -63,6 +64,17 @@ class FilePart:
         there = min(max(size - offset, 0), len(buffer))
         read_all(self._fd, buffer[:there], offset)
         buffer[there:] = bytes(len(buffer) - there)
+
+    def clone(self, path: str, offset: int, size: int) -> int:
+        """Bring a step of the image's bytes from another file of `size` bytes; where that ended."""
+        fd, _ = open_own(path, frozen=True)
+        try:
+            found = os.lseek(fd, 0, os.SEEK_END)
+            if found != size:
+                raise Refusal(Why.NOT_THERE, f"the store has {found} bytes where the image's {size} were")
+            return clone_step(fd, self._fd, offset, size, self.write, self.zero)
+        finally:
+            os.close(fd)
 
     def fileno(self) -> int:
         """The file's descriptor."""
@@ -187,7 +199,12 @@ class FileBacking:
             target = os.path.join(path, image)
             if record.published is not None and record.published == records.identity(target):
                 return Place(uri_of(target), mountpoints.metadata(self._store.metadata_file, target))
-            fd = _locked_part(path, image) if record.scattered else None
+            if not record.scattered:
+                continue
+            try:
+                fd = _locked_part(path, image)
+            except Refusal:  # who asked before has died, and a thread still does it
+                raise Refusal(Why.GONE, f"image {image} is being published: ask again") from None
             if fd is not None:
                 return FilePart(self._store, path, image, fd, catalogue)
         raise Refusal(Why.NOT_THERE, f"there is nothing of image {image} in store {self._store.id}")

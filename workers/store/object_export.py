@@ -6,16 +6,17 @@ import errno
 import os
 
 from config.export import Export
-from config.settings import S3Store, Store
+from config.settings import ObjectStore, Store
 from workers.image.connection import Event, Owner, State
-from workers.image.local_export import LocalExport
 from workers.image.loop import Loop
 from workers.image.plan import Command, Limits, Operation
-from workers.image.threads import Call, Threads
+from workers.image.threaded_export import ThreadedExport
+from workers.image.threads import Call
 from workers.lane.protocol import ImageFacts
 from workers.lane.store_format import Why
 from workers.store.backing import Refusal
-from workers.store.s3_objects import Objects
+from workers.store.object_kinds import open_objects
+from workers.store.read_ahead import ReadAhead
 from workers.store.session import Outcome
 from workers.store.steps import Step, carry_out
 
@@ -24,48 +25,45 @@ THREADS = 8
 MOST_BYTES = 4 * 1024 * 1024
 
 
-class ObjectExport(LocalExport):
+class ObjectExport(ThreadedExport):
     """The object `export.path` of the store."""
 
     def __init__(self, number: int, export: Export, store: Store, loop: Loop, owner: Owner) -> None:
-        super().__init__(number, export, None, loop, owner)
-        assert isinstance(store, S3Store)
+        super().__init__(number, export, loop, owner)
+        assert isinstance(store, ObjectStore)
         self._store = store
-        self._objects: Objects | None = None
+        self._reading: ReadAhead | None = None
 
     def open(self) -> None:
         """Ask for the object's size, in a thread: `connected` or `disconnected` of the owner follows."""
         self._move(Event.OPEN)
-        self._threads = Threads(self._loop, "object", THREADS, self._on_done)
+        self._start("object", THREADS)
         self._submit(Step(self._size, self._sized), carry_out)
 
     def _size(self) -> int:
-        objects = self._objects = Objects(self._store)
+        objects = open_objects(self._store)
         try:
             size = objects.size(self._path)
         except OSError as error:
             raise objects.refusal(error) from error
         if size is None:
             raise Refusal(Why.NOT_THERE, "there is no such object")
+        self._reading = ReadAhead(size, lambda offset, length: objects.read_bytes(self._path, offset, length))
         return size
 
     def _sized(self, outcome: Outcome) -> None:
         if self.state is not State.CONNECTING:
             return
         if not isinstance(outcome, int):
-            self.break_off(outcome.message if isinstance(outcome, Refusal) else f"no credentials: {outcome}")
+            self.break_off(outcome.message if isinstance(outcome, Refusal) else f"cannot open the object: {outcome}")
             return
-        for event in (Event.CONNECTED, Event.AGREED):
-            self._move(event)
-        self.was_ready = True
         self.server = (1, 1)  # nothing is ever written here
-        self._owner.connected(self, Limits(_facts(outcome), MOST_BYTES))
-
-    def _open(self) -> Limits:
-        raise NotImplementedError  # open() does not ask
+        self._ready(Limits(_facts(outcome), MOST_BYTES))
 
     def _close(self) -> None:
-        self._objects = None
+        if self._reading is not None:
+            self._reading.close()
+            self._reading = None
 
     def left_by(self, lane: object) -> None:
         """Nothing is kept for a lane."""
@@ -75,8 +73,8 @@ class ObjectExport(LocalExport):
 
     def _read(self, command: Command) -> None:
         assert command.buffer is not None
-        assert self._objects is not None
-        self._objects.read_into(self._path, command.buffer, command.offset)
+        assert self._reading is not None
+        self._reading.read_into(command.buffer, command.offset)
 
     def _finished(self, command: Command, error: int) -> None:
         if isinstance(command, Step):

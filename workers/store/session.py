@@ -15,9 +15,10 @@ from typing import Protocol
 
 from workers.image.loop import Loop
 from workers.image.plan import ZEROS, SessionCommand
-from workers.lane.store_format import Answer, Kept, Publish, Published, Receive, Refused, Why
+from workers.lane.store_format import Answer, Cloned, Kept, Publish, Published, Receive, Refused, Why
 from workers.store.backing import Part
 from workers.store.digests import Digests, HashPart
+from workers.store.file_store import FilePart
 from workers.store.progress import Progress
 from workers.store.publishing import publish, refused
 
@@ -162,6 +163,27 @@ class Session:
                 self._progress.kept = upto
 
         self._do(lambda: self._part.keep(upto, self._asked.size), kept)
+
+    def clone(self, command: SessionCommand, path: str, size: int) -> None:
+        """Go on with the next bytes of another file."""
+        part, at = self._part, self._progress.arrived
+        if not (self._is_whole() and isinstance(part, FilePart)) or self._asked.digests:
+            self._port.answer(command, Refused(Why.GONE, "this upload cannot go on with another file's bytes"))
+            return
+        self._waiting[command] = 1
+
+        def cloned(outcome: Outcome) -> None:
+            del self._waiting[command]
+            if isinstance(outcome, int):
+                self._progress.arrive(outcome - at)
+                self._progress.write(at, outcome - at)
+                self._keep_some()
+                self._port.answer(command, Cloned(outcome))
+            else:
+                self._error = self._error or errno.EIO
+                self._port.answer(command, refused(outcome))
+
+        self._do(lambda: part.clone(path, at, size), cloned)
 
     # -- the end ---------------------------------------------------------------------------------------------
 

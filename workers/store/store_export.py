@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from config.export import Export
 from config.settings import FileStore, HttpStore, Store
+from config.stores import path_of
 from config.url_rules import UrlRules
 from workers.image.connection import Owner
 from workers.image.local_export import LocalExport
@@ -26,6 +28,7 @@ from workers.lane.protocol import ImageFacts
 from workers.lane.store_format import (
     Abandon,
     Answer,
+    Clone,
     Confirm,
     Done,
     Find,
@@ -77,13 +80,20 @@ def backing_of(store: Store, urls: UrlRules) -> Backing:
         from workers.store.url_store import UrlBacking
 
         return UrlBacking(store, urls)
-    from workers.store.s3_store import S3Backing
+    from workers.store.object_store import ObjectBacking
 
-    return S3Backing(store)
+    return ObjectBacking(store)
 
 
 def _find(backing: Backing, uri: str) -> Found:
     return backing.find(uri) if isinstance(backing, Looking) else Found(backing.size(uri))
+
+
+class Around(NamedTuple):
+    """What of the host a store may use: the URLs that it may read, and the file stores that images are copied from."""
+
+    urls: UrlRules
+    neighbours: Sequence[FileStore]
 
 
 class StoreExport(LocalExport):
@@ -94,14 +104,15 @@ class StoreExport(LocalExport):
         number: int,
         export: Export,
         store: Store,
-        urls: UrlRules,
+        around: Around,
         loop: Loop,
         owner: Owner,
         numbers: Iterator[int],
     ) -> None:
         super().__init__(number, export, None, loop, owner)
         self._image = export.path
-        self._backing = backing_of(store, urls)
+        self._backing = backing_of(store, around.urls)
+        self._neighbours = around.neighbours
         self._numbers = numbers
         self._session: Session | None = None
         self._beginning: SessionCommand | None = None
@@ -205,7 +216,7 @@ class StoreExport(LocalExport):
                 self._reply(command, lambda: Kept(backing.kept(question.image)))
             case Forget():
                 self._reply_done(command, lambda: backing.forget(question.image))
-            case Publish() | Keep():
+            case Publish() | Keep() | Clone():
                 self._finish(command, question)
             case Prepare() | Finish():
                 self._scatter(command, question)
@@ -280,11 +291,21 @@ class StoreExport(LocalExport):
         if command.lane is None:  # it was closed meanwhile
             self._session.end(keep=True)
 
-    def _finish(self, command: SessionCommand, question: Publish | Keep) -> None:
+    def _finish(self, command: SessionCommand, question: Publish | Keep | Clone) -> None:
         session = self._session_of(command, question.session)
         if session is None:
             self.answer(command, Refused(Why.GONE, "the upload was interrupted"))
         elif isinstance(question, Publish):
             session.publish(command, question)
+        elif isinstance(question, Clone):
+            self._clone(command, session, question)
         else:
             session.keep(command)
+
+    def _clone(self, command: SessionCommand, session: Session, question: Clone) -> None:
+        """A front end that somebody has taken over must not have any file copied by calling it an image."""
+        paths = [path for store in self._neighbours if (path := path_of(store, question.uri)) is not None]
+        if paths:
+            session.clone(command, paths[0], question.size)
+        else:
+            self.answer(command, Refused(Why.NOT_THERE, f"{question.uri} is no location of any file store"))

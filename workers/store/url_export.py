@@ -10,10 +10,10 @@ from config.export import Export
 from config.log import facts
 from config.url_rules import UrlRefused, UrlRules
 from workers.image.connection import Event, Owner, State
-from workers.image.local_export import LocalExport
 from workers.image.loop import Loop
 from workers.image.plan import Command, Limits, Operation
-from workers.image.threads import Call, Threads
+from workers.image.threaded_export import ThreadedExport
+from workers.image.threads import Call
 from workers.lane.protocol import MOST_FILE_BYTES, ImageFacts
 from workers.store.session import Outcome
 from workers.store.steps import Step, carry_out
@@ -29,11 +29,11 @@ MOST_BYTES = 4 * 1024 * 1024
 STREAMS = 8
 
 
-class UrlExport(LocalExport):
+class UrlExport(ThreadedExport):
     """What is at the URL `export.path`."""
 
     def __init__(self, number: int, export: Export, rules: UrlRules, loop: Loop, owner: Owner) -> None:
-        super().__init__(number, export, None, loop, owner)
+        super().__init__(number, export, loop, owner)
         self._expected = export.version
         self._rules = rules
         self._source: UrlSource | None = None
@@ -43,7 +43,7 @@ class UrlExport(LocalExport):
     def open(self) -> None:
         """Ask the server, in a thread: `connected` or `disconnected` of the owner follows."""
         self._move(Event.OPEN)
-        self._threads = Threads(self._loop, "url", 1, self._on_done)
+        self._start("url", 1)
         self._submit(Step(self._find, self._answered), carry_out)
 
     def _find(self) -> Found | UrlRefused:
@@ -62,16 +62,10 @@ class UrlExport(LocalExport):
         if outcome.ranges and self._threads is not None:
             # Without ranges one thread does it all: in the order of the commands, which is that of the bytes.
             self._threads.close()
-            self._threads = Threads(self._loop, "url", THREADS, self._on_done)
+            self._start("url", THREADS)
         self._read = self._read_range if outcome.ranges else self._read_stream
-        for event in (Event.CONNECTED, Event.AGREED):
-            self._move(event)
-        self.was_ready = True
         self.server = (1, 1)  # nothing is ever written here
-        self._owner.connected(self, Limits(_image(outcome), MOST_BYTES))
-
-    def _open(self) -> Limits:
-        raise NotImplementedError  # open() does not ask
+        self._ready(Limits(_image(outcome), MOST_BYTES))
 
     def _close(self) -> None:
         for stream in self._streams:

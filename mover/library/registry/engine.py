@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
-
-from mover.library.registry.errors import RegistryError
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 # How long a write waits for another process's write to SQLite; each takes a millisecond or so.
 BUSY_S = 20
@@ -44,22 +37,6 @@ def open_engine(database: str, connections: int = CONNECTIONS) -> Engine:
         "keepalives_count": 3,
     }
     return create_engine(url, pool_size=connections, max_overflow=0, pool_pre_ping=True, connect_args=options)
-
-
-def asked(method: Callable[P, T]) -> Callable[P, T]:
-    """What the database says comes out as RegistryError."""
-
-    @wraps(method)
-    def ask(*arguments: P.args, **named: P.kwargs) -> T:
-        try:
-            return method(*arguments, **named)
-        except SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
-            raise RegistryError(
-                f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
-            ) from error
-
-    return ask
 
 
 @contextmanager

@@ -26,3 +26,7 @@ class TooMany(Exception):
         super().__init__(f"an image has at most {limit} {what}")
         self.what = what
         self.limit = limit
+
+
+class JobTaken(Exception):
+    """Another job has the image."""

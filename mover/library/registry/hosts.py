@@ -10,7 +10,8 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Engine, func, inse
 from sqlalchemy.exc import IntegrityError
 
 from mover.library.records import Host
-from mover.library.registry.engine import asked, reading, writing
+from mover.library.registry.asked import asked
+from mover.library.registry.engine import reading, writing
 from mover.library.registry.tables import HOSTS
 
 _NOW_US = {

@@ -19,13 +19,15 @@ from sqlalchemy.exc import IntegrityError
 from mover.library.queries import Query
 from mover.library.records import Change, ImageRecord, Location, LocationStatus, Member, MemberStatus, NewImage
 from mover.library.registry import rows
-from mover.library.registry.engine import CONNECTIONS, asked, open_engine, reading, writing
+from mover.library.registry.asked import asked, changed, plain
+from mover.library.registry.engine import CONNECTIONS, open_engine, reading, writing
 from mover.library.registry.errors import IdTaken, MemberTaken, TooMany
 from mover.library.registry.hosts import Hosts, not_seen_for
+from mover.library.registry.jobs import Jobs, ask_to_cancel, holders, may_publish
 from mover.library.registry.query import statement
-from mover.library.registry.tables import IMAGES, LOCATIONS, MEMBERS, PROPERTIES, TAGS
+from mover.library.registry.tables import IMAGES, JOBS, LOCATIONS, MEMBERS, PROPERTIES, TAGS
 from mover.library.registry.transfers import Transfers
-from mover.library.states import GONE, State, check_moves
+from mover.library.states import GONE, READABLE, State, check_moves
 
 
 class Registry:
@@ -40,6 +42,7 @@ class Registry:
         self._engine = open_engine(database, connections)
         self._clock_us = clock_us
         self.hosts = Hosts(self._engine)
+        self.jobs = Jobs(self._engine, clock_us)
         self.transfers = Transfers(self._engine, clock_us)
 
     def close(self) -> None:
@@ -94,7 +97,7 @@ class Registry:
         values = {"created_at_us": now, "updated_at_us": now, **values}
         try:
             with self._writing() as connection:
-                connection.execute(insert(IMAGES).values(_plain(values)))
+                connection.execute(insert(IMAGES).values(plain(values)))
                 _set_properties(connection, new.id, new.properties)
                 _set_tags(connection, new.id, new.tags)
                 return _must_get(connection, new.id)
@@ -108,7 +111,7 @@ class Registry:
             now = max(self._clock_us(), image.updated_at_us + 1)
             values = {"updated_at_us": now, **change.facts, "revision": image.revision + 1}
             same = (IMAGES.c.id == image.id, IMAGES.c.revision == image.revision, IMAGES.c.deleted_at_us.is_(None))
-            if not _changed(connection, update(IMAGES).where(*same).values(_plain(values))):
+            if not changed(connection, update(IMAGES).where(*same).values(plain(values))):
                 return None
             if change.properties is not None:
                 connection.execute(delete(PROPERTIES).where(PROPERTIES.c.image_id == image.id))
@@ -126,11 +129,13 @@ class Registry:
         to_state: State,
         *,
         held_by: str | None = None,
+        free: bool = False,
         location: Location | None = None,
         **facts: Any,
     ) -> ImageRecord | None:
         """Compare and set: if the image is in one of `from_states`, and held by the upload with the token `held_by` if
-        one is named, it goes to `to_state` and gets `facts` (columns) and `location`; no upload holds it any more.
+        one is named, or by none if it must be `free`, it goes to `to_state` and gets `facts` (columns) and `location`;
+        no upload holds it any more, unless `facts` name one.
 
         None if it is not. Raises IllegalMove.
         """
@@ -139,20 +144,27 @@ class Registry:
             where = [IMAGES.c.id == image_id, IMAGES.c.state.in_([str(state) for state in from_states])]
             if held_by is not None:
                 where.append(IMAGES.c.upload == held_by)
+            if free:
+                where.append(IMAGES.c.upload.is_(None))
             values = {"upload": None, "holder": None, **facts, "state": to_state, "updated_at_us": self._clock_us()}
-            moved = update(IMAGES).where(*where).values(**_plain(values), revision=IMAGES.c.revision + 1)
-            if not _changed(connection, moved):
+            moved = update(IMAGES).where(*where).values(**plain(values), revision=IMAGES.c.revision + 1)
+            if not changed(connection, moved):
                 return None
             if location is not None:
                 connection.execute(insert(LOCATIONS).values(rows.location_values(image_id, location)))
             return _must_get(connection, image_id)
 
     def begin_upload(
-        self, image_id: str, from_states: frozenset[State], holder: str, token: str | None = None
+        self,
+        image_id: str,
+        from_states: frozenset[State],
+        holder: str,
+        to_state: State = State.SAVING,
+        token: str | None = None,
     ) -> ImageRecord | None:
-        """Have `holder` (HOST/PROCESS, a front end) receive the image: to SAVING, with a new token in `upload`."""
+        """Have `holder` (HOST/PROCESS, a front end) receive the image: to `to_state`, with a new token in `upload`."""
         token = token or secrets.token_hex(16)
-        return self.move(image_id, from_states, State.SAVING, upload=token, holder=holder)
+        return self.move(image_id, from_states, to_state, free=True, upload=token, holder=holder)
 
     @asked
     def delete(self, image_id: str, *, delayed: bool = False) -> ImageRecord | None:
@@ -170,12 +182,30 @@ class Registry:
             # The same questions again: between reading and writing, PostgreSQL lets others write.
             where = (IMAGES.c.id == image_id, IMAGES.c.revision == image.revision, IMAGES.c.protected.is_(False))
             values = {"state": state, "deleted_at_us": now, "updated_at_us": now, "upload": None, "holder": None}
-            gone = update(IMAGES).where(*where).values(**_plain(values), revision=image.revision + 1)
-            if not _changed(connection, gone):
+            gone = update(IMAGES).where(*where).values(**plain(values), revision=image.revision + 1)
+            if not changed(connection, gone):
                 return None
             waits = {"status": str(LocationStatus.PENDING_DELETE)}
             connection.execute(update(LOCATIONS).where(LOCATIONS.c.image_id == image_id).values(waits))
             connection.execute(delete(MEMBERS).where(MEMBERS.c.image_id == image_id))
+            ask_to_cancel(connection, JOBS.c.image_id == image_id, now)
+            return _must_get(connection, image_id)
+
+    @asked
+    def drop_copy(self, image_id: str, location: Location) -> ImageRecord | None:
+        """A copy of an image that has another one is to be removed; None if it is the last, or gone already."""
+        with self._writing() as connection:
+            image = _get(connection, image_id)
+            if image is None or image.state not in READABLE:
+                return None
+            left = [one for one in image.locations if one.status is LocationStatus.ACTIVE]
+            if len(left) < 2 or location.number not in [one.number for one in left]:
+                return None
+            same = (IMAGES.c.id == image_id, IMAGES.c.revision == image.revision)
+            if not changed(connection, update(IMAGES).where(*same).values(revision=image.revision + 1)):
+                return None
+            waits = {"status": str(LocationStatus.PENDING_DELETE)}
+            connection.execute(update(LOCATIONS).where(LOCATIONS.c.number == location.number).values(waits))
             return _must_get(connection, image_id)
 
     # -- members -----------------------------------------------------------------------------------------------
@@ -199,13 +229,13 @@ class Registry:
         limit: int,
     ) -> Member:
         # The image's row is locked first, so that two who add the last one come one after the other.
-        _changed(connection, update(IMAGES).where(IMAGES.c.id == image_id).values(revision=IMAGES.c.revision + 1))
+        changed(connection, update(IMAGES).where(IMAGES.c.id == image_id).values(revision=IMAGES.c.revision + 1))
         count = connection.scalar(select(func.count()).select_from(MEMBERS).where(MEMBERS.c.image_id == image_id))
         if count is not None and count >= limit:
             raise TooMany("members", limit)
         now = self._clock_us()
         new = Member(image_id, member, can_share, status, now, now)
-        connection.execute(insert(MEMBERS).values(_plain(msgspec.structs.asdict(new))))
+        connection.execute(insert(MEMBERS).values(plain(msgspec.structs.asdict(new))))
         return new
 
     @asked
@@ -213,8 +243,8 @@ class Registry:
         """Change `status` or `can_share` of a member; None if there is no such member."""
         with self._writing() as connection:
             where = (MEMBERS.c.image_id == image_id, MEMBERS.c.member == member)
-            values = _plain({**facts, "updated_at_us": self._clock_us()})
-            if not _changed(connection, update(MEMBERS).where(*where).values(values)):
+            values = plain({**facts, "updated_at_us": self._clock_us()})
+            if not changed(connection, update(MEMBERS).where(*where).values(values)):
                 return None
             return rows.members(connection.execute(select(MEMBERS).where(*where)))[0]
 
@@ -223,7 +253,7 @@ class Registry:
         """End a membership; False if there was none."""
         with self._writing() as connection:
             where = (MEMBERS.c.image_id == image_id, MEMBERS.c.member == member)
-            return _changed(connection, delete(MEMBERS).where(*where))
+            return changed(connection, delete(MEMBERS).where(*where))
 
     @asked
     def replace_members(self, image_id: str, wanted: dict[str, bool | None], limit: int) -> None:
@@ -240,39 +270,44 @@ class Registry:
                 shares = can_share if can_share is not None else known is not None and known.can_share
                 created = known.created_at_us if known is not None else now
                 new = Member(image_id, member, shares, MemberStatus.ACCEPTED, created, now)
-                connection.execute(insert(MEMBERS).values(_plain(msgspec.structs.asdict(new))))
+                connection.execute(insert(MEMBERS).values(plain(msgspec.structs.asdict(new))))
 
     # -- after a crash, and in the background ------------------------------------------------------------------
 
     @asked
     def holders(self) -> list[str]:
-        """Who receives images, HOST/PROCESS, or has died while doing so; of all hosts."""
+        """Who receives images or runs jobs, HOST/PROCESS, or has died while doing so; of all hosts."""
         with reading(self._engine) as connection:
-            return list(connection.scalars(select(IMAGES.c.holder).where(IMAGES.c.holder.is_not(None)).distinct()))
+            receiving = select(IMAGES.c.holder).where(IMAGES.c.holder.is_not(None)).distinct()
+            return sorted({*connection.scalars(receiving), *holders(connection)})
 
     @asked
     def release(self, holder: str, host_dead_s: float | None = None) -> int:
-        """What `holder` was receiving when it died is QUEUED again; how many images.
+        """What `holder` was receiving when it died is QUEUED again, what it ran is PENDING; how many of both.
 
         With `host_dead_s` only if its host has not been seen for so long, in this moment.
         """
+        if host_dead_s is not None and not self.hosts.dead([holder.partition("/")[0]], host_dead_s):
+            return 0
+        jobs = self.jobs.release(holder)
         with self._writing() as connection:
-            held = [IMAGES.c.holder == holder, IMAGES.c.state == str(State.SAVING)]
+            receiving = [str(State.SAVING), str(State.UPLOADING)]
+            held = [IMAGES.c.holder == holder, IMAGES.c.state.in_(receiving)]
             if host_dead_s is not None:
                 held.append(not_seen_for(connection, holder.partition("/")[0], host_dead_s))
             values = {"state": str(State.QUEUED), "upload": None, "holder": None}
             queued = update(IMAGES).where(*held).values(**values, revision=IMAGES.c.revision + 1)
-            return int(connection.execute(queued).rowcount)
+            return jobs + int(connection.execute(queued).rowcount)
 
     @asked
     def wanted(self, image_id: str, place: Location, upload: str = "") -> bool:
-        """Whether bytes at `place` are the image's, or an upload under way may be about to register them: the one with
-        the token `upload`, if the store remembers it, else any.
+        """Whether bytes at `place` are the image's, or a job or upload under way may be about to register them: the
+        upload with the token `upload`, if the store remembers it, else any.
         """
         with reading(self._engine) as connection:
             image = _get(connection, image_id)
-        if image is None:
-            return False
+            if image is None or may_publish(connection, image_id, place.uri):
+                return image is not None
         if image.state is State.SAVING and upload in ("", image.upload):
             return True
         same = [one for one in image.locations if one.uri == place.uri]
@@ -282,12 +317,14 @@ class Registry:
     def to_remove(
         self, deleted_before_us: int, volumes: Collection[str] = (), shared: bool = True, limit: int = 100
     ) -> list[tuple[str, Location]]:
-        """Locations whose bytes are to be removed: of images that are DELETED, or have been PENDING_DELETE so long.
+        """Locations whose bytes are to be removed: of images that are DELETED, or have been PENDING_DELETE so long, and
+        copies that images have no more.
 
         Those in other volumes than `volumes` are other hosts' business; `shared` are those in none.
         """
         with reading(self._engine) as connection:
-            due = (IMAGES.c.state == str(State.DELETED)) | (IMAGES.c.deleted_at_us < deleted_before_us)
+            gone = (IMAGES.c.state == str(State.DELETED)) | (IMAGES.c.deleted_at_us < deleted_before_us)
+            due = gone | IMAGES.c.deleted_at_us.is_(None)
             here: ColumnElement[bool] = LOCATIONS.c.volume.in_(list(volumes))
             here = here | LOCATIONS.c.volume.is_(None) if shared else here
             found = select(LOCATIONS).join(IMAGES, IMAGES.c.id == LOCATIONS.c.image_id)
@@ -322,15 +359,6 @@ def _must_get(connection: Connection, image_id: str) -> ImageRecord:
     image = _get(connection, image_id)
     assert image is not None
     return image
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Enums as the text that the columns hold."""
-    return {name: str(value) if isinstance(value, str) else value for name, value in values.items()}
-
-
-def _changed(connection: Connection, change: Any) -> bool:
-    return bool(connection.execute(change).rowcount)
 
 
 def _set_properties(connection: Connection, image_id: str, properties: dict[str, str | None]) -> None:

@@ -36,7 +36,6 @@ def _image(
     row: Row[Any], properties: Mapping[str, str | None], tags: tuple[str, ...], locations: tuple[Location, ...]
 ) -> ImageRecord:
     facts = dict(row._mapping)
-    del facts["holder"]
     facts["state"] = State(facts["state"])
     facts["visibility"] = Visibility(facts["visibility"])
     return ImageRecord(**facts, properties=properties, tags=tags, locations=locations)

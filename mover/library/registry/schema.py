@@ -13,7 +13,7 @@ import sys
 from contextlib import closing
 
 # The last of migrations/versions.
-HEAD = "0003"
+HEAD = "0004"
 # Making indexes over a hundred thousand images takes seconds.
 MIGRATE_S = 600
 
@@ -32,6 +32,14 @@ def is_sqlite(database: str) -> bool:
 def is_current(database: str) -> bool:
     """Whether nothing is to be done. Of PostgreSQL that is not known without asking it: False."""
     return is_sqlite(database) and _revision(database.removeprefix(_SQLITE)) == HEAD
+
+
+def may_have_jobs(database: str) -> bool:
+    """Whether a service that has ended may have left jobs; of a file that is asked without loading SQLAlchemy."""
+    if not is_sqlite(database):
+        return True
+    live = "SELECT EXISTS (SELECT 1 FROM image_jobs WHERE state IN ('pending', 'running'))"
+    return _asked(database.removeprefix(_SQLITE), live) not in (None, "0")
 
 
 def must_migrate_at_start(database: str) -> bool:
@@ -55,10 +63,15 @@ def migrate(database: str) -> None:
 
 
 def _revision(path: str) -> str | None:
+    return _asked(path, "SELECT version_num FROM alembic_version")
+
+
+def _asked(path: str, question: str) -> str | None:
+    """The first value of the answer; None if there is no file, table or row."""
     try:
         # mode=rw: asking must not make the file.
         with closing(sqlite3.connect(f"file:{_quoted(path)}?mode=rw", uri=True)) as connection:
-            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            row = connection.execute(question).fetchone()
     except sqlite3.Error:
         return None
     return None if row is None else str(row[0])

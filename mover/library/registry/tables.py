@@ -146,6 +146,40 @@ TRANSFERS = Table(
 Index("transfers_by_image", TRANSFERS.c.image_id)
 Index("transfers_by_host", TRANSFERS.c.host)
 
+JOBS = Table(
+    "image_jobs",
+    METADATA,
+    Column("id", String(36), primary_key=True),
+    Column("image_id", String(36), ForeignKey("images.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    # JSON, both.
+    Column("input", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("owner", String(NAME)),
+    Column("user", String(NAME)),
+    # The only host that may run it; none: any.
+    Column("host", String(64)),
+    # The front end that runs it: HOST/PROCESS, as images have theirs.
+    Column("holder", String(64)),
+    # The image, while this job keeps others from it: of two that begin at once one is refused.
+    Column("holds", String(36), unique=True),
+    Column("cancel", Boolean, nullable=False),
+    Column("done_bytes", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger),
+    Column("tries", Integer, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger, nullable=False),
+    Column("due_at_us", BigInteger, nullable=False),
+    Column("ended_at_us", BigInteger),
+)
+Index("jobs_by_image", JOBS.c.image_id, JOBS.c.created_at_us)
+Index("jobs_by_state", JOBS.c.state, JOBS.c.due_at_us)
+Index("jobs_held", JOBS.c.holder)
+Index("jobs_by_time", JOBS.c.created_at_us, JOBS.c.id)
+Index("jobs_ended", JOBS.c.ended_at_us)
+
 # What lists are sorted by. Values that are not there sort as the empty text, or as 0, in both databases. A state is
 # always there: so written, the index is for sorting alone. For `state = 'active'`, which most images are, SQLite would
 # prefer it to the walk in order of the name, read nearly all of them and sort them: 390 ms instead of 7.

@@ -34,7 +34,7 @@ YES = frozenset({"true", "1", "yes", "on", "t", "y"})
 class Meta(msgspec.Struct, frozen=True):
     """The metadata of one request: columns of the registry in `facts`, and what is a question rather than a value.
 
-    `source` names where the data is said to be, if that is not the body.
+    `sources` name where the data is said to be, if that is not the body; `copy_from` is the URL of one of them.
     """
 
     facts: dict[str, Any]
@@ -46,6 +46,7 @@ class Meta(msgspec.Struct, frozen=True):
     status: str | None = None
     store: str | None = None
     sources: tuple[str, ...] = ()
+    copy_from: str | None = None
 
 
 def parse(headers: Iterable[tuple[str, str]]) -> Meta:
@@ -57,8 +58,11 @@ def parse(headers: Iterable[tuple[str, str]]) -> Meta:
         if name.startswith(PREFIX):
             _add(name.removeprefix(PREFIX).replace("-", "_"), _value(raw_value), raw_name, fields, properties)
     sources = [key for key in ("location", "copy_from") if fields.get(key)]
-    if any(name.lower() == COPY_FROM and value for name, value in headers):
-        sources.append("copy_from")
+    copy_from = fields.get("copy_from")
+    for name, value in headers:
+        if name.lower() == COPY_FROM and value:
+            copy_from = _value(value)
+            sources.append("copy_from")
     return Meta(
         facts=_facts(fields),
         properties=properties,
@@ -69,6 +73,7 @@ def parse(headers: Iterable[tuple[str, str]]) -> Meta:
         status=fields.get("status"),
         store=fields.get("store"),
         sources=tuple(dict.fromkeys(sources)),
+        copy_from=copy_from,
     )
 
 

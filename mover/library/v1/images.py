@@ -6,12 +6,14 @@ import uuid
 from typing import Any
 
 from mover.front.sanic_seam import Sent
-from mover.library import answers, deletes, uploads
+from mover.library import answers, deletes, reading, uploads
 from mover.library.call import Call
 from mover.library.callers import check_change, owner_of_new
 from mover.library.checks import check_properties_count, is_uuid
 from mover.library.errors import ApiError, no_image
 from mover.library.formats import check_complete, check_formats
+from mover.library.jobs import beginning, copying
+from mover.library.jobs.records import JobInput, JobKind
 from mover.library.records import Change, ImageRecord, NewImage, Visibility
 from mover.library.seam import Incoming, Kept, Span
 from mover.library.states import READABLE, State
@@ -78,10 +80,7 @@ async def read(call: Call, image_id: str) -> Sent:
     sent = [*words.headers(image), answers.OCTETS, ("Content-Length", str(size))]
     if image.location is None or size == 0:
         return await answers.send_head(call.request, 200, sent)
-    whole = Span(0, size)
-    return await call.library.carrier.send(
-        call.request, image.location, size, whole, 200, [answers.request_id(), *sent]
-    )
+    return await reading.send(call, image, Span(0, size), 200, [answers.request_id(), *sent])
 
 
 async def delete(call: Call, image_id: str) -> Sent:
@@ -107,8 +106,8 @@ async def create(call: Call) -> Sent:
     has_body = call.body_bytes != 0
     _check_sources(meta, has_body)
     new = _new_image(call, meta)
-    is_empty = meta.size_bytes == 0 and not has_body
-    if has_body or is_empty:
+    is_empty = meta.size_bytes == 0 and not has_body and meta.copy_from is None
+    if has_body or is_empty or meta.copy_from is not None:
         check_complete(new.facts.get("disk_format"), new.facts.get("container_format"))
         _check_size(call, meta)
     image = await call.library.ask(lambda registry: registry.create(new))
@@ -116,6 +115,8 @@ async def create(call: Call) -> Sent:
         image = await _receive(call, image, meta)
     elif is_empty:
         image = await _activate_empty(call, image)
+    elif meta.copy_from is not None:
+        await _copy_from(call, image, meta)
     answer = {"image": words.detail(image)}
     return await call.send_json(201, answer, [("Location", call.url(f"/v1/images/{image.id}")), *words.etag(image)])
 
@@ -138,7 +139,9 @@ def _new_image(call: Call, meta: Meta) -> NewImage:
 def _check_sources(meta: Meta, has_body: bool) -> None:
     if len(meta.sources) + has_body > 1:
         raise ApiError(400, "It's invalid to provide multiple image sources.")
-    if meta.sources:
+    if meta.copy_from is not None:
+        copying.check_url(meta.copy_from)
+    elif meta.sources:
         raise ApiError(400, f"An image's data by {meta.sources[0]} is not supported here; send it as the body")
 
 
@@ -163,7 +166,7 @@ async def update(call: Call, image_id: str) -> Sent:
     def decide(now: ImageRecord) -> Change:
         return _change(call, now, meta, purges, has_body)
 
-    is_empty = meta.size_bytes == 0 and not has_body and image.state is State.QUEUED
+    is_empty = meta.size_bytes == 0 and not has_body and image.state is State.QUEUED and meta.copy_from is None
     if has_body:
         _check_size(call, meta)
     image = await call.library.change(image, decide)
@@ -171,6 +174,9 @@ async def update(call: Call, image_id: str) -> Sent:
         image = await _receive(call, image, meta)
     elif is_empty and image.disk_format and image.container_format:
         image = await _activate_empty(call, image)
+    elif meta.copy_from is not None:
+        check_complete(image.disk_format, image.container_format)
+        await _copy_from(call, image, meta)
     return await call.send_json(200, {"image": words.detail(image)}, words.etag(image))
 
 
@@ -185,6 +191,8 @@ def _check_update(call: Call, image: ImageRecord, meta: Meta, has_body: bool) ->
         if value is not None and value != shown[name]:
             raise ApiError(403, f"Forbidden to modify '{name}' of image.")
     _check_sources(meta, has_body)
+    if meta.copy_from is not None and image.state is not State.QUEUED:
+        raise ApiError(400, "Cannot copy to an unqueued image")
     if has_body and image.state is not State.QUEUED:
         raise ApiError(409, "Cannot upload to an unqueued image")
 
@@ -223,6 +231,14 @@ async def _receive(call: Call, image: ImageRecord, meta: Meta) -> ImageRecord:
     received = await uploads.receive(call.library, call.request, incoming, State.FAILED, 412)
     assert not isinstance(received, Kept), "v1 does not resume"
     return received
+
+
+async def _copy_from(call: Call, image: ImageRecord, meta: Meta) -> None:
+    """Have a job copy what a URL has; the answer does not wait for it, and the image is killed if it fails."""
+    store = await copying.store_of(call, meta.store)
+    url = copying.check_url(meta.copy_from)
+    asked = JobInput(place=url, stores=(store,), kills=True, size_bytes=image.size_bytes, md5=image.md5)
+    await beginning.begin(call, image, JobKind.WEB_DOWNLOAD, asked, _QUEUED)
 
 
 async def _activate_empty(call: Call, image: ImageRecord) -> ImageRecord:

@@ -6,7 +6,7 @@ import re
 
 from mover.front import ranges
 from mover.front.sanic_seam import Sent
-from mover.library import answers, uploads
+from mover.library import answers, reading, uploads
 from mover.library.call import Call
 from mover.library.checks import INT64, is_number
 from mover.library.errors import ApiError
@@ -32,9 +32,7 @@ async def download(call: Call, image_id: str) -> Sent:
     span, status, headers = _answer(call, image, image.size_bytes)
     if image.location is None or span.length == 0 or call.request.method == "HEAD":
         return await answers.send_head(call.request, status, headers)
-    return await call.library.carrier.send(
-        call.request, image.location, image.size_bytes, span, status, [answers.request_id(), *headers]
-    )
+    return await reading.send(call, image, span, status, [answers.request_id(), *headers])
 
 
 async def _progress(call: Call, image: ImageRecord) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 from mover.library.callers import Caller
 from mover.library.checks import INT64, is_number, is_uuid, page_limit
 from mover.library.errors import ApiError
+from mover.library.jobs.records import Job
 from mover.library.queries import Comparison, Query
 from mover.library.records import ImageRecord, MemberStatus, Visibility
 from mover.library.times import from_iso
@@ -220,7 +221,7 @@ def _last(arguments: Arguments, name: str) -> str | None:
     return given[-1] if given else None
 
 
-def links(path: str, arguments: Arguments, shown: Sequence[ImageRecord], limit: int) -> dict[str, str]:
+def links(path: str, arguments: Arguments, shown: Sequence[ImageRecord | Job], limit: int) -> dict[str, str]:
     """`first`, and `next` after a page that is full."""
     rest = [(name, one) for name, given in arguments.items() if name != "marker" for one in given]
     found = {"first": _link(path, rest)}

@@ -34,7 +34,10 @@ IMAGE_PROPERTIES: Schema = {
     "status": _text(
         "Status of the image",
         readOnly=True,
-        enum=["queued", "saving", "active", "killed", "deleted", "pending_delete", "deactivated"],
+        enum=[
+            *("queued", "saving", "uploading", "importing", "active", "killed"),
+            *("deleted", "pending_delete", "deactivated"),
+        ],
     ),
     "visibility": _text("Scope of image accessibility", enum=["community", "public", "private", "shared"]),
     "protected": _flag("If true, image will not be deletable."),
@@ -57,6 +60,7 @@ IMAGE_PROPERTIES: Schema = {
     "self": _text("The URL of the image", readOnly=True),
     "file": _text("An image file url", readOnly=True),
     "schema": _text("An image schema url", readOnly=True),
+    "stores": _text("Store in which image data resides", readOnly=True),
     "min_ram": _number("Amount of ram (in MB) required to boot image.", minimum=0, maximum=INT32),
     "min_disk": _number("Amount of disk space (in GB) required to boot image.", minimum=0, maximum=INT32),
 }
@@ -86,6 +90,29 @@ MEMBER: Schema = {
 }
 
 
+TASK: Schema = {
+    "name": "task",
+    "properties": {
+        "id": _text("An identifier for the task", pattern=UUID),
+        "type": _text("What the task does", readOnly=True),
+        "status": _text(
+            "How far it is; `state` says whether it was cancelled",
+            enum=["pending", "processing", "success", "failure"],
+        ),
+        "owner": _optional("The tenant that began it"),
+        "input": {"type": ["null", "object"], "description": "What was asked"},
+        "result": {"type": ["null", "object"], "description": "What came of it"},
+        "message": _text("Why it failed, or is tried again"),
+        "created_at": _text("Datetime when this resource was created", readOnly=True),
+        "updated_at": _text("Datetime when this resource was updated", readOnly=True),
+        "expires_at": _optional("Datetime when this resource is forgotten", readOnly=True),
+        "self": _text("", readOnly=True),
+        "schema": _text("", readOnly=True),
+    },
+    "additionalProperties": True,
+}
+
+
 def _collection(name: str, one: Schema) -> Schema:
     return {
         "name": name,
@@ -107,5 +134,7 @@ SCHEMAS: dict[str, Schema] = {
     "image": IMAGE,
     "images": _collection("images", IMAGE),
     "member": MEMBER,
+    "task": TASK,
+    "tasks": _collection("tasks", TASK),
     "members": _collection("members", MEMBER),
 }

@@ -10,12 +10,15 @@ from mover.library.formats import CONTAINER_FORMATS, DISK_FORMATS
 from mover.library.records import Visibility
 from mover.library.v2.words import READ_ONLY, RESERVED
 
+# Properties that jobs set, as Glance's do.
+JOBS_OWN = "os_glance_"
+
 
 def check_name(name: str) -> None:
     """Raise ApiError 403 for what no client sets."""
     if name in READ_ONLY:
         raise ApiError(403, f"Attribute '{name}' is read-only.")
-    if name in RESERVED:
+    if name in RESERVED or name.startswith(JOBS_OWN):
         raise ApiError(403, f"Attribute '{name}' is reserved.")
 
 

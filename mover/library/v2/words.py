@@ -96,6 +96,7 @@ def image(record: ImageRecord) -> dict[str, object]:
         "self": f"/v2/images/{record.id}",
         "file": f"/v2/images/{record.id}/file",
         "schema": "/v2/schemas/image",
+        **({"stores": ",".join(location.store for location in record.copies)} if record.copies else {}),
     }
 
 

@@ -13,14 +13,14 @@ import msgspec
 from mover.front import sanic_seam
 from mover.front.sanic_seam import Sent
 from mover.library import answers as common
-from mover.library import deletes, uploads
+from mover.library import deletes, reading, uploads
 from mover.library.call import Call
 from mover.library.callers import check_change, owner_of_new
 from mover.library.checks import PAGE_MOST, check_properties_count, is_uuid
 from mover.library.errors import ApiError, no_image
 from mover.library.queries import Query
 from mover.library.records import Change, ImageRecord, NewImage, Visibility
-from mover.library.seam import Incoming, Kept, Span
+from mover.library.seam import Incoming, Kept, Span, named
 from mover.library.states import READABLE, State
 from mover.library.times import to_v2
 from mover.library.visor import answers, filters, meta, words
@@ -115,7 +115,7 @@ async def read(call: Call, image_id: str) -> Sent:
     sent = [*words.headers(image, _base(call)), common.OCTETS, STREAM, ("Content-Length", str(size))]
     if image.location is None or size == 0:
         return await sanic_seam.reply(call.request, 200, sent)
-    return await call.library.carrier.send(call.request, image.location, size, Span(0, size), 200, sent)
+    return await reading.send(call, image, Span(0, size), 200, sent)
 
 
 async def delete(call: Call, image_id: str) -> Sent:
@@ -246,10 +246,12 @@ async def _check_request(call: Call, given: Meta, has_body: bool) -> None:
     if has_body:
         call.check_octets(400)
     if given.store is not None:
-        stores = {store.id: store for store in await call.library.carrier.stores()}
-        if given.store not in stores:
-            raise ApiError(400, f"There is no store {given.store[:80]!r}: it must be one of {', '.join(stores)}")
-        if stores[given.store].read_only:
+        stores = await call.library.carrier.stores()
+        store = named(stores, given.store)
+        if store is None:
+            ids = ", ".join(store.id for store in stores)
+            raise ApiError(400, f"There is no store {given.store[:80]!r}: it must be one of {ids}")
+        if store.read_only:
             raise ApiError(400, f"Store {given.store} is read only: nothing can be uploaded to it")
 
 

@@ -46,6 +46,8 @@ TYPE_OF = {"aki": "kernel", "ari": "ramdisk"}
 _STATUS = {
     State.QUEUED: "locked",
     State.SAVING: "uploading",
+    State.UPLOADING: "uploading",
+    State.IMPORTING: "uploading",
     State.ACTIVE: "available",
     State.FAILED: "error",
     State.DEACTIVATED: "locked",

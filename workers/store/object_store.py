@@ -1,9 +1,9 @@
-"""Library images as objects of a bucket: how they come, how they go, and what is removed after a crash.
+"""Library images as objects of a store: how they come, how they go, and what is removed after a crash.
 
 PREFIX.mover/IMAGE.TOKEN      the record of an upload: who writes it, and for which registry; there before any byte is,
         │                     and until the image is registered
         ▼
-PREFIXIMAGE.TOKEN             the image, seen as a whole when its multipart upload is completed
+PREFIXIMAGE.TOKEN             the image, seen as a whole, or said by its record to be whole
 
 Each upload has a name of its own: two hosts that upload one image do not meet, and the registry says who has won.
 """
@@ -20,24 +20,20 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
-from opendal.file import File
 
-from config.settings import S3Store
+from config.settings import ObjectStore
 from config.stores import IMAGE_NAME, object_of, uri_of_object
 from workers.image.plan import ZEROS
 from workers.lane.store_format import Swept, Unconfirmed, Why
 from workers.store.backing import Part, Place, Refusal
-from workers.store.s3_multipart import abort_uploads
-from workers.store.s3_objects import Objects, attempt
+from workers.store.object_kinds import open_objects
+from workers.store.objects import Objects, Writer
+from workers.store.processes import is_dead, writer
 
 T = TypeVar("T")
 
 RECORDS = ".mover/"
 MIB = 1024 * 1024
-# S3's own limit.
-PARTS_MOST = 10_000
-# Parts of one upload that are sent at a time, and the memory that they may take together.
-PARALLEL, PARALLEL_BYTES = 4, 64 * MIB
 # What is kept of an image for who looks at its headers: a VMDK's descriptor has 1 MiB at most, and all else is nearer.
 HEAD_BYTES, TAIL_BYTES = 2 * MIB, 64 * 1024
 # As many names as an answer has room for; the next sweep finds the others.
@@ -47,24 +43,27 @@ UNCONFIRMED_MOST = 64
 class Record(msgspec.Struct, frozen=True):
     """`writer` is the process that sends the bytes, `catalogue` the registry that is to know the image, and `upload`
     the token by which it knows the upload: whoever has lost that can make nothing of the bytes any more.
+
+    `whole` is said of an object that would be seen before, where there are such.
     """
 
     writer: str
     catalogue: str = ""
+    whole: bool = False
     upload: str = ""
 
 
-class S3Part:
-    """An object that nobody sees yet. Its bytes are sent in their order; `write` waits for its turn."""
+class ObjectPart:
+    """An object that nobody knows yet. Its bytes are sent in their order; `write` waits for its turn."""
 
     rereads = False
 
-    def __init__(self, objects: Objects, name: str, record: str, part_bytes: int) -> None:
+    def __init__(self, objects: Objects, name: str, upload: Upload, size: int | None) -> None:
         self._objects = objects
         self._name = name
-        self._record = record
-        self._part_bytes = part_bytes
-        self._file: File | None = None
+        self._upload = upload
+        self._size = size
+        self._writer: Writer | None = None
         self._turn = threading.Condition()
         self._at = 0
         self._error: OSError | None = None
@@ -91,11 +90,9 @@ class S3Part:
             self.write(ZEROS[: length - at], offset + at)
 
     def _send(self, data: bytes) -> None:
-        if self._file is None:
-            parts = max(1, min(PARALLEL, PARALLEL_BYTES // self._part_bytes))
-            self._file = self._objects.open(self._name, self._part_bytes, parts)
-        file = self._file
-        attempt(lambda: file.write(data))
+        if self._writer is None:
+            self._writer = self._objects.begin(self._name, self._size)
+        self._writer.write(data)
         self._at += len(data)
         if len(self._head) < HEAD_BYTES:
             self._head += data[: HEAD_BYTES - len(self._head)]
@@ -118,22 +115,24 @@ class S3Part:
 
     def keep(self, offset: int, size: int | None) -> None:
         """Raises OSError: nobody can begin again in the middle of an object."""
-        raise OSError(errno.EOPNOTSUPP, "an upload to S3 cannot be kept")
+        raise OSError(errno.EOPNOTSUPP, "an upload to this store cannot be kept")
 
     def publish(self, size: int) -> Place:
-        """Complete the multipart upload, and see that all of it is there."""
+        """End the upload, and see that all of it is there."""
         objects = self._objects
         try:
-            if self._file is None:
+            if self._writer is None:
                 objects.write(self._name, b"")
             else:
-                attempt(self._file.close)
+                self._writer.close()
             self._published = True
             found = objects.size(self._name)
+            if found == size and not objects.whole_when_seen:
+                self._upload.whole(objects)
         except OSError as error:
             raise objects.refusal(error) from error
         if found != size:
-            raise Refusal(Why.GONE, f"store {objects.store.id} has {found} bytes of the image's {size}")
+            raise Refusal(Why.GONE, f"store {objects.store.id} has {found} bytes of the image's {size}: send it again")
         return Place(uri_of_object(objects.store, self._name), {})
 
     def close(self) -> None:
@@ -142,25 +141,38 @@ class S3Part:
             self.drop()
 
     def drop(self) -> None:
-        """Remove the parts, or the object. Raises OSError; a sweep does it then."""
-        self._file = None
-        remove_upload(self._objects, self._name, self._record)
+        """Remove the parts, or the object; the record goes last. Raises OSError; a sweep does it then."""
+        if self._writer is not None:
+            self._writer.stop()
+        self._objects.end(self._name)
+        self._objects.delete(self._upload.path)
 
 
-class S3Backing:
-    """One bucket, or a prefix of it."""
+class Upload(msgspec.Struct, frozen=True):
+    """An upload's record, and where it lies."""
 
-    def __init__(self, store: S3Store) -> None:
+    path: str
+    record: Record
+
+    def begun(self, objects: Objects) -> None:
+        """Remember it."""
+        objects.write(self.path, msgspec.json.encode(self.record))
+
+    def whole(self, objects: Objects) -> None:
+        """Remember that all bytes are there."""
+        objects.write(self.path, msgspec.json.encode(msgspec.structs.replace(self.record, whole=True)))
+
+
+class ObjectBacking:
+    """One bucket, container or directory, or what has a prefix in it."""
+
+    def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._known: Objects | None = None
 
     def _ask(self, question: Callable[[Objects], T]) -> T:
-        """What the bucket answers. Raises Refusal. Credentials are read again after they were refused."""
-        try:
-            objects = self._known = self._known or Objects(self._store)
-        except OSError as error:
-            why = f"store {self._store.id} has no credentials: {error.filename}: {str(error.strerror).lower()}"
-            raise Refusal(Why.GONE, why) from error
+        """What the store answers. Raises Refusal. Credentials are read again after they were refused."""
+        objects = self._known = self._known or open_objects(self._store)
         try:
             return question(objects)
         except OSError as error:
@@ -176,12 +188,12 @@ class S3Backing:
         if not IMAGE_NAME.fullmatch(image) or len(image) > 100:
             raise Refusal(Why.NOT_THERE, f"{image[:80]!r} can be no image's id")
         name = f"{image}.{secrets.token_hex(8)}"
-        record = f"{self._store.prefix}{RECORDS}{name}"
-        written = msgspec.json.encode(Record(writer(os.getpid()), catalogue, upload))
+        path = f"{self._store.prefix}{RECORDS}{name}"
+        begun = Upload(path, Record(writer(os.getpid()), catalogue, upload=upload))
 
         def start(objects: Objects) -> Part:
-            objects.write(record, written)
-            return S3Part(objects, self._store.prefix + name, record, part_bytes(self._store.part_bytes, size))
+            begun.begun(objects)
+            return ObjectPart(objects, self._store.prefix + name, begun, size)
 
         return self._ask(start)
 
@@ -207,7 +219,7 @@ class S3Backing:
             raise Refusal(Why.DENIED, f"store {self._store.id} removes no images")
 
         def remove(objects: Objects) -> None:
-            objects.delete(name)
+            objects.remove(name)
             objects.delete(self._record_of(name))
 
         self._ask(remove)
@@ -215,8 +227,14 @@ class S3Backing:
     def abandon(self, uri: str) -> None:
         """End the upload of the object at `uri`, and remove the object if there is one."""
         name = object_of(self._store, uri)
-        if name is not None and not self._store.read_only:
-            self._ask(lambda objects: remove_upload(objects, name, self._record_of(name)))
+        if name is None or self._store.read_only:
+            return
+
+        def end(objects: Objects) -> None:
+            objects.end(name)
+            objects.delete(self._record_of(name))
+
+        self._ask(end)
 
     def size(self, uri: str) -> int | None:
         """The object's size."""
@@ -250,9 +268,10 @@ class S3Backing:
             record, age_s = _record(objects, path)
             if record is None or record.catalogue != catalogue:
                 continue
-            whole = objects.size(name) is not None
+            whole = (record.whole or objects.whole_when_seen) and objects.size(name) is not None
             if not whole and (is_dead(record.writer) or age_s > max(keep_s, LONGEST_UPLOAD_S)):
-                remove_upload(objects, name, path)
+                objects.end(name)
+                objects.delete(path)
                 removed += 1
             elif (whole or record.upload) and len(unconfirmed) < UNCONFIRMED_MOST:
                 image, uri = path.removeprefix(prefix).rpartition(".")[0], uri_of_object(self._store, name)
@@ -267,43 +286,8 @@ LONGEST_UPLOAD_S = 7 * 86400.0
 def _record(objects: Objects, path: str) -> tuple[Record | None, float]:
     """A record and its age; None if it has gone meanwhile, or is none."""
     try:
-        changed = attempt(lambda: objects.operator.stat(path)).last_modified
+        changed = objects.attempt(lambda: objects.operator.stat(path)).last_modified
         record = msgspec.json.decode(objects.read(path), type=Record)
     except (FileNotFoundError, msgspec.MsgspecError):
         return None, 0.0
     return record, max(0.0, time.time() - changed.timestamp()) if changed is not None else 0.0
-
-
-def remove_upload(objects: Objects, name: str, record: str) -> None:
-    """End an upload, whatever has become of it; the record goes last. Raises OSError."""
-    abort_uploads(objects.store, objects.credentials, name)
-    objects.delete(name)
-    objects.delete(record)
-
-
-def part_bytes(least: int, size: int | None) -> int:
-    """The size of an upload's parts: not more of them than S3 takes."""
-    needed = -(-(size or 0) // PARTS_MOST)
-    return max(least, -(-needed // MIB) * MIB)
-
-
-def writer(pid: int) -> str:
-    """A process, as all that see the same processes name it: kernel, namespace, pid, and when it started."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        boot = file.read().strip()
-    return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}/{pid}/{_started(pid)}"
-
-
-def is_dead(named: str) -> bool:
-    """Whether the process was one of this host, and is no more."""
-    here, _, rest = named.rpartition("/")[0].rpartition("/")
-    own = writer(os.getpid()).rsplit("/", 2)[0]
-    return here == own and rest.isdigit() and writer(int(rest)) != named
-
-
-def _started(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[19]
-    except (FileNotFoundError, ProcessLookupError):
-        return "gone"

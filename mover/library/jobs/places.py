@@ -1,0 +1,53 @@
+"""Where bytes come from and go to that a job names: disks of this host, and URLs."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from config.export import Export
+from config.export_url import ExportUrlError, parse_export
+from config.places import NotAllowed, Places
+from mover.control.gate import Gate
+from mover.front.visit import Door
+from mover.library.jobs.records import is_url
+from mover.library.seam import Disk, DiskRefused, Ticketed
+
+
+class JobPlaces(Protocol):
+    """Makes exports of what clients name."""
+
+    async def disk(self, place: str) -> Disk:
+        """The disk that an NBD URL, or a ticket's id, names. Raises DiskRefused."""
+
+    def url(self, place: str) -> Export:
+        """What an http or https URL names."""
+
+
+class HostPlaces:
+    """Disks within `[allow]`, and what tickets that are in force lead to. A JobPlaces."""
+
+    def __init__(self, door: Door, state_dir: str) -> None:
+        self._door = door
+        self._state_dir = state_dir
+
+    async def disk(self, place: str) -> Disk:
+        """The disk. The worker that opens it judges its path once more. Raises DiskRefused."""
+        if not is_url(place):
+            return Ticketed(place)
+        try:
+            export = parse_export(place)
+        except ExportUrlError as error:
+            raise DiskRefused(str(error)) from error
+        allow = self._door.allow
+        places = Places(allow.files, allow.nbd_sockets, allow.tls_files, private=(self._state_dir,))
+        gate = Gate(allow, places)
+        try:
+            gate.check_host(export)
+            await gate.check(export)
+        except NotAllowed as error:
+            raise DiskRefused(str(error)) from error
+        return export
+
+    def url(self, place: str) -> Export:
+        """What the URL names; the worker that reads it asks the filter of URLs."""
+        return Export("http", path=place)
