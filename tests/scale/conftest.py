@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from config import volumes
+from mover.library.registry import migrate
+from mover.library.registry.registry import Registry
 from tests.harness.fixtures import memory_room
 from tests.harness.mover import Tables
 from tests.harness.postgres import Postgres, running
@@ -77,3 +79,17 @@ def settings(database: str, s3: S3Server, disk: Path) -> Tables:
             {"type": "file", "id": "nfs", "directories": [str(disk.parent / "nfs")]},
         ],
     }  # fmt: skip
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def registry_of_hosts(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
+    """A registry without images, on both databases."""
+    if request.param == "sqlite":
+        database = f"sqlite:///{tmp_path}/library.sqlite"
+    else:
+        server: Postgres = request.getfixturevalue("postgres")
+        database = server.database()
+    migrate.upgrade(database)
+    registry = Registry(database)
+    yield registry
+    registry.close()
