@@ -350,7 +350,7 @@ def test_a_front_end_reaches_no_host_that_neither_settings_nor_tickets_name(stag
     named = [Image("own", "nbd://198.51.100.9:10809/own")]
     stage.ready(stage.settings(allow=allow, store=stores, image=named))
     front = stage.front()
-    refused = [
+    refused: list[dict[str, object]] = [
         {"transport": "tcp", "host": "198.51.100.7"},
         {"transport": "tcp", "host": "198.51.100.9", "name": "other"},
         {"transport": "tcp", "host": "198.51.100.7", "path": image, "frozen": True},
@@ -361,7 +361,10 @@ def test_a_front_end_reaches_no_host_that_neither_settings_nor_tickets_name(stag
     for lane, export in enumerate(refused):
         stage.order(front, "open", lane=lane, export=export, arena_bytes=1)
         assert stage.event("LaneRefused", lane=lane)["retry_after_s"] is None, export
-    taken = [{"transport": "tcp", "host": "192.0.2.7"}, {"transport": "tcp", "host": "198.51.100.9", "name": "own"}]
+    taken: list[dict[str, object]] = [
+        {"transport": "tcp", "host": "192.0.2.7"},
+        {"transport": "tcp", "host": "198.51.100.9", "name": "own"},
+    ]
     taken.append({"transport": "file", "path": image, "frozen": True})
     for lane, export in enumerate(taken):
         stage.order(front, "open", lane=lane, export=export, arena_bytes=1)
