@@ -142,7 +142,7 @@ def check_store(store: Store, where: str) -> None:
     """Raises ConfigError for what each setting allows, and both together do not."""
     if isinstance(store, FileStore):
         _check_file_store(store, where)
-    elif isinstance(store, S3Store) and store.credentials_file and not os.path.isabs(store.credentials_file):
+    elif isinstance(store, ObjectStore) and store.credentials_file and not os.path.isabs(store.credentials_file):
         what = f"store {shown(store.id)}, credentials_file = {shown(store.credentials_file)}"
         raise ConfigError(where, what, "must be an absolute path")
 

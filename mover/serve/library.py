@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from config.log import facts
-from config.settings import FileStore, LibrarySettings, S3Store, Store
+from config.settings import FileStore, LibrarySettings, ObjectStore, Store
 from mover.library.registry import schema
 from mover.serve.errors import CannotStart
 from workers.store.backing import Refusal
@@ -41,7 +41,7 @@ def _prepare_store(store: Store) -> None:
     try:
         if isinstance(store, FileStore):
             prepare(store)
-        elif isinstance(store, S3Store):
+        elif isinstance(store, ObjectStore):
             read_credentials(store)
     except Refusal as refusal:
         raise CannotStart(f"use store {store.id}", refusal.message, advice) from refusal
