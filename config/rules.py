@@ -61,10 +61,10 @@ def resolve(settings: Settings, environ: Mapping[str, str]) -> Settings:
 
 
 def _stores(settings: Settings, state_dir: str) -> list[Store]:
-    """Those that are named, a directory of our own if there are none; and images by URL, unless no URL may be read."""
+    """Those that are named, or a directory of our own; and in any case one of images that stay where they are."""
     stores = list(settings.store) or [FileStore(id=STORE, directories=[os.path.join(state_dir, IMAGES)])]
     has_one = any(isinstance(store, HttpStore) or store.id == URLS for store in stores)
-    return stores if has_one or not settings.library.url_ports else [*stores, HttpStore(id=URLS)]
+    return stores if has_one else [*stores, HttpStore(id=URLS)]
 
 
 def check(settings: Settings, origins: Mapping[str, str]) -> None:

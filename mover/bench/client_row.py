@@ -36,7 +36,7 @@ def client(bench: Bench) -> list[Contest]:
     """Downloads to raw and qcow2, an upload from raw, and an empty image of 1 TiB."""
     size = FACTOR * bench.size_bytes
     source, target = bench.directory / "client-source", bench.directory / "client-target"
-    _write_sparse(source, size, bench.size_bytes)
+    write_sparse(source, size, bench.size_bytes)
     _make_hole(target, size)
     images = [
         Image("source", bench.enter(qemu_nbd(bench.directory, source, read_only=True)), size),
@@ -83,7 +83,8 @@ def _make_hole(file: Path, size: int) -> None:
     os.truncate(file, size)
 
 
-def _write_sparse(file: Path, size: int, data_bytes: int) -> None:
+def write_sparse(file: Path, size: int, data_bytes: int) -> None:
+    """Make the file one of `size` bytes, of which `data_bytes` are data, in RUNS runs."""
     _make_hole(file, size)
     for index in range(RUNS):
         write_random(file, index * (size // RUNS), data_bytes // RUNS)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mover.cli import client_options
+from mover.cli import client_options, library_jobs
 from mover.cli.client_options import shown_size
 from mover.cli.status import Status, UsageError, complain
 from mover.cli.terminable import terminable
@@ -26,10 +26,11 @@ example:
   mover image create debian --file debian.qcow2 --property os=linux
   mover image list --status active
   mover image download debian copy.qcow2
+  mover image import 'nbd+unix:///?socket=/run/vm.nbd' --name vm
 """
 DEFAULT_URL = "http://127.0.0.1:54322"
 TOKEN_VARIABLE = "OS_TOKEN"
-SUFFIXES = {".qcow2": "qcow2", ".vmdk": "vmdk", ".vdi": "vdi", ".vhd": "vhd", ".vhdx": "vhdx", ".iso": "iso"}
+SUFFIXES = library_jobs.SUFFIXES
 LISTED = ("id", "name", "status", "size", "disk_format", "visibility", "owner")
 
 Run = Callable[[argparse.Namespace, "Library"], int]
@@ -45,6 +46,7 @@ def add(commands: Commands) -> None:
     _add_create(actions)
     _add_data(actions)
     _add_set(actions)
+    library_jobs.add(actions, _action)
     show = _action(actions, "show", "show all that is known of an image", _show)
     show.add_argument("image", metavar="IMAGE")
     delete = _action(actions, "delete", "delete images, with their data", _delete)

@@ -26,6 +26,7 @@ TIMEOUT_S = 60.0
 PUBLISH_S = 3600.0
 
 Image = dict[str, Any]
+Job = dict[str, Any]
 Moved = Callable[[int], None]
 
 
@@ -153,6 +154,46 @@ class Library:
             text = answer.read()
             _check(what, answer, text)
             return json.loads(text) if text else None
+
+    # -- jobs --------------------------------------------------------------------------------------------------
+
+    def begin_import(self, image_id: str, method: Mapping[str, Any], stores: Sequence[str], everywhere: bool) -> str:
+        """Begin a job that brings an image's data, or copies of them; its id. `everywhere` is all stores."""
+        body: dict[str, Any] = {"method": dict(method)}
+        if stores:
+            body["stores"] = list(stores)
+        if everywhere:
+            body["all_stores"] = True
+        return self._begin(f"import image {image_id}", f"/v2/images/{image_id}/import", body)
+
+    def begin_export(self, image_id: str, target: str) -> str:
+        """Begin a job that writes an image onto a disk; its id."""
+        return self._begin(f"export image {image_id}", f"/v2/images/{image_id}/export", {"target": target})
+
+    def _begin(self, what: str, target: str, body: Mapping[str, Any]) -> str:
+        with self._connection(what) as connection:
+            headers = {**self._headers, "Content-Type": "application/json"}
+            connection.request("POST", target, json.dumps(body).encode(), headers)
+            answer = connection.getresponse()
+            _check(what, answer, answer.read())
+            return (answer.getheader("Location") or "").rpartition("/")[2]
+
+    def job(self, job_id: str) -> Job:
+        """One job, as /v2/tasks shows it."""
+        found: Job = self.ask(f"look at job {job_id}", "GET", f"/v2/tasks/{quote(job_id, safe='')}")
+        return found
+
+    def jobs(self, image_id: str | None = None) -> Iterator[Job]:
+        """An image's jobs, the newest first; without one all there are, for admins."""
+        target: str | None = "/v2/tasks?limit=200" if image_id is None else f"/v2/images/{image_id}/tasks"
+        while target is not None:
+            page = self.ask("list jobs", "GET", target)
+            yield from page["tasks"]
+            target = page.get("next")
+
+    def cancel(self, job_id: str) -> None:
+        """Have a job cancelled; it has ended when it says so."""
+        self.ask(f"cancel job {job_id}", "DELETE", f"/v2/tasks/{quote(job_id, safe='')}")
 
     # -- data --------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ COUNT: Json = {"type": "integer", "minimum": 0}
 LIMITS: Json = {
     "bytes_per_second": {
         "anyOf": [{"type": "null"}, {"const": 0}, {"type": "integer", "minimum": 65536}],
-        "description": "Of its bodies and checksums together; 0 is no limit, null what the settings say.",
+        "description": "Of its bodies together; 0 is no limit, null what the settings say.",
     },
     "requests_most": {
         "type": ["integer", "null"],

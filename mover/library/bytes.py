@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeGuard
 
 from sanic import Request
 
@@ -18,7 +17,7 @@ from config.export import Export
 from config.log import facts
 from config.settings import FileStore, HttpStore, LibrarySettings
 from config.settings import Store as StoreSettings
-from config.stores import object_of, path_of, store_named, uri_of
+from config.stores import object_of, path_of, store_named
 from mover.front import sanic_seam
 from mover.front.admission import TicketLimit, Use
 from mover.front.errors import RequestError
@@ -27,6 +26,7 @@ from mover.front.sanic_seam import Headers, Sent
 from mover.front.sending import Body, send_body
 from mover.front.visit import Door
 from mover.library import bytes_hauling as hauling
+from mover.library import bytes_urls as urls
 from mover.library.bytes_asking import ask
 from mover.library.bytes_errors import from_lane
 from mover.library.bytes_receiving import Into, publish_staged, receive, received, stage
@@ -42,6 +42,7 @@ from mover.library.seam import (
     NotThere,
     Progress,
     Received,
+    Referred,
     Span,
     Store,
     StoreAddDisabled,
@@ -114,10 +115,6 @@ class StoreCarrier:
         """Take the bytes of a disk, or of an object, into a store. Raises CarrierError."""
         store = await self._store_for(incoming)
         target = _of_image(store, incoming.image.id)
-        if _is_cloned(source, store, incoming) and not digests:
-            async with self._lane(target, Use.WRITE) as lane:
-                into = Into(store.id, self._catalogue, self._settings, self._door.pace(target.key))
-                return await hauling.clone(lane, uri_of(source.path), incoming, into, progress)
         async with (
             using(self._door, source, writes=False) as disk,
             self._seat(disk.export, Use.READ, disk.limit),
@@ -139,11 +136,18 @@ class StoreCarrier:
 
     async def publish_staged(self, incoming: Incoming) -> Received:
         """Make an image of what was staged, where it lies. Raises CarrierError, NotThere."""
+        away: StoreGone | None = None
         for store in self._stores.values():
-            offset = await self._kept_in(store, incoming.image.id)
+            try:
+                offset = await self._kept_in(store, incoming.image.id)
+            except StoreGone as error:
+                away = error  # it need not be the one that has them
+                continue
             if offset is not None:
                 async with self._into(store, incoming) as (lane, into):
                     return await publish_staged(lane, offset, incoming, into)
+        if away is not None:
+            raise away
         raise NotThere("nothing is staged on this host, or it was staged too long ago (library.keep_s)")
 
     @asynccontextmanager
@@ -152,6 +156,17 @@ class StoreCarrier:
         async with self._lane(export, Use.WRITE) as lane:
             pace = self._door.pace(export.key)
             yield lane, Into(store.id, self._catalogue, self._settings, pace, keeps_parts(store))
+
+    async def copy(self, location: Location, incoming: Incoming, progress: Progress) -> Received:
+        """Take the bytes of an image into another store. Raises CarrierError."""
+        store, source = await self._store_for(incoming), self.source(location)
+        files = isinstance(self._store(location.store), FileStore) and isinstance(store, FileStore)
+        if not files or incoming.size_bytes is None:
+            return await self.bring(source, incoming, progress, incoming.md5 is not None)
+        target = _of_image(store, incoming.image.id)
+        async with self._lane(target, Use.WRITE) as lane:
+            into = Into(store.id, self._catalogue, self._settings, self._door.pace(target.key))
+            return await hauling.clone(lane, location.uri, incoming, into, progress)
 
     # -- out -------------------------------------------------------------------------------------------------
 
@@ -165,12 +180,14 @@ class StoreCarrier:
         try:
             async with self._lane(export, Use.READ) as lane:
                 _check_size(lane, size_bytes)
+                urls.check_order(lane, span.offset)
                 body = Body(Range(span.offset, span.length))
                 sent = await send_body(request, lane, body, status, headers, self._door.pace(export.key))
         except StoreGone as gone:
-            await self._check_there(location)
+            await urls.check_there(self._ask_store, self._store(location.store), location, size_bytes)
             raise gone from gone.__cause__
         except RequestError as error:
+            await urls.check_there(self._ask_store, self._store(location.store), location, size_bytes)
             raise StoreGone(error.message) from error
         log.info("transferred", extra=facts(store=location.store, op="read", offset=span.offset, length=span.length))
         return sent
@@ -198,18 +215,17 @@ class StoreCarrier:
                 _check_size(lanes.source, size_bytes)
             await hauling.deliver(lanes, disk, progress)
 
+    async def refer(self, url: str, store: str | None = None) -> Referred:
+        """Look at what a URL names. Raises CarrierError."""
+        keeper = urls.store_of_urls(self._stores.values()) if store is None else self._store_asked_for(store)
+        return await urls.refer(self._ask_store, keeper, url)
+
     def source(self, location: Location) -> Export:
         """The bytes at a location. Raises UnknownStore, NotThere."""
         export = _export_of(self._store(location.store), location)
         if export is None:
             raise NotThere("the image's location is none of its store's")
         return export
-
-    async def _check_there(self, location: Location) -> None:
-        """Raises NotThere when the store is there, and has nothing at the location."""
-        found = await self._ask_store(self._store(location.store), store_format.Find(location.uri))
-        if isinstance(found, store_format.Found) and found.size is None:
-            raise NotThere("the store has no data of the image")
 
     # -- tickets ---------------------------------------------------------------------------------------------
 
@@ -265,6 +281,8 @@ class StoreCarrier:
 
     async def remove(self, location: Location) -> None:
         """Remove the bytes; it is no error if there are none. Raises CarrierError."""
+        if isinstance(self._store(location.store), HttpStore):
+            return  # what is at a URL is not ours
         await self._ask_store(self._store(location.store), store_format.Remove(location.uri))
 
     async def kept(self, image_id: str) -> int | None:
@@ -377,12 +395,6 @@ class StoreCarrier:
             yield
         finally:
             admission.leave(seat)
-
-
-def _is_cloned(source: Disk, store: StoreSettings, incoming: Incoming) -> TypeGuard[Export]:
-    """Whether the kernel can do it: a file store's image, of a size that is known, into a file store."""
-    files = isinstance(source, Export) and source.transport == "file" and source.frozen and isinstance(store, FileStore)
-    return files and incoming.size_bytes is not None and incoming.md5 is None
 
 
 def _view_of(image: Export, disk_format: str) -> Export:

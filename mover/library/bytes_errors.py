@@ -14,6 +14,7 @@ from mover.library.seam import (
     StorageWriteDenied,
     StoreAddDisabled,
     StoreGone,
+    Unreachable,
     WrongChecksum,
     WrongFormat,
     WrongOffset,
@@ -35,6 +36,7 @@ ERRORS: dict[Why, type[CarrierError]] = {
     Why.WRONG_CHECKSUM: WrongChecksum,
     Why.WRONG_FORMAT: WrongFormat,
     Why.NOT_ALLOWED: NotAllowed,
+    Why.UNREACHABLE: Unreachable,
 }
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})

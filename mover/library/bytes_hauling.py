@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 # Hashed in a few ms, so that progress is told, and a cancelled haul ends; with nothing to hash there is no such step.
 HASHED_ZEROS_BYTES = 16 * 1024 * 1024
+# Copied by the kernel in a second or so, after which progress is told.
+CLONED_BYTES = 256 * 1024 * 1024
 # How often a disk's server may be lost, and what it lost be written again, before that is an error.
 LOSSES_MOST = 3
 
@@ -85,6 +87,8 @@ async def bring(
     assert lanes.source.image is not None
     if lanes.source.image.whole_file:
         raise DiskRefused("the source is a file that is read as a whole: name a disk")
+    if lanes.source.image.unsized:
+        raise DiskRefused("the source's server does not tell how large the source is: download it, and upload the file")
     size = disk.size_of(lanes.source.image)
     if incoming.size_bytes not in (None, size):
         raise WrongSize(f"the source has {size} bytes, {incoming.size_bytes} were announced")
@@ -125,11 +129,14 @@ async def bring(
 
 
 async def clone(lane: FrontLane, uri: str, incoming: Incoming, into: Into, progress: Progress) -> Received:
-    """Another file store's image into this one, by the store's worker alone. Raises CarrierError, LaneLost."""
+    """Another file store's image into this one, by the store's worker alone. Raises CarrierError, LaneLost.
+
+    Its MD5 is taken over, not computed: reading all of it again would take the time that this saves.
+    """
     size, settings = incoming.size_bytes, into.settings
     assert size is not None
     keep = incoming.resumable and settings.keep_s > 0
-    offset = incoming.offset
+    offset, meter = incoming.offset, into.pace.meter
     asked = Receive(incoming.image.id, settings.hash_algo, into.catalogue, offset, None, keep, digests=False)
     receiving = await ask(lane, asked)
     assert isinstance(receiving, store_format.Receiving)
@@ -137,18 +144,28 @@ async def clone(lane: FrontLane, uri: str, incoming: Incoming, into: Into, progr
     try:
         progress(offset, size)
         while offset < size:
-            cloned = await ask(lane, store_format.Clone(session, uri, size), None)
+            most = CLONED_BYTES
+            if meter is not None and meter.limited:
+                most = meter.step_bytes
+                await meter.ready(most)
+            cloned = await ask(lane, store_format.Clone(session, uri, size, most), None)
             assert isinstance(cloned, store_format.Cloned)
             offset = cloned.offset
+            if meter is not None:
+                meter.moved(most)
             progress(offset, size)
         log.info("transferred", extra=facts(store=into.store, op="copy", offset=incoming.offset, length=size))
-        return await publish(lane, session, incoming, into)
+        published = await publish(lane, session, replace(incoming, md5=None), into)
+        return replace(published, md5=incoming.md5)
     except (asyncio.CancelledError, LaneLost):
         await drop(lane, session, Flag.KEEP)
         raise
     except BaseException:
         await drop(lane, session)
         raise
+    finally:
+        if meter is not None:
+            meter.close()
 
 
 async def deliver(lanes: Lanes, disk: DiskUse, progress: Progress) -> None:

@@ -11,7 +11,7 @@ from mover.library.call import base_url
 # The newest first. 2.13 is the last that asks for nothing which this library does not have.
 VERSIONS = (
     ("v2.13", "CURRENT", "v2"),
-    *((f"v2.{minor}", "SUPPORTED", "v2") for minor in (9, 7, 6, 5, 4, 3, 2, 1, 0)),
+    *((f"v2.{minor}", "SUPPORTED", "v2") for minor in (12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)),
     ("v1.1", "DEPRECATED", "v1"),
     ("v1.0", "DEPRECATED", "v1"),
 )

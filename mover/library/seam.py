@@ -64,6 +64,13 @@ class Kept(msgspec.Struct, frozen=True):
     offset: int
 
 
+class Referred(NamedTuple):
+    """What a URL names: where, with what will tell another source from it, and how many bytes it has."""
+
+    location: Location
+    size_bytes: int
+
+
 class Span(NamedTuple):
     """Bytes of an image, half-open."""
 
@@ -135,11 +142,16 @@ class Carrier(Protocol):
     async def bring(self, source: Disk, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
         """Take the bytes of a disk, or of an object, worker to worker; holes stay holes. Raises CarrierError.
 
-        An image of one file store goes into another, without digests, by the kernel alone: reflinked where that can be.
-
         It goes on at `incoming.offset`. When it is cancelled or the source is lost, what has come is kept if
         `resumable`; otherwise nothing stays behind. Without `digests` nothing is hashed, unless an `md5` is to be
         compared.
+        """
+
+    async def copy(self, location: Location, incoming: Incoming, progress: Progress) -> Received:
+        """Take the bytes of an image of `incoming.size_bytes` into another store. Raises CarrierError.
+
+        Between file stores the kernel does it, reflinked where that can be, and `md5` is taken over as it is; else all
+        that `bring` says holds, and `md5` is compared.
         """
 
     async def deliver(
@@ -184,6 +196,12 @@ class Carrier(Protocol):
         """Answer with `status`, `headers` (Content-Length is among them) and the bytes of `span`.
 
         Raises CarrierError while nothing was sent, BodyBroken after that.
+        """
+
+    async def refer(self, url: str, store: str | None = None) -> Referred:
+        """Look at what a URL names, which stays there; `store` is the id of a store of such images, if not the first.
+
+        Raises NotAllowed, NotThere, Unreachable, and CarrierError like the others.
         """
 
     async def registered(self, image_id: str, location: Location) -> None:
@@ -266,6 +284,18 @@ class NotThere(CarrierError):
 
 class NotAllowed(CarrierError):
     """A URL that is not read, or cannot be read as an image."""
+
+
+class Unreachable(CarrierError):
+    """A URL whose server does not answer, or not as it should."""
+
+
+class Changed(CarrierError):
+    """What is at an image's URL is not what it was when the image was made."""
+
+
+class NoRanges(CarrierError):
+    """The server that has the image sends all of it or nothing, and not all of it was asked for from its beginning."""
 
 
 class SourceGone(StoreGone):

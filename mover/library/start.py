@@ -27,7 +27,7 @@ def make_library(settings: LibrarySettings, state_dir: str, stores: Sequence[Sto
     library = Library(
         settings, Path(state_dir), make_carrier(settings, stores, door), desk=door.link, unix_socket=door.unix_socket
     )
-    runner = Runner(library, HostPlaces(door, state_dir))
+    runner = Runner(library, HostPlaces(door, settings, state_dir))
     library.nudge = runner.nudge
     library.housekeeping = partial(_in_background, library, runner)
     return library

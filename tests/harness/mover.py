@@ -33,7 +33,7 @@ STEADY = 8
 # Tests have their files and servers anywhere; those that try the allow-lists say which they want.
 ANYTHING = {"files": ["/"], "nbd_sockets": ["/"], "nbd_hosts": ["*"], "tls_files": ["/"]}
 
-Value = bool | int | float | str | list[str]
+Value = bool | int | float | str | list[str] | list[int]
 # {"worker": {"reconnect_s": 2.0}}: the tables of the TOML file; a list of them is one of [[NAME]].
 Tables = Mapping[str, Mapping[str, Value] | Sequence[Mapping[str, Value]]]
 

@@ -26,12 +26,16 @@ from mover.library.seam import Carrier, CarrierError, Disk, Incoming, Ticketed
 from mover.library.states import State
 
 BODY_MOST = 65536
+_NOWHERE = Export("file")
 
 
 class Asked(msgspec.Struct, omit_defaults=True):
-    """A haul: `disk` (a URL, or ticket:ID) onto the image, or the image at `location` onto the disk."""
+    """A haul: `disk` (a URL, or ticket:ID), or what is at `copy_of`, becomes the image; or the image at `location` goes
+    onto the disk.
+    """
 
-    disk: str
+    disk: str = ""
+    copy_of: Location | None = None
     image: str = ""
     location: Location | None = None
     size_bytes: int | None = None
@@ -53,9 +57,7 @@ class Haul:
 
     async def _run(self, asked: Asked) -> dict[str, Any]:
         scheme, _, ticket = asked.disk.partition(":")
-        disk: Disk = Ticketed(ticket) if scheme == "ticket" else parse_export(asked.disk)
-        if isinstance(disk, Export) and disk.transport == "file" and asked.location is None:
-            disk = Export("file", path=disk.path, frozen=True)  # as the carrier says where an image is
+        disk: Disk = _NOWHERE if asked.copy_of else Ticketed(ticket) if scheme == "ticket" else parse_export(asked.disk)
         if asked.location is not None:
             assert asked.size_bytes is not None
             await self._carrier.deliver(asked.location, asked.size_bytes, disk, self._progress, asked.disk_format)
@@ -64,6 +66,9 @@ class Haul:
             asked.image, State.SAVING, Visibility.PRIVATE, 0, 0, 0, disk_format="raw", container_format="bare"
         )
         incoming = Incoming(image, asked.offset, None, asked.size_bytes, asked.md5, asked.store, asked.resumable)
+        if asked.copy_of is not None:
+            received = await self._carrier.copy(asked.copy_of, incoming, self._progress)
+            return {"received": msgspec.to_builtins(received)}
         received = await self._carrier.bring(disk, incoming, self._progress, asked.digests)
         await self._carrier.registered(asked.image, received.location)
         return {"received": msgspec.to_builtins(received)}

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.image.device import Device, limits_of, new_schedule
+from workers.image.job_kinds import WRITING
 from workers.image.plan import Command
-from workers.image.schedule import WRITING, Task
+from workers.image.schedule import Task
 from workers.lane.protocol import Job, Kind, Status
 
 SIZE = 64

@@ -16,7 +16,7 @@ from mover.front import sanic_bodies, sanic_seam
 from mover.front.sanic_seam import Headers, Sent
 from mover.library import seam
 from mover.library.records import ImageRecord, Location
-from mover.library.seam import Disk, Incoming, Kept, Progress, Received, Span, Store, Wanted
+from mover.library.seam import Disk, Incoming, Kept, Progress, Received, Referred, Span, Store, Wanted
 
 # A body that begins with this finds no room.
 FULL = b"disk full"
@@ -128,6 +128,11 @@ class FakeCarrier:
         """As Carrier says."""
         return Export("file", path=location.uri.removeprefix("file://"))
 
+    async def copy(self, location: Location, incoming: Incoming, progress: Progress) -> Received:
+        """As Carrier says."""
+        source = Export("file", path=location.uri.removeprefix("file://"))
+        return await self.bring(source, incoming, progress, incoming.md5 is not None)
+
     async def deliver(
         self,
         location: Location,
@@ -155,6 +160,18 @@ class FakeCarrier:
         except FileNotFoundError:
             raise seam.NotThere("the data is gone") from None
         return await sanic_seam.reply(request, status, headers, data[span.offset : span.offset + span.length])
+
+    async def refer(self, url: str, store: str | None = None) -> Referred:
+        """As Carrier says: what is at a URL is as long as the URL."""
+        if store not in (None, "urls"):
+            raise seam.UnknownStore(f"store {store!r} has no images that stay at a URL")
+        if not url.startswith("http://"):
+            raise seam.NotAllowed("only http is read")
+        if "away" in url:
+            raise seam.Unreachable("the server is away")
+        if "missing" in url:
+            raise seam.NotThere("there is nothing at the URL")
+        return Referred(Location(store="urls", uri=url), len(url))
 
     async def registered(self, image_id: str, location: Location) -> None:
         """As Carrier says."""

@@ -82,7 +82,9 @@ REFUSED: list[tuple[dict[str, str], Body, int]] = [
     ({"kernel": NOBODYS_ID}, None, 400),
     ({"ramdisk": "x/../y"}, None, 400),
     ({"kernel_id": NOBODYS_ID}, None, 400),
-    ({"location": "http://example.org/x"}, None, 400),
+    ({"location": "http://away.example.org/"}, None, 400),
+    ({"location": "http://example.org/missing"}, None, 404),
+    ({"location": "http://example.org/x", "store": "fake"}, None, 400),
     ({"location": "file:///etc/passwd"}, None, 400),
     ({"location": "http://example.org/x"}, DATA, 400),
     ({"_Content_Type": "text/plain"}, DATA, 400),
@@ -189,7 +191,7 @@ UNCHANGED: list[tuple[dict[str, str], int]] = [
     ({"checksum": "d" * 32}, 400),
     ({"format": "vmdk"}, 400),
     ({"store": "nowhere"}, 400),
-    ({"location": "http://example.org/x"}, 400),
+    ({"location": "http://example.org/x"}, 409),
 ]
 
 

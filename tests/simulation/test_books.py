@@ -13,8 +13,8 @@ from workers.lane.slots import Owner, Slots
 class Lane:
     """Books on two slots, and a worker that takes what it is given while it is there."""
 
-    def __init__(self, most: int = 8) -> None:
-        self.slots = Slots(2, 2)
+    def __init__(self, most: int = 8, slots: Slots | None = None) -> None:
+        self.slots = slots or Slots(2, 2)
         self.books: Books[InFlight] = Books(self.slots, most)
         self.there = True
         self.got: list[int] = []
@@ -50,6 +50,18 @@ def test_a_slot_abandoned_while_there_is_no_worker_comes_back_with_the_next_one(
     assert lane.slots.owner(entry.job.slot) is Owner.QUARANTINE
     lane.books.reopen(lane.push)
     assert lane.slots.owner(entry.job.slot) is Owner.FREE
+
+
+def test_a_slot_that_another_lanes_worker_may_write_into_stays_in_quarantine() -> None:
+    """Two lanes share an arena; a worker's death says nothing of what the other one has."""
+    one = Lane()
+    other = Lane(slots=one.slots)
+    entry = one.submit(Kind.WRITE)
+    one.books.abandon(entry)
+    other.books.reopen(other.push)
+    assert one.slots.owner(entry.job.slot) is Owner.QUARANTINE
+    one.books.complete(Completion(entry.job.number, Status.OK))
+    assert one.slots.owner(entry.job.slot) is Owner.FREE
 
 
 def test_a_job_abandoned_before_a_worker_saw_it_is_never_submitted() -> None:

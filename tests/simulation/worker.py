@@ -7,10 +7,11 @@ from collections.abc import Callable
 from tests.simulation.front import FrontEnd, Rung
 from tests.simulation.server import Link
 from tests.simulation.truth import Violation, Write
+from workers.image.job_kinds import WRITING
 from workers.image.ledger import Ledger
 from workers.image.plan import WRITING as CHANGES
 from workers.image.plan import Command, Limits
-from workers.image.schedule import WRITING, Schedule, Task
+from workers.image.schedule import Schedule, Task
 from workers.image.succession import Succession
 from workers.lane.protocol import Completion, Job, Kind, Status
 

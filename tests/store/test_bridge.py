@@ -290,6 +290,47 @@ def test_an_image_that_is_deleted_takes_its_upload_with_it(bridge: Bridge) -> No
     assert [name for name in bridge.listing() if image in name] == []
 
 
+def test_a_transfer_is_for_who_may_have_the_image_and_is_shown_to_its_tenant_only(bridge: Bridge) -> None:
+    """As GET and PUT of the image's file: 404 for what is not seen, 403 for what is another's."""
+    tokens = {name: token(bridge, name) for name in ("ann", "bob")}
+    try:
+        body = json.dumps({"disk_format": "raw", "container_format": "bare", "visibility": "public"}).encode()
+        made = bridge.mover.ask("POST", "/v2/images", body, Content_Type="application/json", X_Auth_Token=tokens["ann"])
+        image = made.json()["id"]
+
+        def asked(who: str, method: str, target: str = "", wanted: object = None) -> Answer:
+            data, path = (
+                None if wanted is None else json.dumps(wanted).encode(),
+                f"/v2/images/{image}/transfers{target}",
+            )
+            return bridge.mover.ask(method, path, data, Content_Type="application/json", X_Auth_Token=tokens[who])
+
+        up = {"direction": "upload", "size": MIB}
+        assert asked("bob", "POST", "", up).status == 403
+        opened = asked("ann", "POST", "", up)
+        assert opened.status == 201
+        one = f"/{opened.json()['id']}"
+        assert (asked("bob", "GET", one).status, asked("bob", "DELETE", one).status) == (404, 404)
+        assert asked("bob", "GET").json() == {"transfers": []}
+        assert len(asked("ann", "GET").json()["transfers"]) == 1
+        assert bridge.open(image, **up).status == 401
+        assert asked("ann", "DELETE", one).status == 204
+        down = asked("bob", "POST", "", {"direction": "download"})
+        assert down.status == 201
+        assert asked("ann", "GET", f"/{down.json()['id']}").status == 404
+        assert asked("ann", "GET", "/x").status == 404
+        gone = bridge.mover.ask("DELETE", f"/v2/images/{image}", X_Auth_Token=tokens["ann"])
+        assert gone.status == 204
+    finally:
+        (bridge.mover.state_dir / "tokens.json").unlink()
+
+
+def token(bridge: Bridge, user: str) -> str:
+    """A new token of a tenant of this name."""
+    where = f"--state-dir={bridge.mover.state_dir}"
+    return run(sys.executable, "-m", "mover", "token", "add", where, f"--user={user}", f"--tenant={user}").strip()
+
+
 # -- what dies ---------------------------------------------------------------------------------------------------------
 
 
@@ -350,7 +391,7 @@ def kill(mover: Mover, victim: str) -> None:
 
 
 def test_a_close_whose_front_end_is_killed_is_done_by_another(bridge: Bridge) -> None:
-    image, size = bridge.create(), 512 * MIB
+    image, size = bridge.create(), 256 * MIB
     transfer = bridge.opened(image, "upload", size=size)
     assert bridge.use("PUT", transfer, "", DISK[:MIB]).status == 200
 
@@ -368,7 +409,7 @@ def test_a_close_whose_front_end_is_killed_is_done_by_another(bridge: Bridge) ->
     wait_until("the service answers", lambda: answers(bridge.mover), 60)
     wait_until("the image is active", lambda: bridge.show(image)["status"] == "active", 60)
     digest = hashlib.md5(DISK[:MIB])
-    for _ in range(511):
+    for _ in range(255):
         digest.update(bytes(MIB))
     assert bridge.show(image)["checksum"] == digest.hexdigest()
     wait_until("it is over", lambda: bridge.shown(transfer).status == 404)

@@ -47,7 +47,7 @@ class Reader:
     ) -> None:
         self.pauses: list[float] = []
         rules = UrlRules(allow, ports, ca_file)
-        self.source = UrlSource(url, rules, resolver, self.pauses.append)  # type: ignore[arg-type]
+        self.source = UrlSource(url, rules, resolver, lambda stop, pause_s: self.pauses.append(pause_s))  # type: ignore[arg-type]
 
     def __enter__(self) -> Reader:
         return self

@@ -16,11 +16,12 @@ from collections.abc import Callable
 from itertools import count
 from typing import Generic, TypeVar
 
-from workers.image import plan
+from workers.image import job_kinds, plan
 from workers.image.extents import ExtentBuilder
+from workers.image.job_kinds import CHANGING, LOCKING, WRITING
 from workers.image.ledger import Ledger, LedgerFull
 from workers.image.overlap import RangeLocks
-from workers.image.plan import Command, CommandFailed, Limits, Operation, Plan, SessionCommand
+from workers.image.plan import Command, CommandFailed, Limits, Operation, Plan
 from workers.image.range_set import RangeSet
 from workers.lane.extents_format import ExtentsBroken
 from workers.lane.lost_format import most_ranges, pack
@@ -28,34 +29,11 @@ from workers.lane.protocol import Completion, Flag, Job, Kind, Status
 
 LaneT = TypeVar("LaneT")
 
-WRITING = frozenset({Kind.WRITE, Kind.ZERO})
 MAY_HOLE, AGAIN = Flag.MAY_HOLE.value, Flag.AGAIN.value
 
 Doubt = tuple[int, int, int]
 """Offset and length of a range that a predecessor's command may still write, and the tag of its job, 0 if unknown."""
 
-LOCKING = frozenset({Kind.READ, Kind.WRITE, Kind.ZERO})
-# What a whole file can have, and what is asked of whole files only.
-IN_SESSIONS = {
-    Kind.READ: Operation.READ,
-    Kind.WRITE: Operation.WRITE,
-    Kind.OPEN: Operation.OPEN,
-    Kind.BEGIN: Operation.BEGIN,
-    Kind.COMMIT: Operation.COMMIT,
-    Kind.ROLLBACK: Operation.ROLLBACK,
-}
-SESSIONS_ONLY = frozenset(IN_SESSIONS) - LOCKING
-# What a store can have.
-OF_STORES = {
-    Kind.STORE: Operation.ASK,
-    Kind.WRITE: Operation.WRITE,
-    Kind.ZERO: Operation.ZERO,
-    Kind.ROLLBACK: Operation.ROLLBACK,
-}
-ANYWHERE = frozenset({Kind.FLUSH, Kind.LOST, Kind.TOLD, Kind.CANCEL})
-# What changes bytes that clients see.
-CHANGING = WRITING | {Kind.COMMIT}
-WRITING_ANY = WRITING | {Kind.BEGIN}
 # Each has windows of memory, and the processors to itself: more of them at once would not end sooner.
 CHECKSUMS_MOST = 2
 
@@ -175,7 +153,7 @@ class Schedule(Generic[LaneT]):
     def _enter(self, task: Task[LaneT]) -> None:
         job, limits = task.job, self._limits
         assert limits is not None
-        refusal = _refusal(job, limits)
+        refusal = job_kinds.refusal(job, limits)
         if refusal:
             self._finish(task, Status.REFUSED, value=refusal)
         elif job.kind is Kind.FLUSH:
@@ -216,7 +194,7 @@ class Schedule(Generic[LaneT]):
         job, limits = task.job, self._limits
         assert limits is not None
         if limits.facts.whole_file:
-            return _in_session(task.lane, job, task.slot)
+            return job_kinds.in_session(task.lane, job, task.slot)
         may_hole = bool(job.flags & MAY_HOLE)
         record = task.record = _Record(self.ledger, task.tag, job.transfer)
         if job.kind is Kind.ZERO:
@@ -407,34 +385,3 @@ class Schedule(Generic[LaneT]):
                 lost = self.ledger.lost(task.job.transfer)
                 self._finish(task, Status.LOST if lost else Status.OK)
         self._start_flush()
-
-
-def _in_session(lane: object, job: Job, slot: memoryview | None) -> Plan:
-    session = job.context if job.kind in LOCKING else job.offset
-    offset = job.offset if job.kind in LOCKING else 0
-    # A question's length is its own business.
-    buffer = None if slot is None else slot if job.kind is Kind.STORE else slot[: job.length]
-    operation = OF_STORES[job.kind] if job.kind in OF_STORES else IN_SESSIONS[job.kind]
-    keep = bool(job.flags & Flag.KEEP)
-    return plan.in_session(SessionCommand(operation, lane, session, offset, job.length, buffer, keep))
-
-
-def _refusal(job: Job, limits: Limits) -> int:
-    """The errno for a job that this image cannot have; 0 for one that it can."""
-    facts = limits.facts
-    if job.kind in WRITING_ANY and facts.read_only:
-        return errno.EROFS
-    if facts.store:
-        return 0 if job.kind in OF_STORES or job.kind in ANYWHERE - {Kind.FLUSH} else errno.EOPNOTSUPP
-    if facts.whole_file:
-        return 0 if job.kind in IN_SESSIONS or job.kind in ANYWHERE else errno.EOPNOTSUPP
-    if job.kind in LOCKING or job.kind is Kind.EXTENTS:
-        if job.length == 0 or job.offset + job.length > facts.size_bytes:
-            return errno.EINVAL
-    if job.kind is Kind.FLUSH and not facts.can_flush:
-        return errno.EOPNOTSUPP
-    if job.context > len(facts.bitmaps):
-        return errno.ENOENT
-    if job.kind in SESSIONS_ONLY or job.kind is Kind.STORE:
-        return errno.EOPNOTSUPP
-    return 0

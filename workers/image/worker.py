@@ -26,11 +26,12 @@ from config import log as logs
 from config.log import facts
 from workers.image.connection import Connection, State
 from workers.image.counts import LAYOUT, Counts
+from workers.image.job_kinds import CHANGING
 from workers.image.ledger import LEDGER_BYTES, Ledger
 from workers.image.loop import READ, Loop, Timer
 from workers.image.nbd_export import NbdConnection
 from workers.image.plan import WRITING, Command, Limits, Operation
-from workers.image.schedule import CHANGING, Schedule
+from workers.image.schedule import Schedule
 from workers.image.succession import Succession
 from workers.image.threads import Threads
 from workers.image.writers import FILE_BYTES, Writers
@@ -497,6 +498,10 @@ class Worker:
     def _retry(self, why: str) -> None:
         log.warning("no connection", extra=facts(export=self._serve.export.key, reason=why))
         self._refuse_newcomers(why)
+        if self._serve.export.transport == "http":
+            # It has been tried long enough, or is another one: who wants it asks again.
+            self._gone(why, errno.ESTALE)
+            return
         waiting = self._schedule.active or any(lane.resumes for lane in self._lanes.values())
         if not waiting and not self._lanes:
             self._limits = None
@@ -532,7 +537,8 @@ class Worker:
         self._pump()
         self._limits = None
         for lane in list(self._lanes.values()):
-            self._refuse(lane, f"the image is gone: {why}")
+            if lane.offered:  # one that is just coming would not hear why, and has the image opened anew
+                self._refuse(lane, f"the image is gone: {why}")
 
     def _watch_commands(self) -> None:
         """A command unanswered for too long is taken for a lost connection."""

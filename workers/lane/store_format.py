@@ -37,6 +37,7 @@ class Why(enum.StrEnum):
     WRONG_CHECKSUM = "wrong-checksum"
     WRONG_FORMAT = "wrong-format"
     NOT_ALLOWED = "not-allowed"
+    UNREACHABLE = "unreachable"
 
 
 class Receive(msgspec.Struct, tag=True, frozen=True):
@@ -94,13 +95,14 @@ class Keep(msgspec.Struct, tag=True, frozen=True):
 
 
 class Clone(msgspec.Struct, tag=True, frozen=True):
-    """Take the image's next bytes from another file of this host, the kernel knows how: it is at `uri` in any file
-    store, and has `size` bytes. Of a session without digests. The answer is Cloned.
+    """Take the image's next bytes, `most` of data, from another file of this host, as the kernel knows how: it is at
+    `uri` in any file store, and has `size` bytes. Of a session without digests. The answer is Cloned.
     """
 
     session: int
     uri: str
     size: int
+    most: int
 
 
 class Cloned(msgspec.Struct, tag=True, frozen=True):

@@ -12,8 +12,6 @@ from collections.abc import Callable
 
 from workers.image.file_export import next_data, read_all
 
-# So much data at a time: a second or so of a disk, after which who waits hears of it.
-STEP_BYTES = 256 * 1024 * 1024
 BUFFER_BYTES = 1024 * 1024
 NOT_POSSIBLE = frozenset({errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
@@ -21,12 +19,12 @@ Write = Callable[[memoryview, int], None]
 Zero = Callable[[int, int], None]
 
 
-def clone_step(source: int, target: int, at: int, size: int, write: Write, zero: Zero) -> int:
-    """Bring the bytes from `at` on of `size` to the same place of the target, a step of them; where it ended.
+def clone_step(source: int, target: int, at: int, size: int, most: int, write: Write, zero: Zero) -> int:
+    """Bring the bytes from `at` on of `size` to the same place of the target, `most` of data; where it ended.
 
     `write` and `zero` are the target's own ways. Raises OSError.
     """
-    left = STEP_BYTES
+    left = most
     while at < size and left > 0:
         data = min(next_data(source, at), size)
         if at < data:

@@ -64,14 +64,14 @@ class FilePart:
         read_all(self._fd, buffer[:there], offset)
         buffer[there:] = bytes(len(buffer) - there)
 
-    def clone(self, path: str, offset: int, size: int) -> int:
-        """Bring a step of the image's bytes from another file of `size` bytes; where that ended."""
+    def clone(self, path: str, offset: int, size: int, most: int) -> int:
+        """Bring `most` of the image's bytes from another file of `size` bytes; where that ended."""
         fd, _ = open_own(path, frozen=True)
         try:
             found = os.lseek(fd, 0, os.SEEK_END)
             if found != size:
                 raise Refusal(Why.NOT_THERE, f"the store has {found} bytes where the image's {size} were")
-            return clone_step(fd, self._fd, offset, size, self.write, self.zero)
+            return clone_step(fd, self._fd, offset, size, most, self.write, self.zero)
         finally:
             os.close(fd)
 

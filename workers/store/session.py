@@ -15,7 +15,7 @@ from typing import Protocol
 
 from workers.image.loop import Loop
 from workers.image.plan import ZEROS, SessionCommand
-from workers.lane.store_format import Answer, Cloned, Kept, Publish, Published, Receive, Refused, Why
+from workers.lane.store_format import Answer, Clone, Cloned, Kept, Publish, Published, Receive, Refused, Why
 from workers.store.backing import Part
 from workers.store.digests import Digests, HashPart
 from workers.store.file_store import FilePart
@@ -164,7 +164,7 @@ class Session:
 
         self._do(lambda: self._part.keep(upto, self._asked.size), kept)
 
-    def clone(self, command: SessionCommand, path: str, size: int) -> None:
+    def clone(self, command: SessionCommand, path: str, asked: Clone) -> None:
         """Go on with the next bytes of another file."""
         part, at = self._part, self._progress.arrived
         if not (self._is_whole() and isinstance(part, FilePart)) or self._asked.digests:
@@ -183,7 +183,7 @@ class Session:
                 self._error = self._error or errno.EIO
                 self._port.answer(command, refused(outcome))
 
-        self._do(lambda: part.clone(path, at, size), cloned)
+        self._do(lambda: part.clone(path, at, asked.size, max(1, asked.most)), cloned)
 
     # -- the end ---------------------------------------------------------------------------------------------
 

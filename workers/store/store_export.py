@@ -302,6 +302,6 @@ class StoreExport(LocalExport):
         """A front end that somebody has taken over must not have any file copied by calling it an image."""
         paths = [path for store in self._neighbours if (path := path_of(store, question.uri)) is not None]
         if paths:
-            session.clone(command, paths[0], question.size)
+            session.clone(command, paths[0], question)
         else:
             self.answer(command, Refused(Why.NOT_THERE, f"{question.uri} is no location of any file store"))

@@ -23,6 +23,8 @@ from typing import Any
 from config.url_rules import Target, UrlRules, check_addresses
 
 CONNECT_S, HEAD_S, BYTES_S = 10.0, 15.0, 30.0
+# Of a name with several addresses so many are tried, within CONNECT_S together.
+ADDRESSES_MOST = 3
 # A body that comes slower than this, counted over BYTES_S, does not come.
 LEAST_BYTES_S = 1024
 AGENT = "mover"
@@ -163,11 +165,11 @@ class UrlConnection(http.client.HTTPConnection):
 def _connected(addresses: Sequence[str], port: int) -> socket.socket:
     """A connection to the first address that takes one."""
     error = OSError(errno.EHOSTUNREACH, "its name has no address")
-    for address in addresses:
+    for address in addresses[:ADDRESSES_MOST]:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
-            sock.settimeout(CONNECT_S)
+            sock.settimeout(CONNECT_S / min(len(addresses), ADDRESSES_MOST))
             sock.connect((address, port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return sock

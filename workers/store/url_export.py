@@ -84,8 +84,8 @@ class UrlExport(ThreadedExport):
     def left_by(self, lane: object) -> None:
         """What only this lane has waited for, from a server that may be slow, nobody waits for any more."""
         reads = [command for command in self._in_flight if not isinstance(command, Step)]
-        if reads and all(getattr(command.task, "lane", None) is lane for command in reads):
-            self.break_off("nobody reads it any more")
+        if reads and self._source is not None and all(getattr(one.task, "lane", None) is lane for one in reads):
+            self._source.interrupt()
 
     # -- commands --------------------------------------------------------------------------------------------
 

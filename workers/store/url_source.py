@@ -81,12 +81,15 @@ class UrlSource:
         url: str,
         rules: UrlRules,
         resolver: Resolve = resolve,
-        wait: Callable[[float], object] | None = None,
+        wait: Callable[[threading.Event, float], object] = threading.Event.wait,
+        attempts: int = ATTEMPTS,
     ) -> None:
+        self._attempts = attempts
         self._rules = rules
         self._resolver = resolver
-        self._closed = threading.Event()
-        self._wait = wait or self._closed.wait
+        self._over = False
+        self._stop = threading.Event()  # set for who asked before it was set, and nobody after
+        self._wait = wait
         self._first = self._target = parse_url(url, rules)
         self._lock = threading.Lock()
         self._idle: list[UrlConnection] = []
@@ -164,13 +167,19 @@ class UrlSource:
         """The size that was found."""
         return self._found.size if self._found is not None else None
 
-    def abort(self) -> None:
-        """End what threads wait for; they get errors, and so does who asks later."""
-        self._closed.set()
+    def interrupt(self) -> None:
+        """End what threads wait for; they get errors."""
         with self._lock:
+            stop, self._stop = self._stop, threading.Event()
             busy = list(self._busy)
+        stop.set()
         for connection in busy:
             connection.abort()
+
+    def abort(self) -> None:
+        """The same, and so does who asks later."""
+        self._over = True
+        self.interrupt()
 
     def close(self) -> None:
         """Close the connections; no thread uses them any more."""
@@ -183,6 +192,7 @@ class UrlSource:
     def _persist(self, attempt: Callable[[GoesOn], T]) -> T:
         """What the attempt returns, at last; it tells when it gets on, and what was got on with is not lost."""
         tries, gained = 0, 0
+        stop = self._stop
 
         def goes_on(count: int) -> None:
             nonlocal tries, gained
@@ -207,10 +217,10 @@ class UrlSource:
                 if isinstance(error, ssl.SSLCertVerificationError):
                     raise self._unreachable(why) from None
             tries += 1
-            if tries >= ATTEMPTS or self._closed.is_set():
+            if tries >= self._attempts or stop.is_set():
                 raise self._unreachable(why)
             usual_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)
-            self._wait(max(usual_s, pause_s))
+            self._wait(stop, max(usual_s, pause_s))
 
     def _unreachable(self, why: str) -> Unreachable:
         return Unreachable(errno.EIO, f"{self._target.origin} cannot be read: {why}")
@@ -260,7 +270,7 @@ class UrlSource:
             try:
                 response = connection.get(target, first, last)
             except (http.client.RemoteDisconnected, ConnectionError):
-                if not was_used or self._closed.is_set():
+                if not was_used or self._over:
                     raise
                 connection.close()
                 response = connection.get(target, first, last)  # http.client connects again, and judges again
@@ -275,7 +285,7 @@ class UrlSource:
     def _connection(self, target: Target) -> tuple[UrlConnection, bool]:
         """A connection to the target's origin, and whether it was used before."""
         with self._lock:
-            if self._closed.is_set():
+            if self._over:
                 raise Unreachable(errno.ECANCELED, "nobody waits for the source any more")
             known = next((one for one in self._idle if one.origin == target.origin), None)
             if known is not None:

@@ -11,6 +11,9 @@ from workers.store.backing import Part, Refusal
 from workers.store.url_answers import Found as Source
 from workers.store.url_source import Missing, UrlSource
 
+# Somebody waits for the answer, for a minute at most.
+ATTEMPTS = 3
+
 
 class UrlBacking:
     """All sources that the rules let be read."""
@@ -45,7 +48,7 @@ class UrlBacking:
         """What the server says of the source now; a size of None is nothing that Mover could read. Raises Refusal."""
         source = None
         try:
-            source = UrlSource(uri, self._rules)
+            source = UrlSource(uri, self._rules, attempts=ATTEMPTS)
             found = source.find()
         except UrlRefused as refused:
             raise Refusal(Why.NOT_ALLOWED, refused.message) from refused
@@ -54,7 +57,7 @@ class UrlBacking:
                 return Found(None)
             raise Refusal(Why.NOT_ALLOWED, str(missing.strerror)) from missing
         except OSError as error:
-            raise Refusal(Why.GONE, str(error.strerror)) from error
+            raise Refusal(Why.UNREACHABLE, str(error.strerror)) from error
         finally:
             if source is not None:
                 source.close()
@@ -70,5 +73,5 @@ class UrlBacking:
 
 def _answer(found: Source) -> Found:
     if found.size is None:
-        raise Refusal(Why.NOT_ALLOWED, "the server does not tell how large the source is: copy it instead (copy-from)")
+        raise Refusal(Why.NOT_ALLOWED, "the server does not tell how large the source is: upload its data instead")
     return Found(found.size, found.version)

@@ -12,6 +12,7 @@ the socket that listens.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -174,7 +175,8 @@ def _listen() -> tuple[socket.socket, int]:
 
 
 def _command(program: str, driver: str, image_fd: int, listening_fd: int) -> list[str]:
-    """-I -S: nothing of the surroundings. An empty `backing` is none, whatever the image says."""
-    image = f"driver={driver},read-only=on,backing=,file.driver=file,file.filename={SERVED},file.locking=off"
+    """-I -S: nothing of the surroundings. Without a `backing` none is opened, whatever the image says."""
+    file = {"driver": "file", "filename": SERVED, "locking": "off"}
+    image = {"driver": driver, "read-only": True, "backing": None, "file": file}
     confined = [sys.executable, "-I", "-S", CONFINE, "--serve", str(image_fd), str(listening_fd), program]
-    return [*confined, "--read-only", "--persistent", "--shared=0", "--image-opts", image]
+    return [*confined, "--read-only", "--persistent", "--shared=0", f"json:{json.dumps(image)}"]

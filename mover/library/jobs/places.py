@@ -7,10 +7,13 @@ from typing import Protocol
 from config.export import Export
 from config.export_url import ExportUrlError, parse_export
 from config.places import NotAllowed, Places
+from config.settings import LibrarySettings
+from config.url_rules import UrlRefused, parse_url, rules_of
 from mover.control.gate import Gate
 from mover.front.visit import Door
 from mover.library.jobs.records import is_url
 from mover.library.seam import Disk, DiskRefused, Ticketed
+from mover.library.seam import NotAllowed as UrlNotAllowed
 
 
 class JobPlaces(Protocol):
@@ -20,14 +23,15 @@ class JobPlaces(Protocol):
         """The disk that an NBD URL, or a ticket's id, names. Raises DiskRefused."""
 
     def url(self, place: str) -> Export:
-        """What an http or https URL names."""
+        """What an http or https URL names. Raises NotAllowed of the seam."""
 
 
 class HostPlaces:
     """Disks within `[allow]`, and what tickets that are in force lead to. A JobPlaces."""
 
-    def __init__(self, door: Door, state_dir: str) -> None:
+    def __init__(self, door: Door, settings: LibrarySettings, state_dir: str) -> None:
         self._door = door
+        self._rules = rules_of(settings)
         self._state_dir = state_dir
 
     async def disk(self, place: str) -> Disk:
@@ -49,5 +53,9 @@ class HostPlaces:
         return export
 
     def url(self, place: str) -> Export:
-        """What the URL names; the worker that reads it asks the filter of URLs."""
+        """What the URL names; addresses of names are judged by its worker. Raises NotAllowed of the seam."""
+        try:
+            parse_url(place, self._rules)
+        except UrlRefused as error:
+            raise UrlNotAllowed(str(error)) from error
         return Export("http", path=place)

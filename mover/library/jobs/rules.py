@@ -28,6 +28,7 @@ _ADVICE: tuple[tuple[type[seam.CarrierError], str], ...] = (
     (seam.WrongChecksum, "look whether the source is the right one, and begin again"),
     (seam.WrongSize, "look whether the source is the right one, and begin again"),
     (seam.DiskRefused, "name another one"),
+    (seam.NotAllowed, "name another one, or allow it in the settings"),
     (seam.NotThere, "look whether it is still there, and begin again"),
     (seam.SourceGone, "see that the source answers, and begin again"),
     (seam.TargetGone, "see that the target answers, and begin again"),

@@ -7,16 +7,20 @@ exporting  a copy that can be read ──► the disk
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
 
+from config.log import facts
 from mover.library.jobs.places import JobPlaces
 from mover.library.jobs.records import MAKING, Copy, Job, JobKind, Outcome
 from mover.library.library import Library
 from mover.library.records import ImageRecord, Location
 from mover.library.seam import CarrierError, Disk, Incoming, NotThere, Received, SourceGone, StoreGone, WrongOffset
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -102,7 +106,7 @@ class Work:
             last = not self._targets and len(self.outcome.failed) + 1 == len(self._job.input.stores)
             if self._job.input.must_all or last or isinstance(error, SourceGone):
                 raise
-            await self._carrier.forget(image.id)
+            await self._forget()
             await self._note(failed={**self.outcome.failed, store: error.message})
             return
         await self._note(copies=(*self.outcome.copies, copy_of(received)))
@@ -111,11 +115,10 @@ class Work:
         asked = self._job.input
         if self.outcome.copies:
             first = self.outcome.copies[0]
-            source = self._carrier.source(first.location)
             incoming = Incoming(
                 image, await self._kept(image), size_bytes=first.size_bytes, md5=first.md5, store=store, resumable=True
             )
-            return await self._carrier.bring(source, incoming, self._progress, first.md5 is not None)
+            return await self._carrier.copy(first.location, incoming, self._progress)
         if self._job.kind is JobKind.COPY_IMAGE:
             return await self._from_any(image, lambda location: self._again(image, store, location))
         given = await self._source()
@@ -124,17 +127,16 @@ class Work:
         try:
             return await self._carrier.bring(given, incoming, self._progress, asked.digests)
         except WrongOffset:  # what is kept is in another store
-            await self._carrier.forget(image.id)
+            await self._forget()
             incoming = msgspec.structs.replace(incoming, offset=0)
             return await self._carrier.bring(given, incoming, self._progress, asked.digests)
 
     async def _again(self, image: ImageRecord, store: str, location: Location) -> Received:
         """Another copy of what the image has."""
-        source = self._carrier.source(location)
         incoming = Incoming(
             image, await self._kept(image), size_bytes=image.size_bytes, md5=image.md5, store=store, resumable=True
         )
-        return await self._carrier.bring(source, incoming, self._progress, image.md5 is not None)
+        return await self._carrier.copy(location, incoming, self._progress)
 
     async def _staged(self, image: ImageRecord) -> Copy:
         """What was staged becomes a copy where it lies."""
@@ -170,7 +172,10 @@ class Work:
         return self._job.tries > 1 or self._job.done_bytes > 0 or self._job.input.resume
 
     async def _kept(self, image: ImageRecord) -> int:
-        return await self._carrier.kept(image.id) or 0
+        try:
+            return await self._carrier.kept(image.id) or 0
+        except StoreGone:  # a store that is away, perhaps another one: what it may have kept is not gone on with
+            return 0
 
     # -- how far it is -----------------------------------------------------------------------------------------
 
@@ -222,7 +227,14 @@ class Work:
         for copy in copies:
             await self._carrier.remove(copy.location)
         if not keeps:
+            await self._forget()
+
+    async def _forget(self) -> None:
+        """Drop what has come of an unfinished copy; in a store that is away, a sweep does it later."""
+        try:
             await self._carrier.forget(self._job.image_id)
+        except StoreGone as error:
+            log.warning("parts of an image could not be removed yet", extra=facts(reason=error.message))
 
 
 def copy_of(received: Received) -> Copy:

@@ -5,9 +5,10 @@ glanceclient has percent-encoded values since 2018, and genuine servers keep the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -28,13 +29,15 @@ FIELDS = frozenset(
     }
 )
 MD5 = 32
+_PRINTABLE = re.compile(r"[!-~]+")
 YES = frozenset({"true", "1", "yes", "on", "t", "y"})
 
 
 class Meta(msgspec.Struct, frozen=True):
     """The metadata of one request: columns of the registry in `facts`, and what is a question rather than a value.
 
-    `sources` name where the data is said to be, if that is not the body; `copy_from` is the URL of one of them.
+    `sources` name where the data is said to be, if that is not the body: `location` is the URL where it stays,
+    `copy_from` the one that it is copied from.
     """
 
     facts: dict[str, Any]
@@ -45,6 +48,7 @@ class Meta(msgspec.Struct, frozen=True):
     md5: str | None = None
     status: str | None = None
     store: str | None = None
+    location: str | None = None
     sources: tuple[str, ...] = ()
     copy_from: str | None = None
 
@@ -56,12 +60,14 @@ def parse(headers: Iterable[tuple[str, str]]) -> Meta:
     for raw_name, raw_value in headers:
         name = raw_name.lower()
         if name.startswith(PREFIX):
-            _add(name.removeprefix(PREFIX).replace("-", "_"), _value(raw_value), raw_name, fields, properties)
+            key = name.removeprefix(PREFIX).replace("-", "_")
+            value = url_of(raw_value) if key in ("location", "copy_from") else _value(raw_value)
+            _add(key, value, raw_name, fields, properties)
     sources = [key for key in ("location", "copy_from") if fields.get(key)]
     copy_from = fields.get("copy_from")
     for name, value in headers:
         if name.lower() == COPY_FROM and value:
-            copy_from = _value(value)
+            copy_from = url_of(value)
             sources.append("copy_from")
     return Meta(
         facts=_facts(fields),
@@ -72,6 +78,7 @@ def parse(headers: Iterable[tuple[str, str]]) -> Meta:
         md5=_md5(fields.get("checksum")),
         status=fields.get("status"),
         store=fields.get("store"),
+        location=fields.get("location"),
         sources=tuple(dict.fromkeys(sources)),
         copy_from=copy_from,
     )
@@ -103,6 +110,17 @@ def _value(raw: str) -> str | None:
     except UnicodeError:
         raise ApiError(400, f"A header's value is not UTF-8: {raw[:80]!a}") from None
     return text or None
+
+
+def url_of(raw: str) -> str | None:
+    """A header's value that is a URL, which has percent signs of its own: it is decoded only if glanceclient made it.
+
+    glanceclient encodes all but "/" and ":", and no URL has what is not printable.
+    """
+    text = _value(raw)
+    if text is None or quote(text, safe="/:") != raw.strip() or not _PRINTABLE.fullmatch(text):
+        return raw.strip() or None
+    return text
 
 
 def _facts(fields: dict[str, str | None]) -> dict[str, Any]:

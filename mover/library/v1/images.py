@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 
 from mover.front.sanic_seam import Sent
-from mover.library import answers, deletes, reading, uploads
+from mover.library import answers, deletes, reading, references, uploads
 from mover.library.call import Call
 from mover.library.callers import check_change, owner_of_new
 from mover.library.checks import check_properties_count, is_uuid
@@ -15,7 +15,7 @@ from mover.library.formats import check_complete, check_formats
 from mover.library.jobs import beginning, copying
 from mover.library.jobs.records import JobInput, JobKind
 from mover.library.records import Change, ImageRecord, NewImage, Visibility
-from mover.library.seam import Incoming, Kept, Span
+from mover.library.seam import Incoming, Kept, Referred, Span
 from mover.library.states import READABLE, State
 from mover.library.v1 import filters, headers, words
 from mover.library.v1.headers import Meta
@@ -106,12 +106,15 @@ async def create(call: Call) -> Sent:
     has_body = call.body_bytes != 0
     _check_sources(meta, has_body)
     new = _new_image(call, meta)
-    is_empty = meta.size_bytes == 0 and not has_body and meta.copy_from is None
-    if has_body or is_empty or meta.copy_from is not None:
+    is_empty = meta.size_bytes == 0 and not has_body and not meta.sources
+    if has_body or is_empty or meta.sources:
         check_complete(new.facts.get("disk_format"), new.facts.get("container_format"))
         _check_size(call, meta)
+    referred = await _look(call, meta, meta.size_bytes)
     image = await call.library.ask(lambda registry: registry.create(new))
-    if has_body:
+    if referred is not None:
+        image = await references.take(call.library, image, referred, _QUEUED, 412)
+    elif has_body:
         image = await _receive(call, image, meta)
     elif is_empty:
         image = await _activate_empty(call, image)
@@ -141,8 +144,6 @@ def _check_sources(meta: Meta, has_body: bool) -> None:
         raise ApiError(400, "It's invalid to provide multiple image sources.")
     if meta.copy_from is not None:
         copying.check_url(meta.copy_from)
-    elif meta.sources:
-        raise ApiError(400, f"An image's data by {meta.sources[0]} is not supported here; send it as the body")
 
 
 def _check_size(call: Call, meta: Meta) -> None:
@@ -164,13 +165,16 @@ async def update(call: Call, image_id: str) -> Sent:
     purges = not has_body and headers.to_bool(call.header(headers.PURGE) or "true")
 
     def decide(now: ImageRecord) -> Change:
-        return _change(call, now, meta, purges, has_body)
+        return _change(call, now, meta, purges, has_body or meta.location is not None)
 
-    is_empty = meta.size_bytes == 0 and not has_body and image.state is State.QUEUED and meta.copy_from is None
+    is_empty = meta.size_bytes == 0 and not has_body and not meta.sources and image.state is State.QUEUED
     if has_body:
         _check_size(call, meta)
+    referred = await _look(call, meta, image.size_bytes if meta.size_bytes is None else meta.size_bytes)
     image = await call.library.change(image, decide)
-    if has_body:
+    if referred is not None:
+        image = await references.take(call.library, image, referred, _QUEUED, 412)
+    elif has_body:
         image = await _receive(call, image, meta)
     elif is_empty and image.disk_format and image.container_format:
         image = await _activate_empty(call, image)
@@ -191,13 +195,15 @@ def _check_update(call: Call, image: ImageRecord, meta: Meta, has_body: bool) ->
         if value is not None and value != shown[name]:
             raise ApiError(403, f"Forbidden to modify '{name}' of image.")
     _check_sources(meta, has_body)
+    if meta.location is not None and image.state is not State.QUEUED:
+        raise ApiError(400, f"Cannot give a location to image {image.id}, which is {words.status(image.state)}")
     if meta.copy_from is not None and image.state is not State.QUEUED:
         raise ApiError(400, "Cannot copy to an unqueued image")
     if has_body and image.state is not State.QUEUED:
         raise ApiError(409, "Cannot upload to an unqueued image")
 
 
-def _change(call: Call, now: ImageRecord, meta: Meta, purges: bool, has_body: bool) -> Change:
+def _change(call: Call, now: ImageRecord, meta: Meta, purges: bool, has_data: bool) -> Change:
     facts: dict[str, Any] = dict(meta.facts)
     if not call.caller.is_admin:
         facts.pop("owner", None)
@@ -206,15 +212,22 @@ def _change(call: Call, now: ImageRecord, meta: Meta, purges: bool, has_body: bo
     if now.state is State.QUEUED:
         expected = {"size_bytes": meta.size_bytes, "md5": meta.md5}
         facts |= {name: value for name, value in expected.items() if value is not None}
-    if "disk_format" in facts or "container_format" in facts or has_body:
+    if "disk_format" in facts or "container_format" in facts or has_data:
         disk = facts.get("disk_format", now.disk_format)
         container = facts.get("container_format", now.container_format)
         facts["disk_format"], facts["container_format"] = check_formats(disk, container)
-        if has_body:
+        if has_data:
             check_complete(facts["disk_format"], facts["container_format"])
     properties = dict(meta.properties) if purges else {**now.properties, **meta.properties}
     check_properties_count(len(properties), call.library.settings.properties)
     return Change(facts=facts, properties=properties if properties != now.properties else None)
+
+
+async def _look(call: Call, meta: Meta, size_bytes: int | None) -> Referred | None:
+    """What is at the location, if one was given: nothing is made or changed before it is known to be there."""
+    if meta.location is None:
+        return None
+    return await references.look(call.library, meta.location, size_bytes, meta.store)
 
 
 # -- data ------------------------------------------------------------------------------------------------------

@@ -13,14 +13,14 @@ import msgspec
 from mover.front import sanic_seam
 from mover.front.sanic_seam import Sent
 from mover.library import answers as common
-from mover.library import deletes, reading, uploads
+from mover.library import deletes, reading, references, uploads
 from mover.library.call import Call
 from mover.library.callers import check_change, owner_of_new
 from mover.library.checks import PAGE_MOST, check_properties_count, is_uuid
 from mover.library.errors import ApiError, no_image
 from mover.library.queries import Query
 from mover.library.records import Change, ImageRecord, NewImage, Visibility
-from mover.library.seam import Incoming, Kept, Span, named
+from mover.library.seam import Incoming, Kept, Referred, Span, named
 from mover.library.states import READABLE, State
 from mover.library.times import to_v2
 from mover.library.visor import answers, filters, meta, words
@@ -151,9 +151,12 @@ async def create(call: Call) -> Sent:
     given = meta.parse(sanic_seam.header_values(call.request), has_body)
     meta.check_new(given)
     await _check_request(call, given, has_body)
-    new = await _new_image(call, given, has_body)
+    new = await _new_image(call, given, has_body or given.location is not None)
+    referred = await _look(call, given, given.size_bytes)
     image = await call.library.ask(lambda registry: registry.create(new))
-    if has_body:
+    if referred is not None:
+        image = await references.take(call.library, image, referred, _EMPTY, 404)
+    elif has_body:
         image = await _receive(call, image, given)
     return await _send_image(call, image)
 
@@ -175,27 +178,33 @@ async def change(call: Call, image_id: str) -> Sent:
     given = meta.parse(sanic_seam.header_values(call.request), has_body)
     if not given.given and not has_body:
         raise ApiError(400, "Neither metadata nor data: send x-image-meta-* headers, a body, or both")
+    has_data = has_body or given.location is not None
     image = await find(call, image_id)
     check_change(call.caller, image, hides_shared=False)
     await _check_request(call, given, has_body)
     properties = await _properties(call, given)
-    image = await call.library.change(image, lambda now: _change(call, now, given, properties, has_body))
-    if has_body:
+    _check_kept(image, given, has_data)
+    reserved = image.size_bytes if image.state is State.QUEUED else None
+    referred = await _look(call, given, reserved if given.size_bytes is None else given.size_bytes)
+    image = await call.library.change(image, lambda now: _change(call, now, given, properties, has_data))
+    if referred is not None:
+        image = await references.take(call.library, image, referred, _EMPTY, 404)
+    elif has_body:
         image = await _receive(call, image, given)
     return await _send_image(call, image)
 
 
 def _change(
-    call: Call, now: ImageRecord, given: Meta, properties: dict[str, str | None], has_body: bool
+    call: Call, now: ImageRecord, given: Meta, properties: dict[str, str | None], has_data: bool
 ) -> Change | None:
-    _check_kept(now, given, has_body)
+    _check_kept(now, given, has_data)
     facts: dict[str, Any] = dict(given.facts)
     if not call.caller.is_admin:
         facts.pop("owner", None)
     if given.visibility is not None and words.access(now.visibility) != words.access(given.visibility):
         facts["visibility"] = given.visibility
     if now.state in _EMPTY:
-        facts |= _expected(now, given, has_body)
+        facts |= _expected(now, given, has_data)
     else:
         facts.pop("disk_format", None)  # it is what it was
     merged = _merged(now.properties, properties)
@@ -205,15 +214,22 @@ def _change(
     return Change(facts=facts, properties=merged if merged != now.properties else None)
 
 
-def _expected(now: ImageRecord, given: Meta, has_body: bool) -> dict[str, Any]:
+def _expected(now: ImageRecord, given: Meta, has_data: bool) -> dict[str, Any]:
     """The columns that say what data must be: of what failed, nothing is expected of the next."""
     wanted = given.facts.get("disk_format", now.disk_format)
-    anew = has_body and now.state is State.FAILED
+    anew = has_data and now.state is State.FAILED
     expected = {"size_bytes": given.size_bytes, "md5": given.md5}
     facts: dict[str, Any] = {name: value for name, value in expected.items() if anew or value is not None}
-    if wanted != now.disk_format or (has_body and (wanted is None or now.container_format is None)):
-        facts |= meta.formats(wanted, has_body)
+    if wanted != now.disk_format or (has_data and (wanted is None or now.container_format is None)):
+        facts |= meta.formats(wanted, has_data)
     return facts
+
+
+async def _look(call: Call, given: Meta, size_bytes: int | None) -> Referred | None:
+    """What is at the location, if one was given: nothing is made or changed before it is known to be there."""
+    if given.location is None:
+        return None
+    return await references.look(call.library, given.location, size_bytes, given.store)
 
 
 def _merged(old: Mapping[str, str | None], new: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -221,9 +237,9 @@ def _merged(old: Mapping[str, str | None], new: Mapping[str, str | None]) -> dic
     return kept | {name: value for name, value in new.items() if value is not None}
 
 
-def _check_kept(now: ImageRecord, given: Meta, has_body: bool) -> None:
+def _check_kept(now: ImageRecord, given: Meta, has_data: bool) -> None:
     """Raise ApiError for what cannot change any more."""
-    if has_body and now.state not in _EMPTY:
+    if has_data and now.state not in _EMPTY:
         raise ApiError(409, f"Image {now.id} is {words.status(now.state)}: data goes to locked ones and after an error")
     if given.status is not None and given.status != words.status(now.state):
         raise ApiError(400, "The status is not set by clients")
@@ -251,7 +267,7 @@ async def _check_request(call: Call, given: Meta, has_body: bool) -> None:
         if store is None:
             ids = ", ".join(store.id for store in stores)
             raise ApiError(400, f"There is no store {given.store[:80]!r}: it must be one of {ids}")
-        if store.read_only:
+        if store.read_only and given.location is None:
             raise ApiError(400, f"Store {given.store} is read only: nothing can be uploaded to it")
 
 

@@ -47,6 +47,7 @@ class Meta(msgspec.Struct, frozen=True):
     md5: str | None = None
     status: str | None = None
     store: str | None = None
+    location: str | None = None
     kernel: str | None = None
     ramdisk: str | None = None
 
@@ -61,8 +62,8 @@ def parse(headers: Mapping[str, str], has_body: bool) -> Meta:
     for name in READ_ONLY:
         if name in fields:
             raise ApiError(400, f"{name} is read-only: leave it out")
-    if fields.get("location"):
-        raise ApiError(400, "An image's data by location is not supported here; send it as the body")
+    if fields.get("location") and has_body:
+        raise ApiError(400, "An image has its data at a location or in the request's body: send one of them")
     for name, choices in _CHOICES.items():
         _check_choice(name, fields.get(name), choices)
     return Meta(
@@ -74,6 +75,7 @@ def parse(headers: Mapping[str, str], has_body: bool) -> Meta:
         md5=_md5(fields.get("checksum")) or (content_md5(headers.get("content-md5")) if has_body else None),
         status=fields.get("status") or None,
         store=fields.get("store") or None,
+        location=fields.get("location") or None,
         kernel=_image_id("kernel", fields.get("kernel")),
         ramdisk=_image_id("ramdisk", fields.get("ramdisk")),
     )

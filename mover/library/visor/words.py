@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mover.library.checks import INT64
 from mover.library.header_text import safe
-from mover.library.records import ImageRecord, Visibility
+from mover.library.records import ImageRecord, Location, Visibility
 from mover.library.states import State
 from mover.library.times import to_v2
 
@@ -92,7 +92,7 @@ def detail(image: ImageRecord, base: str) -> Shown:
         "type": properties.get("type") or TYPE_OF.get(image.disk_format or ""),
         "format": image.disk_format,
         "size": image.size_bytes,
-        "checksum": image.md5,
+        "checksum": image.md5 or _etag(location),
         "store": location.store if location is not None else properties.get("store"),
         "kernel": properties.get("kernel_id"),
         "ramdisk": properties.get("ramdisk_id"),
@@ -103,6 +103,12 @@ def detail(image: ImageRecord, base: str) -> Shown:
     named = {*KNOWN, *PROPERTIES.values()}
     shown |= {name: _value(text) for name, text in properties.items() if text is not None and name not in named}
     return {name: value for name, value in shown.items() if value is not None}
+
+
+def _etag(location: Location | None) -> str | None:
+    """Of data that stay at a URL, what their server calls them: VISOR's checksum, although it need not be one."""
+    version = str(location.metadata.get("version", "")) if location is not None else ""
+    return version.strip('"') if version.startswith('"') else None
 
 
 def brief(image: ImageRecord, base: str) -> Shown:

@@ -1,0 +1,248 @@
+"""What goes wrong in a job: each time a message that says what to do, an image that is as it was, and nothing left."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.harness import servers
+from tests.harness.http import ask
+from tests.harness.mover import Mover
+from tests.harness.servers import NbdServer
+from tests.harness.waiting import wait_until
+from tests.jobs.jobs import Jobs, tables
+from tests.jobs.test_imports import DATA, MIB, assert_whole, served
+
+pytestmark = pytest.mark.nbd
+
+
+class Web:
+    """An HTTP server with ranges: /whole has DATA, /cut ends in its middle, anything else is 404."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                if self.path.partition("?")[0] not in ("/whole", "/cut"):
+                    self.send_error(404)
+                    return
+                first, last = 0, len(DATA) - 1
+                asked = self.headers.get("Range", "")
+                if asked.startswith("bytes="):
+                    start, _, end = asked[6:].partition("-")
+                    first, last = int(start), min(int(end or last), last)
+                cut = self.path == "/cut" and last > len(DATA) // 2
+                self.send_response(206 if asked else 200)
+                self.send_header("Content-Length", str(last - first + 1))
+                self.send_header("Accept-Ranges", "bytes")
+                self.send_header("ETag", '"1"')
+                if asked:
+                    self.send_header("Content-Range", f"bytes {first}-{last}/{len(DATA)}")
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(DATA[first : max(first, len(DATA) // 2) if cut else last + 1])
+                self.close_connection = self.close_connection or cut
+
+            do_HEAD = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(server.server_close)
+        stack.callback(server.shutdown)
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}/{path}"
+
+
+class WebJobs(Jobs):
+    """Jobs beside an HTTP server."""
+
+    def __init__(self, mover: Mover, room: Path, web: Web) -> None:
+        super().__init__(mover, room)
+        self.web = web
+
+
+@pytest.fixture(scope="module")
+def jobs(module_room: Path) -> Iterator[WebJobs]:
+    """With URLs of this host allowed, and a socket for tickets."""
+    own = module_room / "mover"
+    own.mkdir()
+    with ExitStack() as stack:
+        web = Web(stack)
+        ours = tables(module_room, url_allow=["127.0.0.0/8"])
+        library = {**dict(cast(Mapping[str, Any], ours["library"])), "url_ports": [web.port]}
+        serve = {"ticket_socket": str(module_room / "tickets")}
+        mover = Mover(own, {}, {**ours, "library": library, "serve": serve}, front_ends=2)
+        stack.callback(mover.close)
+        yield WebJobs(mover.start(), module_room, web)
+
+
+@contextmanager
+def slow(jobs: Jobs, name: str, rate: str = "16M") -> Iterator[NbdServer]:
+    """A disk that takes some seconds to read."""
+    (jobs.room / name).write_bytes(DATA[: 3 * MIB] * 4)
+    server = servers.nbdkit(jobs.room, name, "file", str(jobs.room / name), f"rate={rate}", filters=["rate"])
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+def assert_failed(jobs: Jobs, job: str, image: str, *words: str, status: str = "queued") -> None:
+    """It says why, and the image may be made in another way: nothing is left of this one."""
+    task = jobs.ended(job)
+    assert task["state"] == "failed", task
+    for word in words:
+        assert word in task["message"], task["message"]
+    assert jobs.show(image)["status"] == status
+    jobs.wait_for_files(image)
+
+
+def test_web_download_and_copy_from(jobs: WebJobs) -> None:
+    """v2's import and v1's copy-from have the bytes of a URL; its query is not shown."""
+    url = jobs.web.url("whole?secret=1")
+    image = jobs.create()["id"]
+    job = jobs.begun(image, "web-download", uri=url)
+    assert "secret" not in json.dumps(jobs.task(job))
+    assert jobs.ended(job)["state"] == "done"
+    assert_whole(jobs, image, DATA, "near")
+    headers = {
+        "x_image_meta_disk_format": "raw", "x_image_meta_container_format": "bare", "x_glance_api_copy_from": url,
+    }  # fmt: skip
+    answer = jobs.ask("POST", "/v1/images", None, **headers)
+    assert (answer.status, answer.json()["image"]["status"]) == (201, "queued"), answer
+    copied = answer.json()["image"]["id"]
+    wait_until("it is active", lambda: jobs.show(copied)["status"] == "active")
+    assert_whole(jobs, copied, DATA, "near")
+
+
+def test_urls_that_fail(jobs: WebJobs) -> None:
+    """One that is not there, one that is cut, one that no rule allows, one with a password."""
+    for path, word in (("missing", "404"), ("cut", "begin again")):
+        image = jobs.create()["id"]
+        job = jobs.begun(image, "web-download", uri=jobs.web.url(path))
+        assert_failed(jobs, job, image, word)
+    image = jobs.create()["id"]
+    assert_failed(jobs, jobs.begun(image, "web-download", uri=f"http://10.1.2.3:{jobs.web.port}/x"), image, "10.1.2.3")
+    assert jobs.begin(image, "web-download", uri="http://u:p@127.0.0.1/x").status == 400
+    assert jobs.begin(image, "web-download", uri="file:///etc/passwd").status == 400
+    assert jobs.begin(image, "web-download").status == 400
+    url = jobs.web.url("missing")
+    headers = {
+        "x_image_meta_disk_format": "raw", "x_image_meta_container_format": "bare", "x_glance_api_copy_from": url,
+    }  # fmt: skip
+    killed = jobs.ask("POST", "/v1/images", None, **headers).json()["image"]["id"]
+    wait_until("it is killed", lambda: jobs.show(killed)["status"] == "killed")
+
+
+def test_wrong_sources(jobs: Jobs, endings: ExitStack) -> None:
+    """Not a disk, not allowed, not there, another format than was said: failed, and queued as before."""
+    cases = {
+        "nbd+unix:///?socket=/etc/none.nbd": "allow.nbd_sockets",
+        f"nbd+unix:///?socket={jobs.room}/none.nbd": "begin again",
+        "nosuchticket": "no such ticket",
+        "nbd+unix:///?sock=/x": "sock",
+    }
+    for source, word in cases.items():
+        image = jobs.create()["id"]
+        assert_failed(jobs, jobs.begun(image, "disk", source=source), image, word)
+    image = jobs.create(disk_format="qcow2")["id"]
+    raw = served(jobs.room, "raw", DATA, endings, read_only=True)
+    assert_failed(jobs, jobs.begun(image, "disk", source=raw.uri()), image, "disk_format")
+    assert jobs.begin(image, "nothing").status == 400
+    assert jobs.begin(image, "disk").status == 400
+    assert jobs.begin(image, "disk", source=raw.uri(), stores=["no"]).status == 400
+    assert jobs.json("POST", f"/v2/images/{image}/import", []).status == 400
+    assert jobs.export(image, raw.uri()).status == 409
+
+
+def test_a_source_that_drops_and_stays_away(jobs: Jobs) -> None:
+    """The job fails and says so; when the source is back, the same import goes on where it was."""
+    image = jobs.create()["id"]
+    with slow(jobs, "drops") as source:
+        job = jobs.begun(image, "disk", source=source.uri())
+        assert jobs.begin(image, "disk", source=source.uri()).status == 409
+        jobs.moved(job)
+        source.kill()
+        task = jobs.ended(job)
+        assert (task["state"], jobs.show(image)["status"]) == ("failed", "queued"), task
+        assert "begin again" in task["message"]
+        assert int(jobs.ask("HEAD", f"/v2/images/{image}/file").headers["upload-offset"])
+        source.start()
+        assert jobs.ended(jobs.begun(image, "disk", source=source.uri(), resume=True))["state"] == "done"
+    assert_whole(jobs, image, DATA[: 3 * MIB] * 4, "near")
+
+
+def test_a_job_that_is_cancelled_and_one_whose_image_is_deleted(jobs: Jobs) -> None:
+    """Both end at once, and leave the image queued, or nothing."""
+    with slow(jobs, "cancelled") as source:
+        kept, gone = (jobs.create()["id"] for _ in range(2))
+        first, second = (jobs.begun(image, "disk", source=source.uri(), stores=["far"]) for image in (kept, gone))
+        jobs.moved(first)
+        assert jobs.cancel(first).status == 202
+        assert jobs.ask("DELETE", f"/v2/images/{gone}").status == 204
+        assert jobs.ended(first)["state"] == "cancelled"
+        assert jobs.cancel(first).status == 409
+        assert jobs.show(kept)["status"] == "queued"
+        assert jobs.ended(second)["state"] == "cancelled"
+        jobs.wait_for_files(gone)
+        assert jobs.ask("DELETE", f"/v2/images/{kept}").status == 204
+        jobs.wait_for_files(kept)
+
+
+def test_a_ticket_that_is_cancelled(jobs: Jobs) -> None:
+    """A job by a ticket ends with it."""
+    ticket = str(uuid.UUID(int=7))
+    socket = jobs.room / "tickets"
+    with slow(jobs, "ticketed") as source:
+        body = {"uuid": ticket, "size": 12 * MIB, "url": f"nbd:unix:{source.socket}", "timeout": 300, "ops": ["read"]}
+        assert ask(socket, "PUT", f"/tickets/{ticket}", json.dumps(body).encode()).status == 200
+        image = jobs.create()["id"]
+        job = jobs.begun(image, "disk", source=ticket)
+        assert ticket not in json.dumps(jobs.moved(job))
+        assert ask(socket, "DELETE", f"/tickets/{ticket}").status == 204
+        task = jobs.ended(job)
+        assert (task["state"], jobs.show(image)["status"]) == ("failed", "queued"), task
+        assert "ticket" in task["message"], task
+
+
+def test_one_store_of_two_fails(jobs: Jobs) -> None:
+    """Where all must succeed nothing is there; else the image is, and says which store failed."""
+    (jobs.room / "far").rename(jobs.room / "away")
+    try:
+        strict, lax = (jobs.create()["id"] for _ in range(2))
+        for image, must in ((strict, True), (lax, False)):
+            assert jobs.stage(image, DATA).status == 204
+            asked = {"stores": ["near", "far"], "all_stores_must_succeed": must}
+            job = jobs.begun(image, "glance-direct", **asked)
+            assert jobs.ended(job)["state"] == ("failed" if must else "done")
+    finally:
+        (jobs.room / "away").rename(jobs.room / "far")
+    assert jobs.show(strict)["status"] == "queued"
+    jobs.wait_for_files(strict)
+    assert_whole(jobs, lax, DATA, "near")
+    assert jobs.show(lax)["os_glance_failed_import"] == "far"
+
+
+def test_who_may(jobs: Jobs) -> None:
+    """Nobody but jobs sets what they show; a task that is not there is 404."""
+    image = jobs.create()["id"]
+    assert jobs.patch(image, {"op": "add", "path": "/os_glance_failed_import", "value": "x"}).status == 403
+    assert jobs.ask("GET", f"/v2/tasks/{uuid.UUID(int=1)}").status == 404
+    assert jobs.ask("DELETE", f"/v2/tasks/{uuid.UUID(int=1)}").status == 404
+    assert jobs.ask("GET", "/v2/tasks?limit=1").json()["tasks"]
