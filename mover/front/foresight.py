@@ -45,14 +45,14 @@ class Foresight:
     """
 
     def __init__(
-        self, lane: FrontLane, holder: Holder, start: int, end: int, asks: bool, window_most: int = WINDOW_BYTES
+        self, lane: FrontLane, holder: Holder, start: int, end: int, asks: bool, window_most: int = 0
     ) -> None:
         self._lane = lane
         self._holder = holder
         self._end = end
         self._asks = asks
         self._window = WINDOW_BYTES
-        self._window_most = window_most
+        self._window_most = max(window_most, WINDOW_BYTES)
         self._runs: deque[Run] = deque()
         self._known = start
         self._question: InFlight | None = None

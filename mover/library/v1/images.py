@@ -110,6 +110,8 @@ async def create(call: Call) -> Sent:
     if has_body or is_empty or meta.sources:
         check_complete(new.facts.get("disk_format"), new.facts.get("container_format"))
         _check_size(call, meta)
+    if meta.copy_from is not None:
+        await copying.store_of(call, meta.store)
     referred = await _look(call, meta, meta.size_bytes)
     image = await call.library.ask(lambda registry: registry.create(new))
     if referred is not None:
@@ -170,6 +172,8 @@ async def update(call: Call, image_id: str) -> Sent:
     is_empty = meta.size_bytes == 0 and not has_body and not meta.sources and image.state is State.QUEUED
     if has_body:
         _check_size(call, meta)
+    if meta.copy_from is not None:
+        await copying.store_of(call, meta.store)
     referred = await _look(call, meta, image.size_bytes if meta.size_bytes is None else meta.size_bytes)
     image = await call.library.change(image, decide)
     if referred is not None:
