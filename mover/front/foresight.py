@@ -44,9 +44,7 @@ class Foresight:
     nothing else.
     """
 
-    def __init__(
-        self, lane: FrontLane, holder: Holder, start: int, end: int, asks: bool, window_most: int = 0
-    ) -> None:
+    def __init__(self, lane: FrontLane, holder: Holder, start: int, end: int, asks: bool, window_most: int = 0) -> None:
         self._lane = lane
         self._holder = holder
         self._end = end

@@ -166,7 +166,7 @@ def test_an_upload_into_a_server_that_fails_is_refused_with_the_reason_and_leave
             assert library.delete(image).status == 204
         return image
 
-    cases = [(store, mode) for store in ("s3", "webhdfs") for mode in UPLOADS]
+    cases = [("s3", mode) for mode in UPLOADS]
     with ThreadPoolExecutor(len(cases)) as clients:
         images = list(clients.map(lambda case: one(*case), cases))
     # What nobody could remove, since the server was away, goes with the first use after a start.
