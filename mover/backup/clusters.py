@@ -13,24 +13,11 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import NamedTuple
 
-CLUSTER_BYTES = 64 * 1024
-
-
-class Run(NamedTuple):
-    """Clusters in a row."""
-
-    first: int
-    clusters: int
-
-    @property
-    def end(self) -> int:
-        """The first one after it."""
-        return self.first + self.clusters
+from mover.client.clusters import CLUSTER_BYTES, Content, Run, clusters_of
 
 
 class Change(NamedTuple):
@@ -40,24 +27,6 @@ class Change(NamedTuple):
     length: int
     wanted: bool
     zero: bool
-
-
-@dataclass(frozen=True)
-class Content:
-    """What one file holds, in clusters: `data` and `zero`, each sorted, disjoint, and with neighbours joined."""
-
-    data: list[Run]
-    zero: list[Run]
-
-    @property
-    def data_clusters(self) -> int:
-        """How many clusters of data."""
-        return sum(run.clusters for run in self.data)
-
-    @property
-    def zero_clusters(self) -> int:
-        """How many clusters that are stored as zeros."""
-        return sum(run.clusters for run in self.zero)
 
 
 class Segment(NamedTuple):
@@ -71,11 +40,6 @@ class Segment(NamedTuple):
     clusters: int
     layer: int | None
     position: int
-
-
-def clusters_of(size_bytes: int) -> int:
-    """How many clusters a disk of `size_bytes` has; the last one may be short."""
-    return -(-size_bytes // CLUSTER_BYTES)
 
 
 def content_of(changes: Iterable[Change]) -> Content:
@@ -199,19 +163,6 @@ def held(segments: Iterable[Segment]) -> Content:
         if segment.layer is not None:
             _append(data, Run(segment.first, segment.clusters))
     return Content(data, [])
-
-
-class Positions:
-    """Where each cluster of `runs` stands among all of them."""
-
-    def __init__(self, runs: Sequence[Run]) -> None:
-        self._firsts = [run.first for run in runs]
-        self._before = list(accumulate((run.clusters for run in runs), initial=0))
-
-    def of(self, cluster: int) -> int:
-        """The cluster's position; it must be one of them."""
-        number = bisect.bisect_right(self._firsts, cluster) - 1
-        return self._before[number] + cluster - self._firsts[number]
 
 
 def cut_at(segments: Iterable[Segment], every: int) -> Iterator[Segment]:

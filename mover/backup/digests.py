@@ -14,7 +14,8 @@ import mmap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mover.backup.clusters import CLUSTER_BYTES, Segment
+from mover.backup.clusters import Segment
+from mover.client.clusters import CLUSTER_BYTES
 
 ALGORITHM = "blake2b"
 DIGEST_BYTES = 32

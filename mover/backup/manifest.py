@@ -11,9 +11,9 @@ from typing import Literal
 
 import msgspec
 
-from mover.backup.clusters import CLUSTER_BYTES, Content, Run
 from mover.backup.digests import ALGORITHM, DIGEST_BYTES
 from mover.backup.names import file_names
+from mover.client.clusters import CLUSTER_BYTES, Content, Run
 
 FORMAT = 1
 

@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mover.backup.clusters import CLUSTER_BYTES
 from mover.backup.digests import DIGEST_BYTES, is_zero
 from mover.backup.files import pwrite_all
-from mover.backup.qcow2 import Layout
+from mover.client.clusters import CLUSTER_BYTES
+from mover.client.qcow2 import Layout
 
 
 class Qcow2Writer:

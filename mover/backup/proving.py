@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from mover.backup.clusters import CLUSTER_BYTES, Segment, cut_at
+from mover.backup.clusters import Segment, cut_at
 from mover.backup.errors import DifferentError
 from mover.backup.manifest import Manifest
 from mover.backup.parallel import Work, in_threads, new_buffer
@@ -14,6 +14,7 @@ from mover.backup.repository import Disk
 from mover.client import Client, VerificationError
 from mover.client.blkhash import BlockHashes, Hasher
 from mover.client.client import DEFAULT_ALGORITHM, DEFAULT_BLOCK_BYTES
+from mover.client.clusters import CLUSTER_BYTES
 from mover.client.progress import Tally
 from mover.client.verification import Asked
 

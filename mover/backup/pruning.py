@@ -21,17 +21,18 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mover.backup.clusters import Positions, Segment, held
+from mover.backup.clusters import Segment, held
 from mover.backup.digests import blkhash_of_data, load
 from mover.backup.manifest import Blkhash, Manifest, extents_of
 from mover.backup.names import file_names, new_name
 from mover.backup.parallel import Work, in_threads, new_buffer
 from mover.backup.point_writer import PointWriter, new_point
-from mover.backup.qcow2 import Layout
 from mover.backup.reader import PIECE_BYTES, PointReader
 from mover.backup.repository import Disk
 from mover.backup.taking import storing_failed
+from mover.client.clusters import Positions
 from mover.client.progress import OnProgress, Tally
+from mover.client.qcow2 import Layout
 
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 

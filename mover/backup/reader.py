@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 
-from mover.backup.clusters import CLUSTER_BYTES, Segment, cut, overlay
+from mover.backup.clusters import Segment, cut, overlay
 from mover.backup.digests import DIGEST_BYTES, Digests, blkhash_of_data, blkhash_of_disk, digests_of, load
 from mover.backup.errors import Damage, DamagedError
 from mover.backup.files import pread_into
 from mover.backup.manifest import Manifest
-from mover.backup.qcow2 import Layout
 from mover.backup.repository import Disk
+from mover.client.clusters import CLUSTER_BYTES
+from mover.client.qcow2 import Layout
 
 PIECE_BYTES = 4 * 1024 * 1024
 PIECE_CLUSTERS = PIECE_BYTES // CLUSTER_BYTES

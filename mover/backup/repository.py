@@ -33,7 +33,7 @@ from mover.backup.names import (
     new_name,
     point_of,
 )
-from mover.backup.qcow2 import SECTOR_BYTES, Layout
+from mover.client.qcow2 import SECTOR_BYTES, Layout
 
 FORMAT = 1
 # What a file system of its own begins with.

@@ -13,16 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Protocol
 
-from mover.backup.clusters import CLUSTER_BYTES, Positions, Segment, held
+from mover.backup.clusters import Segment, held
 from mover.backup.errors import BackupError
 from mover.backup.files import fsync_directory, pwrite_all
 from mover.backup.manifest import Manifest
 from mover.backup.parallel import Work, in_threads, new_buffer
 from mover.backup.point_writer import Qcow2Writer, not_zero
-from mover.backup.qcow2 import Layout
 from mover.backup.reader import PIECE_BYTES, PointReader
 from mover.backup.repository import Disk
+from mover.client.clusters import CLUSTER_BYTES, Positions
 from mover.client.progress import OnProgress, Tally
+from mover.client.qcow2 import Layout
 
 FileFormat = Literal["raw", "qcow2"]
 

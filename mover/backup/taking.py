@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from mover.backup.clusters import CLUSTER_BYTES, Change, Content, Segment, changes_of, content_of, cut, overlay
+from mover.backup.clusters import Change, Segment, changes_of, content_of, cut, overlay
 from mover.backup.digests import Digests, blkhash_of_data, blkhash_of_disk, digests_of, load
 from mover.backup.errors import BackupError, ChangesUnknown, DifferentError, RepositoryError
 from mover.backup.manifest import Blkhash, Manifest, extents_of
@@ -19,13 +19,14 @@ from mover.backup.names import file_names, new_name
 from mover.backup.parallel import new_buffer
 from mover.backup.point_writer import PointWriter, new_point
 from mover.backup.proving import prove
-from mover.backup.qcow2 import Layout, TooLargeError
 from mover.backup.reader import PIECE_BYTES, PIECE_CLUSTERS, Layer
 from mover.backup.repository import Disk
 from mover.client import BrokenError, Client, RefusedError
+from mover.client.clusters import CLUSTER_BYTES, Content
 from mover.client.crew import MAX_WORKERS, Crew
 from mover.client.errors import shown
 from mover.client.progress import OnProgress, Tally
+from mover.client.qcow2 import Layout, TooLargeError
 from mover.client.verification import require_checksum
 
 # What servers answer that have no bitmap (404), or know no contexts (400).

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mover.backup.clusters import CLUSTER_BYTES, Segment
+from mover.backup.clusters import Segment
 from mover.backup.errors import BackupError
 from mover.backup.manifest import Manifest
 from mover.backup.parallel import new_buffer
 from mover.backup.reader import PIECE_BYTES, PointReader
 from mover.backup.repository import Disk
 from mover.client import Client
+from mover.client.clusters import CLUSTER_BYTES
 from mover.client.crew import MAX_WORKERS, Crew
 from mover.client.errors import shown
 from mover.client.progress import Bandwidth, OnProgress, Tally

@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from mover.backup.clusters import CLUSTER_BYTES, Segment, cut, overlay
+from mover.backup.clusters import Segment, cut, overlay
 from mover.backup.errors import Damage, DamagedError
 from mover.backup.files import pread_into
 from mover.backup.manifest import Manifest
 from mover.backup.names import file_names
 from mover.backup.parallel import Work, in_threads, new_buffer
-from mover.backup.qcow2 import Layout
 from mover.backup.reader import PIECE_BYTES, PIECE_CLUSTERS, Layer, PointReader
 from mover.backup.repository import Disk
+from mover.client.clusters import CLUSTER_BYTES
 from mover.client.progress import OnProgress, Tally
+from mover.client.qcow2 import Layout
 
 ZEROS = bytes(CLUSTER_BYTES)
 

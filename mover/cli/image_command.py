@@ -15,7 +15,7 @@ from mover.cli.status import Status, complain
 
 if TYPE_CHECKING:
     from mover.cli.parser import Commands
-    from mover.client import Client, Extent
+    from mover.client import Checksum, Client, Extent
 
 INFO = """\
 Shows what the server allows for an image, its size, and how much of it is data.
@@ -151,26 +151,28 @@ def _extent(extent: Extent) -> dict[str, int | bool]:
 
 
 def _checksum(options: argparse.Namespace) -> int:
-    from mover.client import file_checksum, verify
-
-    if not options.url.startswith(("http://", "https://")):
-        try:
-            found = file_checksum(
-                options.url, algorithm=options.algorithm, block_bytes=options.block_size, image_format=options.format
-            )
-        except ValueError as error:
-            return complain(f"checksum: --algorithm {options.algorithm}: {error}: name another one", Status.USAGE)
-    elif options.compare is not None:
-        with client_options.client(options) as image:
-            report = verify(image, options.compare, image_format=options.format)
-        assert report.checksum is not None
-        found = report.checksum
-    else:
-        with client_options.client(options) as image:
-            found = image.checksum(options.algorithm, options.block_size)
+    try:
+        found = _found_checksum(options)
+    except ValueError as error:
+        return complain(f"checksum: --algorithm {options.algorithm}: {error}: name another one", Status.USAGE)
     facts = {"algorithm": found.algorithm, "block_size": found.block_size, "checksum": found.checksum}
     print(json.dumps(facts) if options.json else found.checksum)
     return Status.DONE
+
+
+def _found_checksum(options: argparse.Namespace) -> Checksum:
+    """Of a file, of an image, or of both. Raises ClientError, UsageError, ValueError for an unknown algorithm."""
+    from mover.client import file_checksum, verify
+
+    how = {"algorithm": options.algorithm, "block_bytes": options.block_size}
+    if not options.url.startswith(("http://", "https://")):
+        return file_checksum(options.url, **how, image_format=options.format)
+    with client_options.client(options) as image:
+        if options.compare is None:
+            return image.checksum(options.algorithm, options.block_size)
+        compared = verify(image, options.compare, **how, image_format=options.format).checksum
+    assert compared is not None
+    return compared
 
 
 def _measure(options: argparse.Namespace) -> int:

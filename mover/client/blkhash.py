@@ -39,7 +39,8 @@ def new_hash(algorithm: str) -> NewHash:
     if algorithm in ("blake2b", "blake2s"):
         blake2: Callable[..., Hash] = getattr(hashlib, algorithm)
         return lambda: blake2(digest_size=BLAKE2_DIGEST_BYTES)
-    hashlib.new(algorithm)
+    if not hashlib.new(algorithm).digest_size:
+        raise ValueError(f"a digest of {algorithm} has no length of its own")
     return lambda: hashlib.new(algorithm)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -122,7 +123,8 @@ class Client:
 
     def checksum(self, algorithm: str = DEFAULT_ALGORITHM, block_size: int = DEFAULT_BLOCK_BYTES) -> Checksum:
         """The server's checksum of the whole image. It takes as long as reading all of the data."""
-        target = f"{self._link.address.target}/checksum?algorithm={algorithm}&block_size={block_size}"
+        asked = urlencode({"algorithm": algorithm, "block_size": block_size})
+        target = f"{self._link.address.target}/checksum?{asked}"
         return self._again_and_again(lambda: self._json("checksum", "GET", target, Checksum, endless=True))
 
     # -- bytes -----------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from mover.client.crew import MAX_WORKERS, Crew
 from mover.client.errors import ChangedError, ClientError, RangeError, VerificationError
 from mover.client.journal import Begun, Journal
 from mover.client.keeper import Keeper
-from mover.client.plan import SAMPLE_BYTES, Run, Task, data_runs, digest, known, samples, task_bytes, tasks
+from mover.client.moving import move
+from mover.client.plan import SAMPLE_BYTES, Run, Task, data_runs, digest, known, samples
 from mover.client.progress import Bandwidth, OnProgress, Report, Tally
 from mover.client.ranges import Ranges
 from mover.client.target import Target, Writer
@@ -76,7 +77,7 @@ class _Download:
         try:
             runs = self._open()
             opened = True
-            self._move(runs, workers)
+            move(runs, self.crew, self.keeper, lambda: _Worker(self), workers, verify=self._verify)
             checksum = self._verified() if self._verify else None
             self.tally.set(phase="flush")
             self.target.commit()
@@ -100,7 +101,7 @@ class _Download:
         self._journal = Journal(self.target.journal)
         begun = self._journal.resume(job) if self._resume and self.target.was_there else None
         have = Ranges(begun.done if begun is not None else ())
-        self.target.open(size, resume=begun is not None)
+        self.target.open(size, runs, resume=begun is not None)
         if begun is not None:
             self._compare_samples(have)
         else:
@@ -127,16 +128,6 @@ class _Download:
                     raise ChangedError(self._journal.path, why)
         finally:
             writer.close()
-
-    def _move(self, runs: list[Run], workers: int) -> None:
-        align = DEFAULT_BLOCK_BYTES if self._verify else 1
-        needed = [run for run in runs if self._verify or not run.have]
-        size = task_bytes(sum(run.length for run in needed if not run.zero), workers, align)
-        self.keeper.start()
-        try:
-            self.crew.run(tasks(needed, size, align), lambda: _Worker(self), workers)
-        finally:
-            self.keeper.stop()
 
     def _verified(self) -> Checksum:
         """The server's checksum and ours are the same. Raises VerificationError."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mover.client import zeros
@@ -11,6 +13,7 @@ from mover.client.errors import LocalError
 from mover.client.fallocate import PUNCH_HOLE, ZERO_RANGE, fallocate
 from mover.client.journal import state_journal
 from mover.client.part import Part
+from mover.client.plan import Run
 from mover.client.target import Writer, Written
 
 
@@ -33,14 +36,9 @@ class RawTarget:
         """Lock the part."""
         self._part.lock()
 
-    def open(self, size_bytes: int, resume: bool) -> None:
-        """An empty file of holes, or what was left of one."""
-        try:
-            if not resume:
-                os.ftruncate(self._part.fd, 0)
-            os.ftruncate(self._part.fd, size_bytes)
-        except OSError as error:
-            raise LocalError.from_os(self._part.path, f"making {size_bytes} bytes of", error) from error
+    def open(self, size_bytes: int, runs: Sequence[Run], resume: bool) -> None:
+        """A file of holes, or what was left of one."""
+        self._part.make(size_bytes, resume)
 
     def writer(self, buffer_bytes: int) -> Writer:
         """Writes at once: the page cache is the queue."""
@@ -48,7 +46,7 @@ class RawTarget:
 
     def sync(self) -> None:
         """fdatasync."""
-        _sync(self._part.path, self._part.fd)
+        sync(self._part.path, self._part.fd)
 
     def commit(self) -> None:
         """Rename it."""
@@ -79,7 +77,7 @@ class DeviceTarget:
         except OSError as error:
             raise LocalError.from_os(self._path, "opening", error, "unmount it, or name another one") from error
 
-    def open(self, size_bytes: int, resume: bool) -> None:
+    def open(self, size_bytes: int, runs: Sequence[Run], resume: bool) -> None:
         """See that it is large enough."""
         found = os.lseek(self._fd, 0, os.SEEK_END)
         if found < size_bytes:
@@ -91,7 +89,7 @@ class DeviceTarget:
 
     def sync(self) -> None:
         """fdatasync."""
-        _sync(self._path, self._fd)
+        sync(self._path, self._fd)
 
     def commit(self) -> None:
         """It has its name already."""
@@ -104,14 +102,23 @@ class DeviceTarget:
             self._fd = -1
 
 
+Place = Callable[[int], int]
+"""Where in the file the image's byte at an offset is. What is written at once lies in a row."""
+
+
+def _as_it_is(offset: int) -> int:
+    return offset
+
+
 class FileWriter:
     """pwrite from one buffer. `fresh`: zeros are left out, the file has them."""
 
-    def __init__(self, path: Path, fd: int, buffer_bytes: int, *, fresh: bool) -> None:
+    def __init__(self, path: Path, fd: int, buffer_bytes: int, *, fresh: bool, place: Place = _as_it_is) -> None:
         self._path = path
         self._fd = fd
         self._buffer = memoryview(bytearray(buffer_bytes))
         self._fresh = fresh
+        self._place = place
 
     def buffer(self) -> memoryview:
         """The buffer."""
@@ -125,13 +132,7 @@ class FileWriter:
         written(offset, len(view))
 
     def _pwrite(self, offset: int, view: memoryview) -> None:
-        try:
-            while len(view):
-                count = os.pwrite(self._fd, view, offset)
-                view = view[count:]
-                offset += count
-        except OSError as error:
-            raise LocalError.from_os(self._path, f"writing at {offset} of", error) from error
+        write_exactly(self._path, self._fd, self._place(offset), view)
 
     def zero(self, offset: int, length: int) -> None:
         """By the kernel, with a hole where it can; else by zeros."""
@@ -148,7 +149,7 @@ class FileWriter:
 
     def read(self, offset: int, view: memoryview) -> None:
         """pread."""
-        read_exactly(self._path, self._fd, offset, view)
+        read_exactly(self._path, self._fd, self._place(offset), view)
 
     def finish(self) -> None:
         """Nothing is on its way."""
@@ -170,8 +171,35 @@ def read_exactly(path: Path, fd: int, offset: int, view: memoryview) -> None:
         raise LocalError.from_os(path, f"reading at {offset} of", error, "check the disk") from error
 
 
-def _sync(path: Path, fd: int) -> None:
+def write_exactly(path: Path, fd: int, offset: int, view: memoryview) -> None:
+    """Write all of the view into a file. Raises LocalError."""
+    try:
+        while len(view):
+            count = os.pwrite(fd, view, offset)
+            view = view[count:]
+            offset += count
+    except OSError as error:
+        raise LocalError.from_os(path, f"writing at {offset} of", error) from error
+
+
+def sync(path: Path, fd: int) -> None:
+    """Make durable what was written to a file. Raises LocalError."""
     try:
         os.fdatasync(fd)
     except OSError as error:
         raise LocalError.from_os(path, "syncing", error) from error
+
+
+def seek(path: Path, fd: int, at: int, whence: int, end: int) -> int:
+    """Where data (SEEK_DATA) or a hole (SEEK_HOLE) begins from `at` on, `end` if none does before. Raises LocalError.
+
+    Where the file system cannot tell, all is data.
+    """
+    try:
+        return min(os.lseek(fd, at, whence), end)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return end  # no data after it
+        if error.errno == errno.EINVAL:
+            return at if whence == os.SEEK_DATA else end
+        raise LocalError.from_os(path, "reading extents of", error) from error

@@ -16,7 +16,8 @@ import msgspec
 from mover.client.errors import ChangedError, LocalError
 from mover.client.ranges import Range
 
-VERSION = 1
+# 2: of a qcow2 file, the part has data where mover.client.qcow2 puts it, and no tables.
+VERSION = 2
 
 
 class Begun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

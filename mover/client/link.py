@@ -37,6 +37,13 @@ UnixSocket = Path | Literal["auto"] | None
 
 logger = logging.getLogger(__name__)
 
+# OpenSSL's names of alerts, without the version that each begins with.
+CERTIFICATE_ALERTS = (
+    "CERTIFICATE_REQUIRED", "UNKNOWN_CA", "BAD_CERTIFICATE", "UNSUPPORTED_CERTIFICATE", "CERTIFICATE_REVOKED",
+    "CERTIFICATE_EXPIRED", "CERTIFICATE_UNKNOWN", "ACCESS_DENIED",
+)  # fmt: skip
+CERTIFICATE_ADVICE = "name a certificate that the server trusts with --cert-file and --key-file"
+
 
 class Options(msgspec.Struct, frozen=True):
     """What a server allows for an image, as OPTIONS says it; what it does not say has a default."""
@@ -193,6 +200,9 @@ class Link:
             raise
         except BaseException as error:
             self.close()
+            if _refuses_certificate(error.__cause__):
+                why = f"the server does not let this client in: {error}"
+                raise UntrustedError(url, operation, offset, length, why, CERTIFICATE_ADVICE) from error
             if isinstance(error, WireBroken):
                 advice = "see whether the service still runs; --resume goes on from here"
                 raise BrokenError(url, operation, offset, length, str(error), advice) from error
@@ -285,7 +295,15 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
+def _refuses_certificate(error: BaseException | None) -> bool:
+    """The server has ended TLS because of the client's certificate; in TLS 1.3 with what follows the handshake."""
+    reason = (isinstance(error, ssl.SSLError) and error.reason) or ""
+    return "_ALERT_" in reason and reason.endswith(CERTIFICATE_ALERTS)
+
+
 def _connect_advice(error: OSError) -> str:
+    if _refuses_certificate(error):
+        return CERTIFICATE_ADVICE
     if isinstance(error, socket.gaierror):
         return "check the host's name"
     if isinstance(error, ssl.SSLError):

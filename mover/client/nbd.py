@@ -15,16 +15,13 @@ HANDSHAKE_S = 15.0
 COMMAND_S = 120.0
 # One block-status query: qemu refuses more than 4 GiB, and 2 GiB is what all servers answer.
 STATUS_BYTES = 2 << 30
-# The kernel cuts it to net.core.wmem_max: half the wake-ups of a write.
-SEND_BUFFER_BYTES = 1 << 20
 ZERO_BIT = 2
-ZEROES_BYTES = 1 << 30
 
 Ended = Callable[[], None]
 
 
 class NbdConnection:
-    """Commands are sent by `read`, `write` and `zero`, end in any order, and are awaited by `wait` or `drain`.
+    """Reads are sent by `read`, end in any order, and are awaited by `wait` or `drain`.
 
     Each takes what is to be called when it has ended well; until then its buffer is libnbd's. The first error is
     raised by whatever is called next, and the connection is of no use then. Raises NbdError everywhere.
@@ -52,22 +49,6 @@ class NbdConnection:
         """Begin to fill `buffer` from `offset`."""
         self.in_flight += 1
         self._handle.pread(buffer, offset, ended)
-
-    def write(self, offset: int, buffer: memoryview, ended: Ended) -> None:
-        """Begin to write `buffer` at `offset`."""
-        self.in_flight += 1
-        self._handle.pwrite(buffer, offset, ended)
-
-    def zero(self, offset: int, length: int, ended: Ended) -> None:
-        """Begin to make a range, of at most ZEROES_BYTES, read as zeros; it need not take space then."""
-        self.in_flight += 1
-        self._handle.zero(length, offset, True, ended)
-
-    def flush(self) -> None:
-        """Make durable what has ended, on every connection to this server."""
-        self.in_flight += 1
-        self._handle.flush(_nothing)
-        self.drain()
 
     def extents(self) -> list[tuple[int, int, bool]]:
         """The whole export as (offset, length, reads as zeros), neighbours joined."""
@@ -179,7 +160,6 @@ def connected(path: str) -> socket.socket:
     """A socket connected to a server's Unix socket. Raises NbdError."""
     sock = socket.socket(socket.AF_UNIX)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         sock.settimeout(HANDSHAKE_S)
         sock.connect(path)
     except OSError as error:

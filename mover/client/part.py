@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mover.client.errors import LocalError
 
-# A killed job's qemu-nbd writes its tables before it lets go.
+# A job that was told to end may be at its last sync.
 LOCK_S = 20.0
 LOCK_POLL_S = 0.05
 
@@ -49,6 +49,15 @@ class Part:
             pass
         self.close()
         return False
+
+    def make(self, length: int, resume: bool) -> None:
+        """A file of holes of this length, or what was left of one. Raises LocalError."""
+        try:
+            if not resume:
+                os.ftruncate(self.fd, 0)
+            os.ftruncate(self.fd, length)
+        except OSError as error:
+            raise LocalError.from_os(self.path, f"making {length} bytes of", error) from error
 
     def commit(self) -> None:
         """Make it durable and give it its name. Raises LocalError."""

@@ -1,35 +1,33 @@
-"""A download's qcow2 file, written through a private qemu-nbd."""
+"""A download's qcow2 file, written as it is: where each cluster stands is known from the extents.
+
+Its tables are written last, when the file says by its holes which data were zeros. Until then it is no qcow2 file.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections import deque
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mover.client import zeros
+from mover.client.clusters import CLUSTER_BYTES, Content, Positions
+from mover.client.clusters import Run as Clusters
 from mover.client.errors import LocalError
+from mover.client.file_target import FileWriter, seek, sync, write_exactly
 from mover.client.part import Part
-from mover.client.qemu import QemuNbd, create, run
-from mover.client.target import Writer, Written
-
-if TYPE_CHECKING:
-    from mover.client.nbd import NbdConnection
-
-# Buffers that one worker may have on their way into a qcow2 file. More of them leave the cache before they are sent:
-# with four workers, 8 cost 15 % more processor time than 2.
-DEPTH = 2
+from mover.client.plan import Run
+from mover.client.qcow2 import Layout, TooLargeError
+from mover.client.target import Writer
 
 
 class Qcow2Target:
-    """A qcow2 file, written through a private qemu-nbd."""
+    """A qcow2 file of clusters of 64 KiB, with one for each that has data; a disk ends with a sector of 512 bytes."""
 
     fresh = True
 
     def __init__(self, path: Path) -> None:
         self._part = Part(path)
-        self._qemu: QemuNbd | None = None
-        self._lock = threading.Lock()
+        self._layout: Layout
+        self._positions: Positions
         self.journal = self._part.journal
         self.kept = str(self._part.path)
 
@@ -39,99 +37,64 @@ class Qcow2Target:
         return self._part.was_there
 
     def lock(self) -> None:
-        """Lock the part; the lock is qemu-nbd's, too, which may live a moment longer than a killed job."""
+        """Lock the part."""
         self._part.lock()
 
-    def open(self, size_bytes: int, resume: bool) -> None:
-        """An empty qcow2 file, or what was left of one, with the space that a crash leaked given back."""
-        if resume:
-            run("qemu-img", "check", "-q", "-r", "leaks", "-f", "qcow2", str(self._part.path), path=self._part.path)
-        else:
-            create(self._part.path, "qcow2", size_bytes)
-        self._qemu = QemuNbd(self._part.path, "qcow2", read_only=False, keep=[self._part.fd])
-        if self._qemu.connection.size_bytes != size_bytes:
-            why = f"it is of {self._qemu.connection.size_bytes} bytes, the image of {size_bytes}"
-            raise LocalError(self._part.path, "resuming", why, "start anew without --resume")
+    def open(self, size_bytes: int, runs: Sequence[Run], resume: bool) -> None:
+        """A file of holes, or what was left of one: the same runs have the same places."""
+        content = Content(clusters_under(runs), [])
+        try:
+            self._layout = Layout.plan(size_bytes, content, None)
+        except TooLargeError as error:
+            raise LocalError(self._part.path, "making", str(error), "use --format raw") from error
+        self._positions = Positions(content.data)
+        self._part.make(self._layout.file_bytes, resume)
 
     def writer(self, buffer_bytes: int) -> Writer:
-        """Has many buffers on their way."""
-        assert self._qemu is not None
-        return NbdWriter(self._qemu, buffer_bytes)
+        """Writes at once: the page cache is the queue."""
+        return FileWriter(self._part.path, self._part.fd, buffer_bytes, fresh=True, place=self._place)
+
+    def _place(self, offset: int) -> int:
+        """Where in the file the image's byte at `offset` is; all of a run of data lies in a row."""
+        return self._layout.place(self._positions.of(offset // CLUSTER_BYTES)) + offset % CLUSTER_BYTES
 
     def sync(self) -> None:
-        """A flush: qemu-nbd's covers all its connections, and writes the tables that find the data."""
-        assert self._qemu is not None
-        with self._qemu.errors("flushing"), self._lock:
-            self._qemu.connection.flush()
+        """fdatasync."""
+        sync(self._part.path, self._part.fd)
 
     def commit(self) -> None:
-        """Close the image, then rename it."""
-        assert self._qemu is not None
-        self.sync()
-        self._qemu.close()
-        self._qemu = None
+        """Write the tables, then rename it."""
+        self.sync()  # there have been file systems that took what they had not written yet for holes
+        at = 0
+        for piece in self._layout.metadata(self._holes()):
+            write_exactly(self._part.path, self._part.fd, at, memoryview(piece))
+            at += len(piece)
         self._part.commit()
+
+    def _holes(self) -> list[Clusters]:
+        """Clusters that were planned and have nothing in them, by their positions."""
+        found = []
+        at, end = self._layout.place(0), self._layout.file_bytes
+        while at < end:
+            data = seek(self._part.path, self._part.fd, at, os.SEEK_DATA, end)
+            first, upto = -(-at // CLUSTER_BYTES), data // CLUSTER_BYTES
+            if upto > first:
+                found.append(Clusters(first - self._layout.data_at, upto - first))
+            at = seek(self._part.path, self._part.fd, data, os.SEEK_HOLE, end) if data < end else end
+        return found
 
     def close(self, keep: bool) -> None:
         """Keep the part, or not."""
-        if self._qemu is not None:
-            self._qemu.close()
-            self._qemu = None
         self._part.close(remove=not keep)
 
 
-class NbdWriter:
-    """Many writes in flight on one connection of a QemuNbd."""
-
-    def __init__(self, qemu: QemuNbd, buffer_bytes: int) -> None:
-        self._qemu = qemu
-        self._connection: NbdConnection = qemu.connect()
-        self._free = deque(memoryview(bytearray(buffer_bytes)) for _ in range(DEPTH))
-        self._given: memoryview | None = None
-
-    def buffer(self) -> memoryview:
-        """One of DEPTH, the same until it is written; waits for one that is."""
-        if self._given is not None:
-            return self._given
-        with self._qemu.errors("writing"):
-            self._connection.pump()
-            while not self._free:
-                self._connection.wait()
-        self._given = self._free.popleft()
-        return self._given
-
-    def write(self, offset: int, view: memoryview, written: Written) -> None:
-        """Begin to write; a buffer of zeros is left out."""
-        assert self._given is not None
-        buffer, length = self._given, len(view)
-        self._given = None
-        if zeros.is_zero(view):
-            self._free.append(buffer)
-            written(offset, length)
-            return
-
-        def ended() -> None:
-            self._free.append(buffer)
-            written(offset, length)
-
-        with self._qemu.errors("writing"):
-            self._connection.write(offset, view, ended)
-            self._connection.pump()
-
-    def zero(self, offset: int, length: int) -> None:
-        """A new qcow2 file reads as zeros."""
-
-    def read(self, offset: int, view: memoryview) -> None:
-        """One read at a time."""
-        with self._qemu.errors("reading"):
-            self._connection.read(offset, view, lambda: None)
-            self._connection.drain()
-
-    def finish(self) -> None:
-        """Wait for all."""
-        with self._qemu.errors("writing"):
-            self._connection.drain()
-
-    def close(self) -> None:
-        """Leave."""
-        self._connection.close()
+def clusters_under(runs: Iterable[Run]) -> list[Clusters]:
+    """The clusters that runs of data touch, neighbours joined."""
+    found: list[Clusters] = []
+    for run in runs:
+        first, end = run.offset // CLUSTER_BYTES, -(-run.end // CLUSTER_BYTES)
+        if found and first <= found[-1].end:
+            found[-1] = Clusters(found[-1].first, end - found[-1].first)
+        else:
+            found.append(Clusters(first, end - first))
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mover.client.errors import LocalError
 from mover.client.extents import Extent
-from mover.client.file_target import read_exactly
+from mover.client.file_target import read_exactly, seek
 from mover.client.journal import state_journal
 from mover.client.qemu import QemuNbd
 
@@ -122,23 +121,13 @@ class RawSource:
     def _extents(self) -> Iterator[Extent]:
         at = 0
         while at < self.size_bytes:
-            data = self._seek(at, os.SEEK_DATA, at)
+            data = seek(self.path, self._fd, at, os.SEEK_DATA, self.size_bytes)
             if data > at:
                 yield Extent(at, data - at, zero=True, hole=True)
-            end = self._seek(data, os.SEEK_HOLE, self.size_bytes) if data < self.size_bytes else data
+            end = seek(self.path, self._fd, data, os.SEEK_HOLE, self.size_bytes) if data < self.size_bytes else data
             if end > data:
                 yield Extent(data, end - data, zero=False)
             at = end
-
-    def _seek(self, at: int, whence: int, without: int) -> int:
-        try:
-            return min(os.lseek(self._fd, at, whence), self.size_bytes)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return self.size_bytes  # no data after it
-            if error.errno == errno.EINVAL:
-                return without  # a file system, or a device, that cannot tell
-            raise LocalError.from_os(self.path, "reading extents of", error) from error
 
     def reader(self, buffer_bytes: int) -> Reader:
         """Reads when it is asked: the kernel reads ahead."""
@@ -188,7 +177,7 @@ class QemuSource:
             raise LocalError.from_os(path, "opening", error, "check the path") from error
         self.identity = _identity(status)
         self.journal = _journal(path, status)
-        self._qemu = QemuNbd(path, image_format, read_only=True)
+        self._qemu = QemuNbd(path, image_format)
         self.size_bytes = self._qemu.connection.size_bytes
 
     def extents(self) -> list[Extent]:

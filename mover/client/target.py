@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
+
+from mover.client.plan import Run
 
 Written = Callable[[int, int], None]
 """Called with offset and length when these bytes are in the file, from the worker's thread."""
@@ -46,8 +48,8 @@ class Target(Protocol):
     def lock(self) -> None:
         """Take it for this job alone, before its journal is read. Raises LocalError."""
 
-    def open(self, size_bytes: int, resume: bool) -> None:
-        """Make it ready for an image of this size. Raises LocalError."""
+    def open(self, size_bytes: int, runs: Sequence[Run], resume: bool) -> None:
+        """Make it ready for an image of this size, of which these runs will be written. Raises LocalError."""
 
     def writer(self, buffer_bytes: int) -> Writer:
         """A way in for one worker; from any thread."""

@@ -21,7 +21,8 @@ from mover.client.errors import ChangedError, ClientError, LocalError, Verificat
 from mover.client.extents import Extent
 from mover.client.journal import Begun, Journal
 from mover.client.keeper import Keeper
-from mover.client.plan import SAMPLE_BYTES, Run, Task, data_runs, digest, known, samples, task_bytes, tasks
+from mover.client.moving import move
+from mover.client.plan import SAMPLE_BYTES, Run, Task, data_runs, digest, known, samples
 from mover.client.progress import Bandwidth, OnProgress, Report, Tally
 from mover.client.ranges import Ranges
 from mover.client.sender import Sender, Sending
@@ -91,7 +92,8 @@ class _Upload:
             require_checksum(self.client)
         self._open(image_format, resume)
         try:
-            self._move(max(1, min(self._max_workers, options.max_writers)))
+            workers = max(1, min(self._max_workers, options.max_writers))
+            move(self._needed, self.crew, self._keeper, lambda: _Worker(self), workers, verify=self._verify)
             self.source.check_unchanged()
             checksum = self._verified() if self._verify else None
         except VerificationError:
@@ -149,16 +151,6 @@ class _Upload:
                     raise ChangedError(self._journal.path, why)
         finally:
             reader.close()
-
-    def _move(self, workers: int) -> None:
-        align = DEFAULT_BLOCK_BYTES if self._verify else 1
-        needed = [run for run in self._needed if not run.have or (self._verify and not run.zero)]
-        size = task_bytes(sum(run.length for run in needed if not run.zero), workers, align)
-        self._keeper.start()
-        try:
-            self.crew.run(tasks(needed, size, align), lambda: _Worker(self), workers)
-        finally:
-            self._keeper.stop()
 
     def _verified(self) -> Checksum:
         assert self.hashes is not None

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from mover.client.blkhash import BlockHashes, Hasher
+from mover.client.blkhash import BlockHashes, Hasher, new_hash
 from mover.client.client import DEFAULT_ALGORITHM, DEFAULT_BLOCK_BYTES, Checksum, Client
 from mover.client.crew import MAX_WORKERS, TICK_S, Crew
 from mover.client.errors import ClientError, VerificationError
@@ -18,19 +18,22 @@ BUFFER_BYTES = 1 << 20
 
 
 def verify(
-    client: Client, path: Path | str, *, image_format: str | None = None, progress: OnProgress | None = None
-) -> Report:
+    client: Client, path: Path | str, *, algorithm: str = DEFAULT_ALGORITHM, block_bytes: int = DEFAULT_BLOCK_BYTES,
+    image_format: str | None = None, progress: OnProgress | None = None,
+) -> Report:  # fmt: skip
     """Compare the image with a local file or block device by their checksums, made here and there at the same time.
 
-    Raises VerificationError where they differ. A file that ends before the image is compared as if zeros followed.
+    Raises VerificationError where they differ, ValueError for an algorithm that is not there. A file that ends before
+    the image is compared as if zeros followed.
     """
+    new_hash(algorithm)
     require_checksum(client)
     tally = Tally(progress)
     tally.set(phase="extents")
     size = client.size()
-    theirs = Asked(client, DEFAULT_ALGORITHM, DEFAULT_BLOCK_BYTES)
+    theirs = Asked(client, algorithm, block_bytes)
     try:
-        hashes = _of_file(Path(path), image_format, tally, size, DEFAULT_ALGORITHM, DEFAULT_BLOCK_BYTES)
+        hashes = _of_file(Path(path), image_format, tally, size, algorithm, block_bytes)
         tally.set(phase="checksum")
         checksum = theirs.same_as(hashes, tally.tell, str(path))
     finally:

@@ -7,19 +7,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mover.backup.clusters import (
-    CLUSTER_BYTES,
-    Change,
-    Content,
-    Positions,
-    Run,
-    changes_of,
-    clusters_of,
-    content_of,
-    cut,
-    held,
-    overlay,
-)
+from mover.backup.clusters import Change, changes_of, content_of, cut, held, overlay
+from mover.client.clusters import CLUSTER_BYTES, Content, Positions, Run, clusters_of
 
 MOST_CLUSTERS = 12
 EDGES = st.integers(1, MOST_CLUSTERS * 4).map(lambda quarter: quarter * CLUSTER_BYTES // 4)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mover.backup.clusters import CLUSTER_BYTES
 from mover.backup.errors import Damage, DamagedError
 from mover.backup.manifest import Manifest
 from mover.backup.pruning import Keep, prune
 from mover.backup.restoring import restore_to_file
 from mover.backup.verifying import verify
+from mover.client.clusters import CLUSTER_BYTES
 from tests.backup.conftest import Chain
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mover.backup.clusters import CLUSTER_BYTES, Content, Run
 from mover.backup.manifest import Manifest
 from mover.backup.point_writer import Qcow2Writer
 from mover.backup.pruning import Keep, prune
-from mover.backup.qcow2 import BLOCK_REFCOUNTS, L2_ENTRIES, Layout, TooLargeError
+from mover.client.clusters import CLUSTER_BYTES, Content, Run
+from mover.client.qcow2 import BLOCK_REFCOUNTS, L2_ENTRIES, Layout, TooLargeError
 from tests.backup.conftest import Chain
 from tests.harness.changing import assert_sound, run
 

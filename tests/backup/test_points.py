@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mover.backup.clusters import CLUSTER_BYTES
 from mover.backup.digests import DIGEST_BYTES
 from mover.backup.errors import ChangesUnknown, NoSuchPoint
 from mover.backup.manifest import Blkhash, Manifest, decode
@@ -21,6 +20,7 @@ from mover.backup.restoring import restore_to_file
 from mover.backup.taking import Wish, back_up
 from mover.backup.verifying import verify
 from mover.client import Extent
+from mover.client.clusters import CLUSTER_BYTES
 from tests.backup.conftest import Chain, change
 from tests.harness.memory_image import MemoryImage
 

@@ -85,6 +85,9 @@ def test_a_bar_on_a_terminal(served: Served, room: Path) -> None:
         (["checksum", "URL", "--compare=OTHER"], 4, "verification of"),
         (["checksum", "FILE", "--algorithm=none"], 2, "--algorithm none"),
         (["checksum", "URL", "--algorithm=none"], 1, "400"),
+        (["checksum", "URL", "--compare=OTHER", "--algorithm=none"], 2, "--algorithm none"),
+        (["checksum", "FILE", "--algorithm=shake_128"], 2, "has no length of its own"),
+        (["checksum", "URL", "--compare=OTHER", "--block-size=1000"], 1, "400 blocks of 1000 bytes"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_a_status(
@@ -111,7 +114,12 @@ def test_info_extents_checksum_measure(served: Served) -> None:
     assert len(run("extents", url(served.mover))[1].splitlines()) == len(extents) == info["extents"]
     ours, theirs = (run("checksum", what)[1] for what in (str(served.source), url(served.mover)))
     assert ours == theirs
-    assert run("checksum", url(served.mover), "--compare", served.source)[0] == 0
+    how = ("--algorithm=sha256", "--block-size=1MiB", "--json")
+    compared = run("checksum", url(served.mover), "--compare", served.source, *how)
+    assert compared[0] == 0
+    found = json.loads(compared[1])
+    assert (found["algorithm"], found["block_size"]) == ("sha256", MIB)
+    assert found == json.loads(run("checksum", url(served.mover), *how)[1])
 
 
 @pytest.mark.parametrize("image_format", ["raw", "qcow2"])

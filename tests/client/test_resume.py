@@ -28,7 +28,7 @@ from tests.harness.patterns import MIB, pattern
 pytestmark = pytest.mark.nbd
 
 # A tenth of a job's 18 MiB of data every tenth of a second or so.
-SLOWLY = ("--bandwidth=12MiB", "--buffer-size=64KiB")
+SLOWLY = ("--bandwidth=6MiB", "--buffer-size=64KiB")
 
 
 def journal_of(target: Path) -> Path:

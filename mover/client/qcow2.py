@@ -1,4 +1,4 @@
-"""The qcow2 files of a repository: where each byte of one stands is known before the first one is written.
+"""qcow2 files whose every byte has its place before the first one is written: downloads, and those of repositories.
 
     | header | refcount table | refcount blocks | L1 | L2 tables | data clusters, in the disk's order |
 
@@ -6,16 +6,20 @@ Version 3, clusters of 64 KiB, no compression, no snapshots. What a file holds (
 the name of its backing file say all of its metadata; so they are compared byte for byte when it is verified, and made
 again when a backing file gets another name. The header's names fit its first sector, which is written at once.
 QEMU's docs/interop/qcow2.txt is the format.
+
+Data that turns out to be zeros needs no cluster: what was planned for it stays a hole of the file, free in the
+refcounts and in no table (`holes`).
 """
 
 from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mover.backup.clusters import CLUSTER_BYTES, Content, clusters_of
+from mover.client.clusters import CLUSTER_BYTES, Content, Run, clusters_of
 
 SECTOR_BYTES = 512
 MAGIC = 0x514649FB
@@ -107,20 +111,31 @@ class Layout:
         """The first sector: all that names other files."""
         return header(self)
 
-    def metadata(self) -> Iterator[bytes]:
-        """All that stands before the data, in pieces of whole clusters."""
+    def metadata(self, holes: Sequence[Run] = ()) -> Iterator[bytes]:
+        """All that stands before the data, in pieces of whole clusters.
+
+        `holes` are data clusters that are zeros, by their positions, in order; neighbours are joined.
+        """
         yield _padded(self.header())
         blocks = [(self.blocks_at + number) * CLUSTER_BYTES for number in range(self.block_clusters)]
         yield _padded(_big_endian("Q", blocks))
-        yield from self._refcounts()
+        yield from self._refcounts(holes)
         yield _padded(self._l1())
-        yield from self._l2()
+        yield from self._l2(holes)
 
-    def _refcounts(self) -> Iterator[bytes]:
-        left = self.file_bytes // CLUSTER_BYTES
-        for _ in range(self.block_clusters):
-            yield _padded(_big_endian("H", [1] * min(left, BLOCK_REFCOUNTS)))
-            left -= BLOCK_REFCOUNTS
+    def _refcounts(self, holes: Sequence[Run]) -> Iterator[bytes]:
+        clusters = self.file_bytes // CLUSTER_BYTES
+        free = deque(Run(self.data_at + hole.first, hole.clusters) for hole in holes)
+        for first in range(0, self.block_clusters * BLOCK_REFCOUNTS, BLOCK_REFCOUNTS):
+            counts = array("H", [1]) * min(BLOCK_REFCOUNTS, clusters - first)
+            end = first + len(counts)
+            while free and free[0].first < end:
+                begin, upto = max(free[0].first, first), min(free[0].end, end)
+                counts[begin - first : upto - first] = array("H", [0]) * (upto - begin)
+                if free[0].end > end:
+                    break
+                free.popleft()
+            yield _padded(_big_endian("H", counts))
 
     def _l1(self) -> bytes:
         entries = array("Q", bytes(self.l1_entries * ENTRY_BYTES))
@@ -128,29 +143,42 @@ class Layout:
             entries[table] = (self.tables_at + number) * CLUSTER_BYTES | COPIED
         return _big_endian("Q", entries)
 
-    def _l2(self) -> Iterator[bytes]:
-        table, entries = -1, array("Q")
-        for first, end, value in self._mapped():
-            number = first // L2_ENTRIES
-            if number != table:
-                if table >= 0:
-                    yield _big_endian("Q", entries)
-                table, entries = number, array("Q", bytes(CLUSTER_BYTES))
-            within = slice(first - table * L2_ENTRIES, end - table * L2_ENTRIES)
-            step = CLUSTER_BYTES if value != READS_AS_ZEROS else 0
-            entries[within] = _sequence(value, step, end - first)
-        if table >= 0:
+    def _l2(self, holes: Sequence[Run]) -> Iterator[bytes]:
+        mapped = deque(self._mapped(holes))
+        for table in self.tables:
+            entries = array("Q", bytes(CLUSTER_BYTES))
+            while mapped and mapped[0][0] // L2_ENTRIES == table:
+                first, end, value = mapped.popleft()
+                within = slice(first - table * L2_ENTRIES, end - table * L2_ENTRIES)
+                step = CLUSTER_BYTES if value != READS_AS_ZEROS else 0
+                entries[within] = _sequence(value, step, end - first)
             yield _big_endian("Q", entries)
 
-    def _mapped(self) -> Iterator[tuple[int, int, int]]:
+    def _mapped(self, holes: Sequence[Run]) -> Iterator[tuple[int, int, int]]:
         """Clusters [first, end) of the disk, within one L2 table each, in order, with the first one's entry."""
-        data = ((run, False) for run in self.content.data)
-        zero = ((run, True) for run in self.content.zero)
-        position = 0
-        for run, is_zero in sorted([*data, *zero]):
+        data = ((run, position) for run, position in self._present(holes))
+        zero = ((run, -1) for run in self.content.zero)
+        for run, position in sorted([*data, *zero]):
             for first, end in _within_tables(run.first, run.end):
-                yield first, end, READS_AS_ZEROS if is_zero else self.place(position) | COPIED
-                position += 0 if is_zero else end - first
+                yield first, end, READS_AS_ZEROS if position < 0 else self.place(position + first - run.first) | COPIED
+
+    def _present(self, holes: Sequence[Run]) -> Iterator[tuple[Run, int]]:
+        """The clusters of data that are no holes, with the first one's position."""
+        left = deque(holes)
+        before = 0
+        for run in self.content.data:
+            at, end = before, before + run.clusters
+            while left and left[0].first < end:
+                hole = left[0]
+                if hole.first > at:
+                    yield Run(run.first + at - before, hole.first - at), at
+                at = min(hole.end, end)
+                if hole.end > end:
+                    break
+                left.popleft()
+            if at < end:
+                yield Run(run.first + at - before, end - at), at
+            before = end
 
 
 def header(layout: Layout) -> bytes:
