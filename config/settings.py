@@ -239,6 +239,14 @@ class LibrarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # Where its catalogue is: postgresql+psycopg://USER@HOST/NAME where several hosts share one library; empty is
     # library.sqlite in the state directory.
     database: str = ""
+    # Most connections of one front end to the catalogue; each is a thread that waits for it. PostgreSQL's
+    # max_connections must have room for those of all front ends of all hosts.
+    database_connections: Annotated[int, Meta(ge=1, le=100)] = 8
+    # How long a question to the catalogue may take; then the client gets 503.
+    database_timeout_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
+    # After how long without a sign of life another host that shares the catalogue counts as dead: what it was
+    # receiving may then be sent again, and never comes to anything. Signs of life are six times as frequent.
+    host_dead_s: Annotated[float, Meta(ge=1, le=86400)] = 60.0
     # The file of tokens that `mover token` writes; empty is tokens.json in the state directory. While there is none,
     # only clients on this host are answered, each of them as an admin of the tenant `default_tenant`.
     token_file: str = ""

@@ -42,7 +42,7 @@ async def open_download(
 ) -> Transfer:
     """A ticket to read an image as it is, or the disk in it. Raises ApiError, CarrierError."""
     assert image.location is not None
-    export = library.carrier.readable(image.location, disk_format)
+    export = await library.carrier.readable(image.location, disk_format)
     return await _opening(library, transfer, lambda added: _grant(library, added, export, inactivity_s))
 
 

@@ -36,6 +36,7 @@ from mover.library.seam import (
     CarrierError,
     Disk,
     DiskRefused,
+    Elsewhere,
     Incoming,
     Kept,
     NotPossible,
@@ -49,8 +50,10 @@ from mover.library.seam import (
     StoreGone,
     UnknownStore,
     Wanted,
+    WhoHas,
 )
 from mover.library.store_facts import keeps_parts, shown
+from mover.library.volumes import Volumes
 from workers.lane import store_format
 from workers.lane.front_lane import FrontLane, LaneLost
 
@@ -65,8 +68,17 @@ VIEW_FORMATS = frozenset({"qcow2", "vmdk", "vdi", "vhd", "vhdx"})
 class StoreCarrier:
     """Moves bytes between clients and the configured stores. A Carrier (mover/library/seam.py)."""
 
-    def __init__(self, door: Door, settings: LibrarySettings, stores: Sequence[StoreSettings], catalogue: str) -> None:
+    def __init__(
+        self,
+        door: Door,
+        settings: LibrarySettings,
+        stores: Sequence[StoreSettings],
+        catalogue: str,
+        who_has: WhoHas,
+    ) -> None:
         self._door = door
+        self._who_has = who_has
+        self._volumes = Volumes(stores)
         self._catalogue = catalogue
         self._settings = settings
         self._stores = {store.id: store for store in stores}
@@ -174,6 +186,7 @@ class StoreCarrier:
         self, request: Request, location: Location, size_bytes: int, span: Span, status: int, headers: Headers
     ) -> Sent:
         """Answer with the bytes of `span`. Raises CarrierError while nothing was sent, BodyBroken after that."""
+        await self._check_here(location)
         export = self.source(location)
         if not span.length or request.method == "HEAD":
             return await sanic_seam.reply(request, status, headers)
@@ -192,6 +205,14 @@ class StoreCarrier:
         log.info("transferred", extra=facts(store=location.store, op="read", offset=span.offset, length=span.length))
         return sent
 
+    async def _check_here(self, location: Location) -> None:
+        """Raises Elsewhere for bytes in a directory that this host does not reach, or another of the same path."""
+        if not location.volume or location.volume in await self._volumes.here():
+            return
+        names = ", ".join(await self._who_has(location.volume)) or "a host that is not known any more"
+        where = f"in a directory of store {location.store} that this host does not reach: it is on {names}"
+        raise Elsewhere(f"the image's data are {where}. Ask there, or copy the image to a store that all hosts reach")
+
     async def deliver(
         self,
         location: Location,
@@ -201,6 +222,7 @@ class StoreCarrier:
         disk_format: str | None = None,
     ) -> None:
         """Write an image, or the disk that is in it, onto a disk. Raises CarrierError."""
+        await self._check_here(location)
         source = self.source(location)
         has_disk = disk_format in VIEW_FORMATS
         if has_disk:
@@ -229,12 +251,13 @@ class StoreCarrier:
 
     # -- tickets ---------------------------------------------------------------------------------------------
 
-    def readable(self, location: Location, disk_format: str | None) -> Export:
+    async def readable(self, location: Location, disk_format: str | None) -> Export:
         """What a ticket names to read the image as it is, or, with a disk format, the disk in it.
 
         Raises CarrierError where the store cannot show it so.
         """
         store = self._store(location.store)
+        await self._check_here(location)
         export = _export_of(store, location)
         if export is None:
             raise NotThere("the image's location is none of its store's")
@@ -280,9 +303,10 @@ class StoreCarrier:
             await ask(lane, store_format.Confirm(image_id, location.uri))
 
     async def remove(self, location: Location) -> None:
-        """Remove the bytes; it is no error if there are none. Raises CarrierError."""
+        """Remove the bytes; it is no error if there are none. Raises CarrierError, Elsewhere among them."""
         if isinstance(self._store(location.store), HttpStore):
             return  # what is at a URL is not ours
+        await self._check_here(location)
         await self._ask_store(self._store(location.store), store_format.Remove(location.uri))
 
     async def kept(self, image_id: str) -> int | None:
@@ -313,11 +337,18 @@ class StoreCarrier:
 
     # -- sweeping --------------------------------------------------------------------------------------------
 
-    async def sweep(self, wanted: Wanted) -> int:
-        """Remove what crashes have left, and uploads that nobody went on with; how many files. Raises CarrierError."""
+    async def volumes(self) -> frozenset[str]:
+        """The directories of file stores that this host reaches, by the names that they bear."""
+        return await self._volumes.here()
+
+    async def sweep(self, wanted: Wanted, shared: bool = True) -> int:
+        """Remove what crashes have left, and uploads that nobody went on with; how many files. Raises CarrierError.
+
+        Without `shared` only in stores that are directories: the others are every host's.
+        """
         removed, failed = 0, None
         for store in self._stores.values():
-            if store.read_only:
+            if store.read_only or not (shared or isinstance(store, FileStore)):
                 continue
             try:
                 removed += await self._sweep(store, wanted)
@@ -333,10 +364,10 @@ class StoreCarrier:
             return 0
         removed = swept.removed
         for one in swept.unconfirmed:
-            if not await wanted(one.image, one.uri):
+            if not await wanted(one.image, Location(store.id, one.uri, volume=one.volume), one.upload):
                 await self._drop(store, one)
                 removed += 1
-            elif not one.scattered and one.age_s > REGISTERED_S:
+            elif one.whole and not one.scattered and one.age_s > REGISTERED_S:
                 await self._ask_store(store, store_format.Confirm(one.image, one.uri))
         if removed:
             log.info("swept", extra=facts(store=store.id, files=removed))
@@ -344,7 +375,7 @@ class StoreCarrier:
 
     async def _drop(self, store: StoreSettings, one: store_format.Unconfirmed) -> None:
         if not one.scattered:
-            await self._ask_store(store, store_format.Remove(one.uri))
+            await self._ask_store(store, store_format.Abandon(one.uri))
             return
         async with self._lane(_of_image(store, one.image)) as lane:
             await ask(lane, store_format.Forget(one.image))

@@ -70,7 +70,8 @@ async def receive(lane: FrontLane, request: Request, incoming: Incoming, into: I
     if not into.keeps_parts and size is not None and incoming.length not in (None, size):
         raise WrongSize(f"store {into.store} takes no image in parts: send all {size} bytes in one request")
     keep = incoming.resumable and into.keeps_parts and settings.keep_s > 0
-    asked = Receive(incoming.image.id, settings.hash_algo, into.catalogue, incoming.offset, size, keep)
+    upload = incoming.image.upload or ""
+    asked = Receive(incoming.image.id, settings.hash_algo, into.catalogue, incoming.offset, size, keep, upload=upload)
     receiving = await ask(lane, asked)
     assert isinstance(receiving, store_format.Receiving)
     session = receiving.session
@@ -167,7 +168,7 @@ async def publish(lane: FrontLane, session: int, incoming: Incoming, into: Into)
 def received(published: store_format.Answer, store: str, hash_algo: str) -> Received:
     """What the views are told of an image that was published."""
     assert isinstance(published, store_format.Published)
-    location = Location(store, published.uri, published.metadata)
+    location = Location(store, published.uri, published.metadata, volume=published.volume)
     return Received(location, published.size, published.md5, hash_algo, published.hash_value, published.virtual_size)
 
 

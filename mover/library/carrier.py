@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from config.settings import LibrarySettings, Store
 from mover.front.visit import Door
 from mover.library.bytes import StoreCarrier
-from mover.library.seam import Carrier
+from mover.library.seam import Carrier, WhoHas
 
 
-def make_carrier(settings: LibrarySettings, stores: Sequence[Store], door: Door) -> Carrier:
+def make_carrier(settings: LibrarySettings, stores: Sequence[Store], door: Door, who_has: WhoHas) -> Carrier:
     """The carrier of a front end."""
-    return StoreCarrier(door, settings, stores, _catalogue(settings.database))
+    return StoreCarrier(door, settings, stores, _catalogue(settings.database), who_has)
 
 
 def _catalogue(database: str) -> str:

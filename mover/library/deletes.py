@@ -10,7 +10,7 @@ from mover.library import bridge
 from mover.library.errors import ApiError
 from mover.library.library import Library
 from mover.library.records import ImageRecord, Location
-from mover.library.seam import CarrierError
+from mover.library.seam import CarrierError, Elsewhere
 from mover.library.states import State
 
 log = logging.getLogger(__name__)
@@ -52,16 +52,23 @@ async def remove(library: Library, image_id: str, location: Location) -> None:
     """Remove bytes; where that fails, the next round tries again."""
     try:
         await library.carrier.remove(location)
+    except Elsewhere:
+        log.info("bytes are left to the host that has them", extra=facts(image=image_id, volume=location.volume))
+        return
     except CarrierError as error:
         log.warning("bytes could not be removed yet", extra=facts(image=image_id, reason=error.message))
         return
     await library.ask(lambda registry: registry.removed(image_id, location))
 
 
-async def scrub(library: Library) -> int:
-    """One round: remove the bytes that are due; how many locations there were."""
+async def scrub(library: Library, shared: bool = True) -> int:
+    """One round: remove the bytes that are due; how many locations there were.
+
+    Without `shared` only those in directories that this host reaches and not all others do.
+    """
     before_us = int((time.time() - library.settings.scrub_s) * 1e6)
-    due = await library.ask(lambda registry: registry.to_remove(before_us))
+    volumes = await library.carrier.volumes()
+    due = await library.ask(lambda registry: registry.to_remove(before_us, volumes, shared))
     for image_id, location in due:
         await remove(library, image_id, location)
     return len(due)

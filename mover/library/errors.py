@@ -31,6 +31,7 @@ _CARRIED: tuple[tuple[type[seam.CarrierError], int], ...] = (
     (seam.StorageWriteDenied, 503),
     (seam.StoreAddDisabled, 410),
     (seam.StoreGone, 503),
+    (seam.Elsewhere, 503),
     (seam.UnknownStore, 400),
     (seam.NotPossible, 400),
     (seam.NotThere, 404),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from config.log import facts
 from config.settings import LibrarySettings
@@ -18,10 +20,11 @@ from mover.library import liveness
 from mover.library.authority import Authority, TokenAuthority
 from mover.library.callers import Caller, may_see
 from mover.library.errors import ApiError, no_image
-from mover.library.records import Change, ImageRecord, Member
+from mover.library.records import Change, Host, ImageRecord, Location, Member
 from mover.library.registry import schema
 from mover.library.registry.errors import RegistryError
 from mover.library.seam import Carrier, TicketDesk
+from mover.library.states import State
 
 if TYPE_CHECKING:
     from mover.library.registry.registry import Registry
@@ -30,13 +33,23 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Threads that wait for the database; as many connections as the registry has (registry/engine.py).
-THREADS = 8
 # A change that others overtake is made again to what they made of the image, so often.
 CHANGES = 10
 HOST_FILE = "library-host"
 # How a holder begins that is a transfer and no process.
 TRANSFER = "transfer."
+BEGIN_AGAIN_S = 5.0
+# How long a statement whose answer was lost may still be under way in the database.
+SETTLE_AGAIN_S = 120.0
+
+
+class Unsettled(NamedTuple):
+    """The end of an upload, to be told to the registry until then at least."""
+
+    image_id: str
+    from_states: frozenset[State]
+    state: State
+    until: float
 
 
 class Library:
@@ -58,10 +71,12 @@ class Library:
         )
         self.desk = desk
         self.unix_socket = unix_socket
-        self._state_dir = state_dir
-        self._threads = ThreadPoolExecutor(THREADS, "library")
+        self.state_dir = state_dir
+        # Each waits for the database with a connection of its own.
+        self._threads = ThreadPoolExecutor(settings.database_connections, "library")
         self._opening: asyncio.Future[Registry] | None = None
         self._host = ""
+        self._unsettled: dict[str, Unsettled] = {}
         # What is done in the background as soon as the registry is open.
         self.housekeeping: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._housekeeper: asyncio.Task[None] | None = None
@@ -73,8 +88,13 @@ class Library:
 
     async def ask(self, question: Callable[[Registry], T]) -> T:
         """What the registry answers, in a thread: `await library.ask(lambda registry: registry.get(image_id))`."""
-        registry = await self._registry()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, question, registry)
+        patience_s = self.settings.database_timeout_s
+        try:
+            async with asyncio.timeout(patience_s):
+                registry = await self._registry()
+                return await asyncio.get_running_loop().run_in_executor(self._threads, question, registry)
+        except TimeoutError:
+            raise RegistryError(f"the database has not answered within {patience_s:g} s") from None
 
     async def _registry(self) -> Registry:
         """The registry, opened by the first who asks; those who ask meanwhile wait for it."""
@@ -92,16 +112,21 @@ class Library:
         return registry
 
     def begin(self) -> None:
-        """Go on with the jobs that an earlier service has left, if there are any: nobody may ask for long."""
+        """Go on with the jobs that an earlier service has left, if there are any: nobody may ask for long.
+
+        Where hosts share the registry it is opened in any case: this host's lease is to be renewed.
+        """
         self._beginning = asyncio.get_running_loop().create_task(self._begin())
 
     async def _begin(self) -> None:
         loop = asyncio.get_running_loop()
-        if await loop.run_in_executor(self._threads, schema.may_have_jobs, self.settings.database):
+        while await loop.run_in_executor(self._threads, schema.may_have_jobs, self.settings.database):
             try:
                 await self._registry()
+                return
             except RegistryError as error:
-                log.error("jobs cannot be looked for", extra=facts(reason=str(error)))
+                log.warning("the catalogue cannot be opened yet", extra=facts(reason=str(error)))
+            await asyncio.sleep(BEGIN_AGAIN_S)
 
     async def close(self) -> None:
         """End what is done in the background, and close the registry."""
@@ -124,9 +149,16 @@ class Library:
                 raise RegistryError(str(error)) from error
         from mover.library.registry.registry import Registry
 
-        self._host = _host(self._state_dir)
-        registry = Registry(self.settings.database)
-        release_dead(registry, self._host)
+        self._host = _host(self.state_dir)
+        registry = Registry(self.settings.database, connections=self.settings.database_connections)
+        try:
+            if not schema.is_sqlite(self.settings.database):
+                # Before it holds anything: whoever holds something has a lease.
+                registry.hosts.renew(Host(self._host, os.uname().nodename), keeps_volumes=True)
+            release_dead(registry, self._host)
+        except BaseException:
+            registry.close()
+            raise
         return registry
 
     @property
@@ -142,6 +174,43 @@ class Library:
     async def release_dead(self) -> int:
         """What dead front ends of this host were receiving may be sent again; how many images."""
         return await self.ask(lambda registry: release_dead(registry, self._host))
+
+    def settle_later(
+        self, image_id: str, token: str, state: State, from_states: frozenset[State] = frozenset({State.SAVING})
+    ) -> None:
+        """An upload has ended, and the registry could not be told that its image goes to `state`."""
+        self._unsettled[token] = Unsettled(image_id, from_states, state, time.monotonic() + SETTLE_AGAIN_S)
+
+    async def settle(self) -> None:
+        """Tell it now. Raises RegistryError; what could not be told is told the next time."""
+        for token, one in list(self._unsettled.items()):
+            moved = await self.ask(partial(_end_upload, one=one, token=token))
+            # What it was told last may still be on its way: so for a while it is told again.
+            if moved or time.monotonic() > one.until:
+                del self._unsettled[token]
+
+    async def renew(self) -> int:
+        """This host is there, with the volumes that it reaches; how many hosts are."""
+        host = Host(self._host, os.uname().nodename, tuple(await self.carrier.volumes()))
+
+        def renew(registry: Registry) -> int:
+            registry.hosts.renew(host)
+            return registry.hosts.count(self.settings.host_dead_s)
+
+        return await self.ask(renew)
+
+    async def release_dead_hosts(self) -> int:
+        """What was being received by hosts that are dead may be sent again; how many images."""
+        dead_s = self.settings.host_dead_s
+        return await self.ask(lambda registry: release_dead_hosts(registry, self._host, dead_s))
+
+    async def sweep(self, shared: bool = True) -> None:
+        """Have the stores remove what crashes have left in them. Raises CarrierError."""
+
+        async def wanted(image_id: str, place: Location, upload: str) -> bool:
+            return await self.ask(lambda registry: registry.wanted(image_id, place, upload))
+
+        await self.carrier.sweep(wanted, shared)
 
     # -- what all views ask -----------------------------------------------------------------------------------
 
@@ -179,13 +248,29 @@ class Library:
 def release_dead(registry: Registry, host: str) -> int:
     """Queue again what front ends of this host were receiving that are no more."""
     count = 0
-    for holder in registry.holders(host):
-        process = holder.partition("/")[2]
+    for holder in registry.holders():
+        of, _, process = holder.partition("/")
         # A transfer holds an image whoever dies; its own rounds end it (bridge.py).
-        if not process.startswith(TRANSFER) and not liveness.is_alive(process):
+        if of == host and not process.startswith(TRANSFER) and not liveness.is_alive(process):
             count += registry.release(holder)
             log.info("uploads of a front end that is gone may be sent again", extra=facts(holder=holder))
     return count
+
+
+def release_dead_hosts(registry: Registry, host: str, dead_s: float) -> int:
+    """Queue again what hosts but this one were receiving that have not been seen for so long."""
+    count = 0
+    holders = [holder for holder in registry.holders() if holder.partition("/")[0] != host]
+    dead = registry.hosts.dead({holder.partition("/")[0] for holder in holders}, dead_s) if holders else set()
+    for holder in holders:
+        if holder.partition("/")[0] in dead:
+            count += registry.release(holder, host_dead_s=dead_s)
+            log.warning("uploads of a host that is gone may be sent again", extra=facts(holder=holder))
+    return count
+
+
+def _end_upload(registry: Registry, one: Unsettled, token: str) -> bool:
+    return registry.move(one.image_id, one.from_states, one.state, held_by=token) is not None
 
 
 def _get(registry: Registry, image_id: str) -> ImageRecord | None:

@@ -36,13 +36,26 @@ class LocationStatus(enum.StrEnum):
 
 
 class Location(msgspec.Struct, frozen=True):
-    """Where bytes of an image rest. `number` is the registry's own, 0 before it has one."""
+    """Where bytes of an image rest. `number` is the registry's own, 0 before it has one.
+
+    `volume` is the directory of a file store, by the name that it bears itself (workers/store/volumes.py): only who has
+    it has the bytes. Empty where it bears none, or every host reaches the bytes.
+    """
 
     store: str
     uri: str
     metadata: Mapping[str, Any] = {}
     status: LocationStatus = LocationStatus.ACTIVE
     number: int = 0
+    volume: str = ""
+
+
+class Host(msgspec.Struct, frozen=True):
+    """A host that shares the registry: its own id, its name for people, the volumes that it reaches."""
+
+    id: str
+    name: str
+    volumes: tuple[str, ...] = ()
 
 
 class Member(msgspec.Struct, frozen=True):

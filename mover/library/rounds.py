@@ -1,6 +1,6 @@
 """What is done in the background: bytes that are due are removed, uploads of the dead may be sent again.
 
-Every so many rounds the stores are swept of what crashes have left in them.
+One front end of a host does it. Every so many rounds the stores are swept of what crashes have left in them.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from functools import partial
 from itertools import count
 
 from config.log import facts
 from mover.library import bridge, deletes
+from mover.library.leases import Leases
 from mover.library.library import Library
 from mover.library.registry.errors import RegistryError
 from mover.library.seam import CarrierError
@@ -26,17 +26,13 @@ SWEEP_ROUNDS = 60
 KEPT_S = 48 * 3600.0
 
 
-async def run(library: Library) -> None:
+async def run(library: Library, leases: Leases) -> None:
     """A round now, and another one every so often, until cancelled."""
     for number in count():
         try:
-            await library.release_dead()
-            await deletes.scrub(library)
-            await bridge.tend(library)
-            if number % SWEEP_ROUNDS == 0:
-                forgotten_us = int((time.time() - KEPT_S) * 1e6)
-                await library.ask(lambda registry: registry.jobs.prune(forgotten_us))  # noqa: B023
-                await library.carrier.sweep(partial(wanted, library))
+            await library.settle()
+            if leases.leads():
+                await _lead(library, leases, number)
         except RegistryError as error:
             log.error("the library's round failed", extra=facts(reason=str(error)))
         except CarrierError as error:
@@ -46,6 +42,12 @@ async def run(library: Library) -> None:
         await asyncio.sleep(ROUND_S)
 
 
-async def wanted(library: Library, image_id: str, uri: str) -> bool:
-    """Whether the bytes at `uri` are the image's, or an upload under way may be about to say so."""
-    return await library.ask(lambda registry: registry.wanted(image_id, uri))
+async def _lead(library: Library, leases: Leases, number: int) -> None:
+    await library.release_dead()
+    await deletes.scrub(library, leases.takes_turn())
+    await bridge.tend(library)
+    if number % SWEEP_ROUNDS == 0:
+        forgotten_us = int((time.time() - KEPT_S) * 1e6)
+        await library.ask(lambda registry: registry.jobs.prune(forgotten_us))
+        # Once after each start, of as many hosts as there are; then the stores that all share are shared work.
+        await library.sweep(shared=number == 0 or leases.takes_turn())

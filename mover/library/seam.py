@@ -101,6 +101,14 @@ def named(stores: Sequence[Store], name: str) -> Store | None:
     return next((store for store in stores if store.id == name), None) or next(kinds, None)
 
 
+Wanted = Callable[[str, Location, str], Awaitable[bool]]
+"""Asks the registry, of an image's id and a place, whether the bytes there are the image's, or may become so: by the
+upload with this token, or by any if it is empty."""
+
+WhoHas = Callable[[str], Awaitable[Sequence[str]]]
+"""Asks the registry which hosts have a volume, by their names."""
+
+
 class TicketDesk(Protocol):
     """Who puts tickets for library images in force, on this host. All raise LaneLost when nobody answers."""
 
@@ -112,10 +120,6 @@ class TicketDesk(Protocol):
 
     async def inquire(self, ticket_ids: list[str]) -> Granted:
         """How these are used."""
-
-
-Wanted = Callable[[str, str], Awaitable[bool]]
-"""Asks the registry, of an image's id and a URI, whether the bytes there are the image's, or may become so."""
 
 
 class Ticketed(msgspec.Struct, frozen=True):
@@ -208,7 +212,7 @@ class Carrier(Protocol):
         """The registry knows the location: nothing has to remember that it might not. Raises CarrierError."""
 
     async def remove(self, location: Location) -> None:
-        """Remove the bytes; it is no error if there are none. Raises CarrierError."""
+        """Remove the bytes; it is no error if there are none. Raises CarrierError, Elsewhere among them."""
 
     async def kept(self, image_id: str) -> int | None:
         """How many bytes of an interrupted upload are there; None if there is none."""
@@ -216,7 +220,7 @@ class Carrier(Protocol):
     async def forget(self, image_id: str) -> None:
         """Drop what an interrupted upload has left; it is no error if there is nothing."""
 
-    def readable(self, location: Location, disk_format: str | None) -> Export:
+    async def readable(self, location: Location, disk_format: str | None) -> Export:
         """What a ticket names to read the image as it is, or, with a disk format, the disk in it.
 
         Raises CarrierError where the store cannot show it so.
@@ -234,8 +238,14 @@ class Carrier(Protocol):
     async def stores(self) -> Sequence[Store]:
         """The stores, the default one first."""
 
-    async def sweep(self, wanted: Wanted) -> int:
-        """Remove what crashes have left, and uploads that nobody went on with; how many files. Raises CarrierError."""
+    async def volumes(self) -> frozenset[str]:
+        """The directories of file stores that this host reaches, by the names that they bear."""
+
+    async def sweep(self, wanted: Wanted, shared: bool = True) -> int:
+        """Remove what crashes have left, and uploads that nobody went on with; how many files. Raises CarrierError.
+
+        Without `shared` only in stores that are directories: the others are every host's.
+        """
 
 
 class CarrierError(Exception):
@@ -268,6 +278,10 @@ class StoreGone(CarrierError):
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Elsewhere(CarrierError):
+    """The bytes are in a directory that this host does not reach."""
 
 
 class NotPossible(CarrierError):

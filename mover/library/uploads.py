@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+import time
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,6 +15,7 @@ from config.log import facts
 from mover.library.errors import ApiError
 from mover.library.library import Library
 from mover.library.records import ImageRecord, Location
+from mover.library.registry.errors import RegistryError
 from mover.library.seam import CarrierError, Incoming, Kept, Received
 from mover.library.states import State
 
@@ -25,8 +28,9 @@ T = TypeVar("T")
 
 _QUEUED = frozenset({State.QUEUED})
 _SAVING = frozenset({State.SAVING})
-# How long a failed upload may wait for the registry to say so, before a sweep has to.
+# How long an upload may wait for a registry that is away to note its end; rounds do it after that.
 SETTLE_S = 30.0
+AGAIN_S = 0.5
 
 
 async def receive(
@@ -68,10 +72,16 @@ async def claim(
     library: Library, image: ImageRecord, from_states: frozenset[State], to_state: State = State.SAVING
 ) -> ImageRecord:
     """Of several uploads one gets the image, the others 409."""
+    token = secrets.token_hex(16)
     for attempt in (1, 2):
-        claimed = await library.ask(
-            lambda registry: registry.begin_upload(image.id, from_states, library.holder, to_state)
-        )
+        try:
+            claimed = await library.ask(
+                lambda registry: registry.begin_upload(image.id, from_states, library.holder, to_state, token)
+            )
+        except BaseException:
+            # It may have been made all the same.
+            library.settle_later(image.id, token, State.QUEUED, frozenset({to_state}))
+            raise
         if claimed is not None:
             return claimed
         # Perhaps it is held by a front end that has just died; nobody has looked since.
@@ -81,22 +91,42 @@ async def claim(
 
 
 async def publish(library: Library, image: ImageRecord, received: Received, gone_status: int) -> ImageRecord:
+    """The image is ACTIVE with its bytes, or the bytes go; which of the two only the registry knows.
+
+    While it does not say, nothing is removed: what it was told last may have been done. The bytes are a sweep's then.
+    """
     try:
-        active = await library.ask(lambda registry: _activate(registry, image, received))
+        active = await _activated(library, image, received)
     except BaseException:
-        await leave(library, image, State.QUEUED)
-        await _discard(library, received.location)
+        library.settle_later(image.id, image.upload or "", State.QUEUED)
         raise
     if active is None:
-        await _discard(library, received.location)
-        raise ApiError(gone_status, f"Image {image.id} was deleted while its data was uploaded")
+        await _discard(library, image, received.location)
+        now = await library.ask(lambda registry: registry.get(image.id))
+        if now is None or now.deleted_at_us is not None:
+            raise ApiError(gone_status, f"Image {image.id} was deleted while its data was uploaded")
+        raise ApiError(
+            409, f"Image {image.id} was given up while its data was uploaded, for this host was cut off: again"
+        )
     await _confirm(library, image, received.location)
     log.info("library image active", extra=facts(image=image.id, length=received.size_bytes))
     return active
 
 
+async def _activated(library: Library, image: ImageRecord, received: Received) -> ImageRecord | None:
+    """The image as it is ACTIVE; None if the upload has lost it. A database that is away is waited for."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        try:
+            return await library.ask(lambda registry: _activate(registry, image, received))
+        except RegistryError:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(AGAIN_S)
+
+
 def _activate(registry: Registry, image: ImageRecord, received: Received) -> ImageRecord | None:
-    return registry.move(
+    active = registry.move(
         image.id,
         _SAVING,
         State.ACTIVE,
@@ -108,6 +138,13 @@ def _activate(registry: Registry, image: ImageRecord, received: Received) -> Ima
         hash_algo=received.hash_algo if received.hash_value is not None else None,
         hash_value=received.hash_value,
     )
+    if active is not None:
+        return active
+    # Perhaps it was moved before, and only the answer was lost on the way.
+    now = registry.get(image.id)
+    place = received.location
+    done = now is not None and any((one.uri, one.volume) == (place.uri, place.volume) for one in now.locations)
+    return now if done and now is not None and now.deleted_at_us is None else None
 
 
 async def _confirm(library: Library, image: ImageRecord, location: Location) -> None:
@@ -123,15 +160,18 @@ async def leave(library: Library, image: ImageRecord, state: State, from_states:
     try:
         await library.ask(lambda registry: registry.move(image.id, from_states, state, held_by=image.upload))
     except Exception as error:  # noqa: BLE001 - the upload's own error is the one to tell; this one is in the log
-        log.error("a failed upload could not be noted", extra=facts(image=image.id, reason=repr(error)))
+        library.settle_later(image.id, image.upload or "", state, from_states)
+        log.error("a failed upload could not be noted yet", extra=facts(image=image.id, reason=repr(error)))
 
 
-async def _discard(library: Library, location: Location) -> None:
+async def _discard(library: Library, image: ImageRecord, location: Location) -> None:
     """Bytes that no image has: the store's sweep finds them if this fails."""
     try:
-        await library.carrier.remove(location)
-    except CarrierError as error:
-        log.error("bytes of no image could not be removed", extra=facts(uri=location.uri, reason=error.message))
+        # In a directory that hosts share, the next upload's bytes have the same name.
+        if not await library.ask(lambda registry: registry.wanted(image.id, location, image.upload or "")):
+            await library.carrier.remove(location)
+    except (CarrierError, RegistryError) as error:
+        log.error("bytes of no image could not be removed", extra=facts(uri=location.uri, reason=str(error)))
 
 
 async def finish(work: Awaitable[T]) -> T:

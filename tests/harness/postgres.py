@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from tests.harness.waiting import wait_until
 # Debian's user, made with the package; the server refuses to run as root.
 UNPRIVILEGED = "postgres"
 # Tests lose nothing that matters when the machine does.
-OPTIONS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200", "listen_addresses=")
+OPTIONS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
 
 
 def programs() -> Path | None:
@@ -33,15 +34,37 @@ def programs() -> Path | None:
 class Postgres:
     """A running server; `database()` makes a new, empty database."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, command: Sequence[str | Path], user: str | None, address: str = "") -> None:
         self._directory = directory
+        self._command = command
+        self._user = user
+        self._address = address
         self._numbers = count(1)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, for the first time or again."""
+        self._process = subprocess.Popen(
+            self._command,
+            cwd=self._directory,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=self._user,
+        )  # fmt: skip
+        wait_until("postgres takes connections", self.answers)
+
+    def stop(self) -> None:
+        """End it, and with it all that its clients were doing."""
+        assert self._process is not None
+        # A smart shutdown (SIGTERM) would wait for clients that a failed test left.
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(20)
 
     def database(self) -> str:
         """The URL of a new database, as `library.database` wants it."""
         name = f"library{next(self._numbers)}"
         with self._connect("postgres") as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
+        if self._address:
+            return f"postgresql+psycopg://mover@{self._address}/{name}"
         return f"postgresql+psycopg://mover@/{name}?host={quote(str(self._directory), safe='')}"
 
     def answers(self) -> bool:
@@ -57,8 +80,8 @@ class Postgres:
 
 
 @contextmanager
-def running() -> Iterator[Postgres]:
-    """A server for the time of the block."""
+def running(address: str = "") -> Iterator[Postgres]:
+    """A server for the time of the block; on an address, too, if one is given, for whoever comes there."""
     found = programs()
     assert found is not None, "PostgreSQL is missing: `make setup` installs it"
     # Not in pytest's own directory, which only its owner may enter.
@@ -76,20 +99,17 @@ def running() -> Iterator[Postgres]:
             "--no-sync",
         ]
         _run([*initdb, "-D", data], room, user)
+        if address:
+            with (data / "pg_hba.conf").open("a") as file:
+                file.write("host all all all trust\n")
         options: list[str | Path] = [part for one in OPTIONS for part in ("-c", one)]
-        process = subprocess.Popen(
-            [found / "postgres", "-D", data, "-k", room, *options],
-            cwd=room, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=user,
-        )  # fmt: skip
+        command = [found / "postgres", "-D", data, "-k", room, *options, "-c", f"listen_addresses={address}"]
+        server = Postgres(room, command, user, address)
         try:
-            server = Postgres(room)
-            wait_until("postgres takes connections", server.answers)
+            server.start()
             yield server
         finally:
-            process.terminate()
-            # A smart shutdown would wait for clients that a failed test left.
-            process.send_signal(2)
-            process.wait(20)
+            server.stop()
 
 
 def _hand_over(room: Path) -> str | None:

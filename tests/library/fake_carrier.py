@@ -176,7 +176,11 @@ class FakeCarrier:
     async def registered(self, image_id: str, location: Location) -> None:
         """As Carrier says."""
 
-    def readable(self, location: Location, disk_format: str | None) -> Export:
+    async def volumes(self) -> frozenset[str]:
+        """As Carrier says; a fake's directory bears no name."""
+        return frozenset()
+
+    async def readable(self, location: Location, disk_format: str | None) -> Export:
         """Tickets are tried with the true one."""
         raise seam.NotPossible("the fake carrier has no tickets")
 
@@ -188,7 +192,7 @@ class FakeCarrier:
         """The same."""
         raise seam.NotPossible("the fake carrier has no tickets")
 
-    async def sweep(self, wanted: Wanted) -> int:
+    async def sweep(self, wanted: Wanted, shared: bool = True) -> int:
         """As Carrier says; a fake does not crash."""
         return 0
 

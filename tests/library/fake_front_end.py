@@ -10,11 +10,11 @@ from config.settings import FileStore, LibrarySettings
 from mover.front import __main__ as front_end
 from mover.front.visit import Door
 from mover.library import start
-from mover.library.seam import Carrier
+from mover.library.seam import Carrier, WhoHas
 from tests.library.fake_carrier import FakeCarrier
 
 
-def _fake(settings: LibrarySettings, stores: Sequence[FileStore], door: Door) -> Carrier:
+def _fake(settings: LibrarySettings, stores: Sequence[FileStore], door: Door, who_has: WhoHas) -> Carrier:
     return FakeCarrier(Path(settings.token_file).parent / "fake")
 
 

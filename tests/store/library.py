@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from config import volumes
 from tests.harness.http import Answer, Body, ask
 from tests.harness.mover import Mover
 from tests.harness.waiting import wait_until
@@ -59,8 +60,8 @@ class Library:
         self.wait_for_files()
 
     def listing(self) -> list[str]:
-        """Everything in the directory, hidden or not."""
-        return sorted(path.name for path in self.directory.iterdir())
+        """Everything in the directory, hidden or not, but its own name."""
+        return sorted(path.name for path in self.directory.iterdir() if path.name != volumes.FILE)
 
     def wait_for(self, status: str, image: str) -> None:
         wait_until(f"the image is {status}", lambda: self.show(image)["status"] == status)

@@ -24,7 +24,7 @@ BUCKET = "images"
 MOTO = """
 import sys
 from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server = ThreadedMotoServer(ip_address=sys.argv[1], port=0, verbose=False)
 server.start()
 print(server._server.server_port, flush=True)
 sys.stdin.read()
@@ -75,18 +75,18 @@ class S3Server:
 
 
 @contextmanager
-def moto(room: Path) -> Iterator[S3Server]:
+def moto(room: Path, address: str = "127.0.0.1") -> Iterator[S3Server]:
     """A double: it keeps objects in memory and checks no signature."""
-    command = [sys.executable, "-c", MOTO]
+    command = [sys.executable, "-c", MOTO, address]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         try:
             port = int(process.stdout.readline())
-            connection = http.client.HTTPConnection("127.0.0.1", port)
+            connection = http.client.HTTPConnection(address, port)
             connection.request("PUT", f"/{BUCKET}", headers={"Content-Length": "0"})
             assert connection.getresponse().status == http.client.OK
             connection.close()
-            yield S3Server(f"http://127.0.0.1:{port}", room)
+            yield S3Server(f"http://{address}:{port}", room)
         finally:
             process.kill()
 

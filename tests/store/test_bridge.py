@@ -235,14 +235,15 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(bridge: Bridge) -> None:
 async def test_a_store_that_cannot_be_written_at_random_and_has_no_files_says_what_to_do(loop: object) -> None:
     store = S3Store(id="cellar", endpoint="http://127.0.0.1:9", bucket="images")
     door: Any = None  # nobody is asked
-    carrier = StoreCarrier(door, LibrarySettings(), [store], "catalogue")
+    who_has: Any = None
+    carrier = StoreCarrier(door, LibrarySettings(), [store], "catalogue", who_has)
     image = ImageRecord(NOBODY, State.QUEUED, Visibility.SHARED, 0, 0, 0)
     with pytest.raises(NotPossible, match="store cellar cannot be written at random: name a file store, or upload"):
         await carrier.prepare(image, MIB, None)
     place = Location("cellar", f"s3://images/{NOBODY}")
     with pytest.raises(NotPossible, match="store cellar has no files, and the disk in a qcow2 image"):
-        carrier.readable(place, "qcow2")
-    assert carrier.readable(place, None).transport == "object"
+        await carrier.readable(place, "qcow2")
+    assert (await carrier.readable(place, None)).transport == "object"
 
 
 def test_a_close_that_is_refused_leaves_the_image_queued_and_nothing_behind(bridge: Bridge) -> None:

@@ -45,7 +45,7 @@ class Receive(msgspec.Struct, tag=True, frozen=True):
 
     `size` is the whole image's, None if nobody has said. When `keep`, what has come stays when the session ends
     without having been rolled back. `catalogue` is the registry that will know it: several may share a directory.
-    Without `digests` nothing is hashed.
+    Without `digests` nothing is hashed. `upload` is the token by which the registry knows the upload.
     """
 
     image: str
@@ -55,6 +55,7 @@ class Receive(msgspec.Struct, tag=True, frozen=True):
     size: int | None = None
     keep: bool = False
     digests: bool = True
+    upload: str = ""
 
 
 class Receiving(msgspec.Struct, tag=True, frozen=True):
@@ -86,6 +87,7 @@ class Published(msgspec.Struct, tag=True, frozen=True):
     md5: str | None
     hash_value: str | None
     virtual_size: int | None
+    volume: str = ""
 
 
 class Keep(msgspec.Struct, tag=True, frozen=True):
@@ -167,6 +169,12 @@ class Remove(msgspec.Struct, tag=True, frozen=True):
     uri: str
 
 
+class Abandon(msgspec.Struct, tag=True, frozen=True):
+    """Remove what an upload that never comes to its end has left at a location. The answer is Done."""
+
+    uri: str
+
+
 class Find(msgspec.Struct, tag=True, frozen=True):
     """Is there anything at a location? The answer is Found; of a URL, what its server says of it just now."""
 
@@ -195,7 +203,8 @@ class Sweep(msgspec.Struct, tag=True, frozen=True):
 
 
 class Unconfirmed(msgspec.Struct, frozen=True):
-    """An image that was published so long ago; whether it was registered only the registry knows.
+    """An image that was published, or begun if it is not `whole`, so long ago; whether it was registered, or still may
+    be by the upload with the token `upload`, only the registry knows.
 
     Or, with `scattered`, one that is written at random, if it is still wanted: then `uri` is of the part.
     """
@@ -203,11 +212,14 @@ class Unconfirmed(msgspec.Struct, frozen=True):
     image: str
     uri: str
     age_s: float
+    volume: str = ""
+    upload: str = ""
+    whole: bool = True
     scattered: bool = False
 
 
 class Swept(msgspec.Struct, tag=True, frozen=True):
-    """How many files went, and what the registry is to be asked about: Confirm, Remove or Forget follows for each."""
+    """How many files went, and what the registry is to be asked about: Confirm, Abandon or Forget follows for each."""
 
     removed: int
     unconfirmed: list[Unconfirmed]
@@ -228,7 +240,9 @@ class Refused(msgspec.Struct, tag=True, frozen=True):
     offset: int = 0
 
 
-Question = Receive | Publish | Clone | Keep | Look | Forget | Prepare | Finish | Remove | Find | Sweep | Confirm
+Question = (
+    Receive | Publish | Clone | Keep | Look | Forget | Prepare | Finish | Remove | Abandon | Find | Sweep | Confirm
+)
 Answer = Receiving | Published | Cloned | Kept | Prepared | Found | Done | Swept | Refused
 
 

@@ -28,6 +28,7 @@ class Place(msgspec.Struct, frozen=True):
 
     uri: str
     metadata: dict[str, Any]
+    volume: str = ""
 
 
 class Part(Protocol):
@@ -68,8 +69,10 @@ class Part(Protocol):
 class Backing(Protocol):
     """A store, as a worker knows it."""
 
-    def begin(self, image: str, size: int | None, catalogue: str) -> Part:
-        """A new part; what an earlier upload of the image has left goes. `size` is None if nobody knows it yet."""
+    def begin(self, image: str, size: int | None, catalogue: str, upload: str = "") -> Part:
+        """A new part; what an earlier upload of the image has left goes. `size` is None if nobody knows it yet,
+        `upload` the token by which the registry knows it.
+        """
 
     def resume(self, image: str, offset: int, size: int | None) -> Part:
         """The part that was kept with exactly `offset` bytes."""
@@ -82,6 +85,9 @@ class Backing(Protocol):
 
     def remove(self, uri: str) -> None:
         """Remove an image; it is no error if it is not there."""
+
+    def abandon(self, uri: str) -> None:
+        """Remove what an upload that never comes to its end has left at `uri`, seen or not."""
 
     def size(self, uri: str) -> int | None:
         """How many bytes an image has; None if it is not there."""

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from config.log import facts
 from config.settings import FileStore
 from config.stores import IMAGE_NAME, directories, path_of, uri_of
+from config.volumes import volume_of
 from workers.image.file_export import open_own, read_all
 from workers.lane.store_format import Swept, Unconfirmed, Why
 from workers.store import mountpoints, records
@@ -112,7 +113,7 @@ class FilePart:
         self._published = True
         records.unlink(part)
         records.sync_directory(self._directory)
-        return Place(uri_of(self._target), self._metadata)
+        return Place(uri_of(self._target), self._metadata, volume_of(self._directory))
 
     def close(self) -> None:
         """Unlock it."""
@@ -138,7 +139,7 @@ class FileBacking:
 
     # -- uploads ---------------------------------------------------------------------------------------------
 
-    def begin(self, image: str, size: int | None, catalogue: str) -> FilePart:
+    def begin(self, image: str, size: int | None, catalogue: str, upload: str = "") -> FilePart:
         """An empty part in the directory that has room for it."""
         self._check_writable()
         _check_name(image)
@@ -272,6 +273,10 @@ class FileBacking:
             records.sync_directory(directory)
         _forget(directory, image)
 
+    def abandon(self, uri: str) -> None:
+        """It was published: what is not goes with the sweep itself."""
+        self.remove(uri)
+
     def size(self, uri: str) -> int | None:
         """The file's size. Raises OSError where its directory is gone."""
         path = path_of(self._store, uri)
@@ -398,7 +403,7 @@ def _unconfirmed(directory: str, image: str, catalogue: str) -> list[Unconfirmed
         return [Unconfirmed(image, uri_of(records.part_path(directory, image)), age_s, scattered=True)]
     if record.published is None or record.published != records.identity(target):
         return []
-    return [Unconfirmed(image, uri_of(target), age_s)]
+    return [Unconfirmed(image, uri_of(target), age_s, volume_of(directory))]
 
 
 def _umask() -> int:

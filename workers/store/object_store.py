@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import secrets
 import threading
 import time
@@ -40,7 +41,8 @@ UNCONFIRMED_MOST = 64
 
 
 class Record(msgspec.Struct, frozen=True):
-    """`writer` is the process that sends the bytes, `catalogue` the registry that is to know the image.
+    """`writer` is the process that sends the bytes, `catalogue` the registry that is to know the image, and `upload`
+    the token by which it knows the upload: whoever has lost that can make nothing of the bytes any more.
 
     `whole` is said of an object that would be seen before, where there are such.
     """
@@ -48,6 +50,7 @@ class Record(msgspec.Struct, frozen=True):
     writer: str
     catalogue: str = ""
     whole: bool = False
+    upload: str = ""
 
 
 class ObjectPart:
@@ -178,7 +181,7 @@ class ObjectBacking:
 
     # -- uploads ---------------------------------------------------------------------------------------------
 
-    def begin(self, image: str, size: int | None, catalogue: str) -> Part:
+    def begin(self, image: str, size: int | None, catalogue: str, upload: str = "") -> Part:
         """A new object's upload. The record is the first thing that needs the credentials."""
         if self._store.read_only:
             raise Refusal(Why.ADD_DISABLED, f"store {self._store.id} takes no new images")
@@ -186,11 +189,11 @@ class ObjectBacking:
             raise Refusal(Why.NOT_THERE, f"{image[:80]!r} can be no image's id")
         name = f"{image}.{secrets.token_hex(8)}"
         path = f"{self._store.prefix}{RECORDS}{name}"
-        upload = Upload(path, Record(writer(os.getpid()), catalogue))
+        begun = Upload(path, Record(writer(os.getpid()), catalogue, upload=upload))
 
         def start(objects: Objects) -> Part:
-            upload.begun(objects)
-            return ObjectPart(objects, self._store.prefix + name, upload, size)
+            begun.begun(objects)
+            return ObjectPart(objects, self._store.prefix + name, begun, size)
 
         return self._ask(start)
 
@@ -221,6 +224,18 @@ class ObjectBacking:
 
         self._ask(remove)
 
+    def abandon(self, uri: str) -> None:
+        """End the upload of the object at `uri`, and remove the object if there is one."""
+        name = object_of(self._store, uri)
+        if name is None or self._store.read_only:
+            return
+
+        def end(objects: Objects) -> None:
+            objects.end(name)
+            objects.delete(self._record_of(name))
+
+        self._ask(end)
+
     def size(self, uri: str) -> int | None:
         """The object's size."""
         name = object_of(self._store, uri)
@@ -245,23 +260,26 @@ class ObjectBacking:
     def _sweep(self, objects: Objects, keep_s: float, catalogue: str) -> Swept:
         removed, unconfirmed = 0, list[Unconfirmed]()
         prefix = f"{self._store.prefix}{RECORDS}"
-        for path in objects.names(prefix):
+        # In any order: of more than an answer has room for, each has its turn sooner or later.
+        paths = list(objects.names(prefix))
+        random.shuffle(paths)
+        for path in paths:
             name = self._store.prefix + path.removeprefix(prefix)
             record, age_s = _record(objects, path)
             if record is None or record.catalogue != catalogue:
                 continue
-            if (record.whole or objects.whole_when_seen) and objects.size(name) is not None:
-                if len(unconfirmed) < UNCONFIRMED_MOST:
-                    image = path.removeprefix(prefix).rpartition(".")[0]
-                    unconfirmed.append(Unconfirmed(image, uri_of_object(self._store, name), age_s))
-            elif is_dead(record.writer) or age_s > max(keep_s, LONGEST_UPLOAD_S):
+            whole = (record.whole or objects.whole_when_seen) and objects.size(name) is not None
+            if not whole and (is_dead(record.writer) or age_s > max(keep_s, LONGEST_UPLOAD_S)):
                 objects.end(name)
                 objects.delete(path)
                 removed += 1
+            elif (whole or record.upload) and len(unconfirmed) < UNCONFIRMED_MOST:
+                image, uri = path.removeprefix(prefix).rpartition(".")[0], uri_of_object(self._store, name)
+                unconfirmed.append(Unconfirmed(image, uri, age_s, upload=record.upload, whole=whole))
         return Swept(removed, unconfirmed)
 
 
-# Of another host's upload only its age is known.
+# Of an upload that its registry does not know by a token only its age is known.
 LONGEST_UPLOAD_S = 7 * 86400.0
 
 

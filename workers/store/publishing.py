@@ -19,7 +19,7 @@ def publish(part: Part, asked: Publish, size: int, md5: str | None, hash_value: 
     declared = Declared(asked.disk_format, asked.container_format, asked.backing_files)
     virtual_size = inspect(part, size, declared)
     place = part.publish(size)
-    return Published(place.uri, place.metadata, size, md5, hash_value, virtual_size)
+    return Published(place.uri, place.metadata, size, md5, hash_value, virtual_size, place.volume)
 
 
 def refused(outcome: object) -> Refused:

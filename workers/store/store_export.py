@@ -26,6 +26,7 @@ from workers.image.threads import Call
 from workers.lane import store_format
 from workers.lane.protocol import ImageFacts
 from workers.lane.store_format import (
+    Abandon,
     Answer,
     Clone,
     Confirm,
@@ -221,6 +222,8 @@ class StoreExport(LocalExport):
                 self._scatter(command, question)
             case Remove():
                 self._reply_done(command, lambda: backing.remove(question.uri))
+            case Abandon():
+                self._reply_done(command, lambda: backing.abandon(question.uri))
             case Find():
                 self._reply(command, lambda: _find(backing, question.uri))
             case Confirm():
@@ -270,7 +273,8 @@ class StoreExport(LocalExport):
             )
         else:
             self.do(
-                lambda: backing.begin(asked.image, asked.size, asked.catalogue), lambda part: self._begun(asked, part)
+                lambda: backing.begin(asked.image, asked.size, asked.catalogue, asked.upload),
+                lambda part: self._begun(asked, part),
             )
 
     def _begun(self, asked: Receive, outcome: Outcome) -> None:

@@ -22,7 +22,7 @@ class UrlBacking:
         self._store = store
         self._rules = rules
 
-    def begin(self, image: str, size: int | None, catalogue: str) -> Part:
+    def begin(self, image: str, size: int | None, catalogue: str, upload: str = "") -> Part:
         """Raises Refusal."""
         raise Refusal(Why.ADD_DISABLED, f"store {self._store.id} takes no images: it has those that a URL names")
 
@@ -39,6 +39,9 @@ class UrlBacking:
 
     def remove(self, uri: str) -> None:
         """What is at a URL is not ours."""
+
+    def abandon(self, uri: str) -> None:
+        """There was no upload."""
 
     def size(self, uri: str) -> int | None:
         """How many bytes are there; None if there is nothing, or its server does not say."""

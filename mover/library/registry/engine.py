@@ -12,29 +12,45 @@ from sqlalchemy.engine import make_url
 
 # How long a write waits for another process's write to SQLite; each takes a millisecond or so.
 BUSY_S = 20
-# Connections of one process; each of them is a thread that waits for the database.
-POOL = 8
+# Connections of one process, unless told otherwise; each of them is a thread that waits for the database.
+CONNECTIONS = 8
 # How long a PostgreSQL that is not there may keep a request waiting.
 CONNECT_S = 5
+# What was sent to one that is cut off is given up after so long, and a silent one is asked for a sign of life.
+SILENT_S = 15
 
 
-def open_engine(database: str) -> Engine:
+def open_engine(database: str, connections: int = CONNECTIONS) -> Engine:
     """An engine for the setting `library.database`; nothing is connected yet."""
     url = make_url(database)
     if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, pool_size=POOL, max_overflow=0, connect_args={"timeout": BUSY_S})
+        engine = create_engine(url, pool_size=connections, max_overflow=0, connect_args={"timeout": BUSY_S})
         event.listen(engine, "connect", _on_sqlite_connect)
         event.listen(engine, "begin", _on_sqlite_begin)
         return engine
-    options = {"connect_timeout": CONNECT_S, "application_name": "mover"}
-    return create_engine(url, pool_size=POOL, max_overflow=0, pool_pre_ping=True, connect_args=options)
+    options = {
+        "connect_timeout": CONNECT_S,
+        "application_name": "mover",
+        "tcp_user_timeout": SILENT_S * 1000,
+        "keepalives_idle": SILENT_S,
+        "keepalives_interval": SILENT_S // 3,
+        "keepalives_count": 3,
+    }
+    return create_engine(url, pool_size=connections, max_overflow=0, pool_pre_ping=True, connect_args=options)
 
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A transaction that reads: what it sees is of one moment, in SQLite; of one statement each, in PostgreSQL."""
-    with engine.begin() as connection:
-        yield connection
+    """A transaction that reads: all that it sees is of one moment.
+
+    PostgreSQL has to be told: an image was seen active, and its location, by the next statement, as that of an image
+    that had been deleted between the two. It costs nothing: BEGIN says it.
+    """
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        with connection.begin():
+            yield connection
 
 
 @contextmanager

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, literal_column, select, update
 from sqlalchemy.exc import IntegrityError
 
 from mover.library.queries import Query
 from mover.library.records import Change, ImageRecord, Location, LocationStatus, Member, MemberStatus, NewImage
 from mover.library.registry import rows
 from mover.library.registry.asked import asked, changed, plain
-from mover.library.registry.engine import open_engine, reading, writing
+from mover.library.registry.engine import CONNECTIONS, open_engine, reading, writing
 from mover.library.registry.errors import IdTaken, MemberTaken, TooMany
+from mover.library.registry.hosts import Hosts, not_seen_for
 from mover.library.registry.jobs import Jobs, ask_to_cancel, holders, may_publish
 from mover.library.registry.query import statement
 from mover.library.registry.tables import IMAGES, JOBS, LOCATIONS, MEMBERS, PROPERTIES, TAGS
@@ -32,9 +33,15 @@ from mover.library.states import GONE, READABLE, State, check_moves
 class Registry:
     """All library images. Methods may be called from any thread."""
 
-    def __init__(self, database: str, clock_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
-        self._engine = open_engine(database)
+    def __init__(
+        self,
+        database: str,
+        clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        connections: int = CONNECTIONS,
+    ) -> None:
+        self._engine = open_engine(database, connections)
         self._clock_us = clock_us
+        self.hosts = Hosts(self._engine)
         self.jobs = Jobs(self._engine, clock_us)
         self.transfers = Transfers(self._engine, clock_us)
 
@@ -148,10 +155,15 @@ class Registry:
             return _must_get(connection, image_id)
 
     def begin_upload(
-        self, image_id: str, from_states: frozenset[State], holder: str, to_state: State = State.SAVING
+        self,
+        image_id: str,
+        from_states: frozenset[State],
+        holder: str,
+        to_state: State = State.SAVING,
+        token: str | None = None,
     ) -> ImageRecord | None:
         """Have `holder` (HOST/PROCESS, a front end) receive the image: to `to_state`, with a new token in `upload`."""
-        token = secrets.token_hex(16)
+        token = token or secrets.token_hex(16)
         return self.move(image_id, from_states, to_state, free=True, upload=token, holder=holder)
 
     @asked
@@ -263,46 +275,64 @@ class Registry:
     # -- after a crash, and in the background ------------------------------------------------------------------
 
     @asked
-    def holders(self, host: str) -> list[str]:
-        """Who of a host receives images or runs jobs, or has died while doing so."""
+    def holders(self) -> list[str]:
+        """Who receives images or runs jobs, HOST/PROCESS, or has died while doing so; of all hosts."""
         with reading(self._engine) as connection:
-            mine = IMAGES.c.holder.startswith(f"{host}/", autoescape=True)
-            receiving = connection.scalars(select(IMAGES.c.holder).where(mine).distinct())
-            return sorted({*receiving, *holders(connection, host)})
+            receiving = select(IMAGES.c.holder).where(IMAGES.c.holder.is_not(None)).distinct()
+            return sorted({*connection.scalars(receiving), *holders(connection)})
 
     @asked
-    def release(self, holder: str) -> int:
-        """What `holder` was receiving when it died is QUEUED again, what it ran is PENDING; how many of both."""
+    def release(self, holder: str, host_dead_s: float | None = None) -> int:
+        """What `holder` was receiving when it died is QUEUED again, what it ran is PENDING; how many of both.
+
+        With `host_dead_s` only if its host has not been seen for so long, in this moment.
+        """
+        if host_dead_s is not None and not self.hosts.dead([holder.partition("/")[0]], host_dead_s):
+            return 0
         jobs = self.jobs.release(holder)
         with self._writing() as connection:
             receiving = [str(State.SAVING), str(State.UPLOADING)]
-            held = (IMAGES.c.holder == holder, IMAGES.c.state.in_(receiving))
+            held = [IMAGES.c.holder == holder, IMAGES.c.state.in_(receiving)]
+            if host_dead_s is not None:
+                held.append(not_seen_for(connection, holder.partition("/")[0], host_dead_s))
             values = {"state": str(State.QUEUED), "upload": None, "holder": None}
             queued = update(IMAGES).where(*held).values(**values, revision=IMAGES.c.revision + 1)
             return jobs + int(connection.execute(queued).rowcount)
 
     @asked
-    def wanted(self, image_id: str, uri: str) -> bool:
-        """Whether bytes at `uri` are the image's, or an upload or job under way may be about to register them."""
+    def wanted(self, image_id: str, place: Location, upload: str = "") -> bool:
+        """Whether bytes at `place` are the image's, or a job or upload under way may be about to register them: the
+        upload with the token `upload`, if the store remembers it, else any.
+        """
         with reading(self._engine) as connection:
             image = _get(connection, image_id)
-            if image is None or may_publish(connection, image_id, uri):
+            if image is None or may_publish(connection, image_id, place.uri):
                 return image is not None
-        return image.state is State.SAVING or any(place.uri == uri for place in image.locations)
+        if image.state is State.SAVING and upload in ("", image.upload):
+            return True
+        same = [one for one in image.locations if one.uri == place.uri]
+        return any("" in (one.volume, place.volume) or one.volume == place.volume for one in same)
 
     @asked
-    def to_remove(self, deleted_before_us: int, limit: int = 100) -> list[tuple[str, Location]]:
+    def to_remove(
+        self, deleted_before_us: int, volumes: Collection[str] = (), shared: bool = True, limit: int = 100
+    ) -> list[tuple[str, Location]]:
         """Locations whose bytes are to be removed: of images that are DELETED, or have been PENDING_DELETE so long, and
         copies that images have no more.
+
+        Those in other volumes than `volumes` are other hosts' business; `shared` are those in none.
         """
         with reading(self._engine) as connection:
             gone = (IMAGES.c.state == str(State.DELETED)) | (IMAGES.c.deleted_at_us < deleted_before_us)
             due = gone | IMAGES.c.deleted_at_us.is_(None)
+            here: ColumnElement[bool] = LOCATIONS.c.volume.in_(list(volumes))
+            here = here | LOCATIONS.c.volume.is_(None) if shared else here
             found = select(LOCATIONS).join(IMAGES, IMAGES.c.id == LOCATIONS.c.image_id)
-            found = found.where(LOCATIONS.c.status == str(LocationStatus.PENDING_DELETE), due)
+            # As the index says it: a bound parameter would not be known to be the same.
+            doomed = LOCATIONS.c.status == literal_column(f"'{LocationStatus.PENDING_DELETE}'")
             return [
                 (row.image_id, rows.location(row))
-                for row in connection.execute(found.order_by(LOCATIONS.c.number).limit(limit))
+                for row in connection.execute(found.where(doomed, due, here).order_by(LOCATIONS.c.number).limit(limit))
             ]
 
     @asked

@@ -51,7 +51,7 @@ def _locations(connection: Connection, ids: Sequence[str]) -> dict[str, list[Loc
 def location(row: Row[Any]) -> Location:
     """The record of a row of LOCATIONS."""
     metadata = msgspec.json.decode(row.metadata)
-    return Location(row.store, row.uri, metadata, LocationStatus(row.status), row.number)
+    return Location(row.store, row.uri, metadata, LocationStatus(row.status), row.number, row.volume or "")
 
 
 def location_values(image_id: str, place: Location) -> dict[str, object]:
@@ -62,6 +62,7 @@ def location_values(image_id: str, place: Location) -> dict[str, object]:
         "uri": place.uri,
         "metadata": msgspec.json.encode(place.metadata).decode(),
         "status": str(place.status),
+        "volume": place.volume or None,
     }
 
 

@@ -13,7 +13,7 @@ import sys
 from contextlib import closing
 
 # The last of migrations/versions.
-HEAD = "0003"
+HEAD = "0004"
 # Making indexes over a hundred thousand images takes seconds.
 MIGRATE_S = 600
 

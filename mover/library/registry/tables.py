@@ -102,9 +102,26 @@ LOCATIONS = Table(
     # JSON.
     Column("metadata", Text, nullable=False),
     Column("status", String(16), nullable=False),
+    # The directory of a file store, by the name that it bears itself; none where every host reaches the bytes.
+    Column("volume", String(32)),
 )
 Index("locations_by_image", LOCATIONS.c.image_id)
-Index("locations_by_status", LOCATIONS.c.status)
+# Of 10 million locations a few wait to be removed: looked for by every host, all the time.
+_DOOMED = text("status = 'pending_delete'")
+Index("locations_to_remove", LOCATIONS.c.number, sqlite_where=_DOOMED, postgresql_where=_DOOMED)
+
+# The hosts that share the registry. Who has not been seen for `library.host_dead_s` is dead.
+HOSTS = Table(
+    "hosts",
+    METADATA,
+    Column("id", String(32), primary_key=True),
+    # What its kernel calls it, for people.
+    Column("name", String(NAME), nullable=False),
+    # JSON: the directories of file stores that it reaches.
+    Column("volumes", Text, nullable=False),
+    # By the database's clock, the only one that all hosts share.
+    Column("seen_at_us", BigInteger, nullable=False),
+)
 
 # Tickets that clients of the library have for an image. `worker` is the process that opens or closes it, `upload` the
 # token by which it holds the image in SAVING.
@@ -203,5 +220,6 @@ Index("images_named", IMAGES.c.name)
 Index("images_owned", IMAGES.c.owner)
 Index("images_with_md5", IMAGES.c.md5)
 Index("images_with_hash", IMAGES.c.hash_value)
-# What is looked for in the background.
-Index("images_held", IMAGES.c.holder)
+# What is looked for in the background: uploads under way, few at any time.
+_HELD = text("holder IS NOT NULL")
+Index("images_held", IMAGES.c.holder, sqlite_where=_HELD, postgresql_where=_HELD)
