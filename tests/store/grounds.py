@@ -102,7 +102,7 @@ def grounds(room: Path, disk: Path) -> Iterator[Grounds]:
             "webhdfs": {"endpoint": hdfs.endpoint, "directory": "/mover/images"},
         }
         left: dict[str, Callable[[], list[str]]] = {
-            "file": lambda: sorted(path.name for path in directory.iterdir()),
+            "file": lambda: sorted(path.name for path in directory.iterdir() if path.name != volumes.FILE),
             "s3": lambda: server.names() + ["an upload"] * server.unfinished(),
             "swift": account.names,
             "webhdfs": lambda: hdfs.names("/mover/images"),
