@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from config import volumes
 from tests.harness.mover import Value
 from tests.store.s3_servers import BUCKET, SECRET, S3Server
 from tests.store.swift import KEY, swift
