@@ -136,10 +136,12 @@ class FrontEnd:
     async def _drain(self) -> None:
         """Accept no more, let what is under way end; the supervisor's patience is the deadline."""
         self._acceptor.close()
+        resting = asyncio.get_running_loop().create_task(self._library.rest()) if self._library is not None else None
         while self._connections:
             self._connections.close_idle()
             await asyncio.sleep(DRAIN_POLL_S)
-        if self._library is not None:
+        if self._library is not None and resting is not None:
+            await resting
             await self._library.close()
         self._link.close_lanes()
 

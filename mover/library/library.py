@@ -41,6 +41,8 @@ TRANSFER = "transfer."
 # A host that is cut off for a while has clients who read on meanwhile: their tickets outlive that.
 DOWNLOADS_DEAD_S = 86400.0
 BEGIN_AGAIN_S = 5.0
+# Jobs put themselves back within moments, where their stores answer.
+REST_S = 3.0
 # How long a statement whose answer was lost may still be under way in the database.
 SETTLE_AGAIN_S = 120.0
 
@@ -130,14 +132,22 @@ class Library:
                 log.warning("the catalogue cannot be opened yet", extra=facts(reason=str(error)))
             await asyncio.sleep(BEGIN_AGAIN_S)
 
+    async def rest(self) -> None:
+        """End what is done in the background, and begin nothing of it again; clients are still answered.
+
+        Whoever waits for a store that does not answer is left behind: to others it is as if this process had died.
+        """
+        self.housekeeping = None
+        tasks = {task for task in (self._beginning, self._housekeeper) if task is not None}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=REST_S)
+            if late:
+                log.warning("what is done in the background does not end", extra=facts(deadline_s=REST_S))
+
     async def close(self) -> None:
-        """End what is done in the background, and close the registry."""
-        if self._beginning is not None:
-            self._beginning.cancel()
-            await asyncio.wait({self._beginning})
-        if self._housekeeper is not None:
-            self._housekeeper.cancel()
-            await asyncio.wait({self._housekeeper})
+        """Close the registry; `rest` comes first."""
         if self._opening is not None and self._opening.done() and self._opening.exception() is None:
             self._opening.result().close()
         self._threads.shutdown(wait=False)
