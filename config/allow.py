@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 
 from config.errors import shown
 from config.export import Export
 from config.places import NotAllowed, Places
-from config.settings import AllowSettings, Settings
+from config.settings import AllowSettings, FileStore, Settings, Store
+from config.stores import directories
 
 ANY_HOST = "*"
 
@@ -17,8 +19,13 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 def places_of(settings: Settings) -> Places:
     """The paths that tickets may name."""
-    allow = settings.allow
-    return Places(allow.files, allow.nbd_sockets, allow.tls_files, private=(settings.serve.state_dir,))
+    return places_in(settings.allow, settings.serve.state_dir, settings.store)
+
+
+def places_in(allow: AllowSettings, state_dir: str, stores: Iterable[Store]) -> Places:
+    """The same, of a part of the settings."""
+    kept = tuple(one.path for store in stores if isinstance(store, FileStore) for one in directories(store))
+    return Places(allow.files, allow.nbd_sockets, allow.tls_files, (state_dir,), kept)
 
 
 def check_export(export: Export, allow: AllowSettings, places: Places) -> None:

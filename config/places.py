@@ -28,13 +28,15 @@ class NotAllowed(Exception):
 class Places(msgspec.Struct, frozen=True):
     """Directories, or single paths, that tickets may name: of files, of NBD servers' sockets, of TLS credentials.
 
-    `private` are Mover's own directories, which no list opens. A path is judged by where its links lead.
+    `private` are Mover's own directories, which no list opens; nor those of `stores`: who could name a library image as
+    a disk would write to what never changes. A path is judged by where its links lead.
     """
 
     files: tuple[str, ...] = ()
     nbd_sockets: tuple[str, ...] = ()
     tls_files: tuple[str, ...] = ()
     private: tuple[str, ...] = ()
+    stores: tuple[str, ...] = ()
 
     def file(self, path: str) -> str:
         """Where a file's path leads. Raises NotAllowed. Like the others, it may block on a file system."""
@@ -57,6 +59,8 @@ class Places(msgspec.Struct, frozen=True):
         what = f"{kind} {shown(path)}" + ("" if place == path else f", which leads to {shown(place)},")
         if any(beneath(place, os.path.realpath(own)) for own in self.private):
             raise NotAllowed(what, f"allow.{name}", "Mover's own state is never served")
+        if any(beneath(place, os.path.realpath(store)) for store in self.stores):
+            raise NotAllowed(what, f"allow.{name}", "it lies in a store of library images: name the image")
         if not any(beneath(place, os.path.realpath(root)) for root in roots) and not _is_device_of(path, place, roots):
             listed = ", ".join(roots)
             raise NotAllowed(what, f"allow.{name}", f"it is not beneath {listed}" if listed else "that is empty")

@@ -35,7 +35,7 @@ def make_library(settings: LibrarySettings, state_dir: str, stores: Sequence[Sto
 
     carrier = make_carrier(settings, stores, door, who_has)
     library = Library(settings, Path(state_dir), carrier, desk=door.link, unix_socket=door.unix_socket)
-    runner = Runner(library, HostPlaces(door, settings, state_dir))
+    runner = Runner(library, HostPlaces(door, settings, state_dir, stores))
     library.nudge = runner.nudge
     library.housekeeping = partial(_in_background, library, runner, Leases(library))
     return library

@@ -220,6 +220,19 @@ def test_wrong_sources(jobs: Jobs, endings: ExitStack) -> None:
     assert jobs.export(image, raw.uri()).status == 409
 
 
+def test_no_disk_lies_in_a_store(jobs: Jobs) -> None:
+    """Whatever [allow] says: an image never changes, and what is read as a disk might be another one's image."""
+    images = [jobs.active(data)["id"] for data in (b"a" * 1024, b"b" * 1024)]
+    (jobs.room / "link").symlink_to(jobs.file("near", images[1]))
+    for name in (jobs.file("near", images[1]), jobs.room / "link"):
+        job = jobs.export(images[0], f"file://{name}").headers["location"].rpartition("/")[2]
+        task = jobs.ended(job)
+        assert (task["state"], "store of library images" in task["message"]) == ("failed", True), task
+        image = jobs.create()["id"]
+        assert_failed(jobs, jobs.begun(image, "disk", source=f"file://{name}"), image, "store of library images")
+    assert jobs.ask("GET", f"/v2/images/{images[1]}/file").body == b"b" * 1024
+
+
 def test_a_source_that_drops_and_stays_away(jobs: Jobs) -> None:
     """The job fails and says so; when the source is back, the same import goes on where it was."""
     image = jobs.create()["id"]

@@ -1,4 +1,4 @@
-"""Disks into a store of objects and out of it, by jobs, with a server that speaks S3; and a store that does not answer."""
+"""Disks into a store of objects and out of it, by jobs, with a server that speaks S3; a store that does not answer."""
 
 from __future__ import annotations
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from config.allow import places_in
 from config.export import Export
 from config.export_url import ExportUrlError, parse_export
-from config.places import NotAllowed, Places
-from config.settings import LibrarySettings
+from config.places import NotAllowed
+from config.settings import LibrarySettings, Store
 from config.url_rules import UrlRefused, parse_url, rules_of
 from mover.control.gate import Gate
 from mover.front.visit import Door
@@ -29,10 +31,11 @@ class JobPlaces(Protocol):
 class HostPlaces:
     """Disks within `[allow]`, and what tickets that are in force lead to. A JobPlaces."""
 
-    def __init__(self, door: Door, settings: LibrarySettings, state_dir: str) -> None:
+    def __init__(self, door: Door, settings: LibrarySettings, state_dir: str, stores: Sequence[Store]) -> None:
         self._door = door
         self._rules = rules_of(settings)
         self._state_dir = state_dir
+        self._stores = stores
 
     async def disk(self, place: str) -> Disk:
         """The disk. The worker that opens it judges its path once more. Raises DiskRefused."""
@@ -43,7 +46,7 @@ class HostPlaces:
         except ExportUrlError as error:
             raise DiskRefused(str(error)) from error
         allow = self._door.allow
-        places = Places(allow.files, allow.nbd_sockets, allow.tls_files, private=(self._state_dir,))
+        places = places_in(allow, self._state_dir, self._stores)
         gate = Gate(allow, places)
         try:
             gate.check_host(export)
