@@ -15,8 +15,9 @@ from sanic import Request
 
 from config.export import Export
 from config.log import facts
-from config.settings import FileStore, HttpStore, LibrarySettings
-from config.settings import Store as StoreSettings
+from config.settings import LibrarySettings
+from config.store_settings import FileStore, HttpStore
+from config.store_settings import Store as StoreSettings
 from config.stores import object_of, path_of, store_named
 from mover.front import sanic_seam
 from mover.front.admission import TicketLimit, Use
@@ -55,7 +56,8 @@ from mover.library.seam import (
 from mover.library.store_facts import keeps_parts, shown
 from mover.library.volumes import Volumes
 from workers.lane import store_format
-from workers.lane.front_lane import FrontLane, LaneLost
+from workers.lane.front_lane import FrontLane
+from workers.lane.lane_states import LaneLost
 
 log = logging.getLogger(__name__)
 
