@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 
@@ -50,3 +51,14 @@ def _started(pid: int) -> int:
     except OSError:
         return 0
     return 0 if fields[_STATE] in (b"Z", b"X") else int(fields[_STARTED])
+
+
+def is_qemu(pid: int) -> bool:
+    """Whether the process is a qemu or a qemu-nbd, by its name."""
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as comm:
+            return comm.read().startswith(b"qemu")
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EACCES, errno.ESRCH):
+            return False
+        raise
