@@ -6,11 +6,10 @@ import errno
 import socket
 import sys
 
+from config.processes import started
+
 # Where nobody can tell.
 UNKNOWN = (0, 0)
-
-# State and start time, counted after the program's name, which may hold anything.
-_STATE, _STARTED = 0, 19
 
 
 def of_peer(sock: socket.socket) -> tuple[int, int]:
@@ -20,20 +19,20 @@ def of_peer(sock: socket.socket) -> tuple[int, int]:
     nothing about the server.
     """
     pid = _pid(sock)
-    started = _started(pid) if pid else 0
-    return (pid, started) if started else UNKNOWN
+    begun = started(pid) if pid else 0
+    return (pid, begun) if begun else UNKNOWN
 
 
 def peer_is_gone(sock: socket.socket) -> bool:
     """Whether the server at the other end has ended since. Of an unknown one it cannot be said."""
     pid = _pid(sock)
-    return bool(pid) and not _started(pid)
+    return bool(pid) and not started(pid)
 
 
 def is_gone(process: tuple[int, int]) -> bool:
     """Whether a process that was known has ended. Of an unknown one it cannot be said."""
-    pid, started = process
-    return process != UNKNOWN and _started(pid) != started
+    pid, begun = process
+    return process != UNKNOWN and started(pid) != begun
 
 
 def _pid(sock: socket.socket) -> int:
@@ -41,16 +40,6 @@ def _pid(sock: socket.socket) -> int:
         return 0
     pid = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
     return pid if pid > 1 else 0
-
-
-def _started(pid: int) -> int:
-    """When a process was started, in ticks; 0 if there is none, or nothing but its status is left."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            fields = stat.read().rpartition(b")")[2].split()
-    except OSError:
-        return 0
-    return 0 if fields[_STATE] in (b"Z", b"X") else int(fields[_STARTED])
 
 
 def is_qemu(pid: int) -> bool:
