@@ -23,18 +23,25 @@ from tests.jobs.test_imports import DATA, MIB, assert_whole, served
 pytestmark = pytest.mark.nbd
 
 
+REDIRECTS = {"/inside": "http://[::1]:{}/x", "/here": "http://10.1.2.3:{}/x", "/file": "file:///etc/passwd#{}"}
+
+
 class WebJobs(Jobs):
-    """Jobs beside an HTTP server: /whole has DATA, /cut ends in its middle."""
+    """Jobs beside an HTTP server: /whole has DATA, /cut ends in its middle, /chunked has neither ranges nor a size."""
 
     def __init__(self, mover: Mover, room: Path, web: Sources) -> None:
         super().__init__(mover, room)
         self.web = web
 
 
-def cut(asked: Asked) -> bool:
-    """The body of /cut ends in the middle of the data."""
+def trouble(asked: Asked) -> bool:
+    """REDIRECTS lead elsewhere; the body of /cut ends in the middle of the data, /cut-chunked before the last chunk."""
+    if asked.path in REDIRECTS:
+        return asked.redirect(REDIRECTS[asked.path].format(asked.server_of.port))
     if asked.path == "/cut":
         asked.cut_at = max(0, len(DATA) // 2 - first_of(asked))
+    if asked.path == "/cut-chunked":
+        asked.cut_at = len(DATA)
     return False
 
 
@@ -52,7 +59,9 @@ def jobs(module_room: Path) -> Iterator[WebJobs]:
         web = stack.enter_context(sources())
         for path in ("/whole", "/cut"):
             web.put(path, DATA)
-        web.fault = cut
+        for path in ("/chunked", "/cut-chunked"):
+            web.put(path, DATA, etag="", ranges=False, chunked=True)
+        web.fault = trouble
         ours = tables(module_room, url_allow=["127.0.0.0/8"])
         library = {**dict(cast(Mapping[str, Any], ours["library"])), "url_ports": [web.port]}
         serve = {"ticket_socket": str(module_room / "tickets")}
@@ -117,6 +126,25 @@ def test_urls_that_fail(jobs: WebJobs) -> None:
     }  # fmt: skip
     killed = jobs.ask("POST", "/v1/images", None, **headers).json()["image"]["id"]
     wait_until("it is killed", lambda: jobs.show(killed)["status"] == "killed")
+
+
+def test_what_will_not_change_fails_at_once(jobs: WebJobs) -> None:
+    """A URL that is not there, or that leads where nothing may be read: each is asked once, and never again."""
+    for path, word in (("/gone", "404"), ("/inside", "::1"), ("/here", "10.1.2.3"), ("/file", "redirect")):
+        image = jobs.create()["id"]
+        assert_failed(jobs, jobs.begun(image, "web-download", uri=jobs.web.url(path)), image, word)
+        assert sum(line.split()[1] == path for line in jobs.web.seen) == 1
+
+
+def test_a_source_without_a_size_is_read_to_its_end(jobs: WebJobs) -> None:
+    """Into both stores; one that breaks off before its last chunk is none."""
+    image = jobs.create()["id"]
+    job = jobs.begun(image, "web-download", uri=jobs.web.url("/chunked"), stores=["near", "far"])
+    task = jobs.ended(job)
+    assert (task["state"], task["bytes_done"], task["bytes_total"]) == ("done", 2 * len(DATA), 2 * len(DATA)), task
+    assert_whole(jobs, image, DATA, "near", "far")
+    image = jobs.create()["id"]
+    assert_failed(jobs, jobs.begun(image, "web-download", uri=jobs.web.url("/cut-chunked")), image, "begin again")
 
 
 def test_wrong_sources(jobs: Jobs, endings: ExitStack) -> None:
