@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from config.errors import shown
 from config.export import Export
 from config.places import NotAllowed, Places
-from config.settings import AllowSettings, FileStore, Settings, Store
+from config.settings import AllowSettings, Settings
+from config.store_settings import FileStore, Store
 from config.stores import directories
 
 ANY_HOST = "*"

@@ -9,7 +9,8 @@ from config.allow import places_in
 from config.export import Export
 from config.export_url import ExportUrlError, parse_export
 from config.places import NotAllowed
-from config.settings import LibrarySettings, Store
+from config.settings import LibrarySettings
+from config.store_settings import Store
 from config.url_rules import UrlRefused, parse_url, rules_of
 from mover.control.gate import Gate
 from mover.front.visit import Door
