@@ -107,6 +107,7 @@ def test_web_download_and_copy_from(jobs: WebJobs) -> None:
     copied = answer.json()["image"]["id"]
     wait_until("it is active", lambda: jobs.show(copied)["status"] == "active")
     assert_whole(jobs, copied, DATA, "near")
+    assert "secret=1" not in jobs.mover.log()
 
 
 def test_urls_that_fail(jobs: WebJobs) -> None:
