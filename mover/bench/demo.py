@@ -34,7 +34,7 @@ from mover.bench.servers import HttpServer, Image, mover, request_over
 from mover.cli.status import Status, complain
 from mover.cli.terminable import terminable
 
-TREE_BYTES = GIB
+TREE_BYTES = 768 * MIB
 # At its peak: the disk, two raw copies of it and three uploads.
 NEEDED_BYTES = 8 * GIB
 # Slow enough that a worker can be killed in the middle: the disk then takes about five seconds.
