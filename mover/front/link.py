@@ -404,7 +404,7 @@ class Link:
         """Take one out of force, and wait until nothing of it is under way."""
         return await self._order(lambda number: Revoke(number, ticket_id), REVOKED_S)
 
-    async def inquire(self, ticket_ids: list[str]) -> Granted:
+    async def inquire(self, ticket_ids: list[str] | None) -> Granted:
         """How tickets of the library are used."""
         return await self._order(lambda number: Inquire(number, ticket_ids), ANSWER_S)
 

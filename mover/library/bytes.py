@@ -126,6 +126,8 @@ class StoreCarrier:
     async def bring(self, source: Disk, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
         """Take the bytes of a disk, or of an object, into a store. Raises CarrierError."""
         store = await self._store_for(incoming)
+        if isinstance(source, Export) and source.transport == "http":
+            await urls.check_source(self._ask_store, self._stores.values(), source.path)
         target = _of_image(store, incoming.image.id)
         async with (
             using(self._door, source, writes=False) as disk,
@@ -261,6 +263,9 @@ class StoreCarrier:
         export = _export_of(store, location)
         if export is None:
             raise NotThere("the image's location is none of its store's")
+        if export.transport == "http":
+            async with self._lane(export) as lane:
+                urls.check_ranges(lane)
         if disk_format is None:
             return export
         if export.transport != "file":

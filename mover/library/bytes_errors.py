@@ -59,7 +59,7 @@ def from_job(completion: Completion) -> CarrierError:
     if number in FULL:
         return StorageFull("the store is full: make room in it, raise its quota, or use another")
     if number in DENIED:
-        return StorageWriteDenied("the store cannot be written")
+        return StorageWriteDenied("the store cannot be written: its administrator must see to permissions")
     if number == errno.ESTALE or completion.status is Status.GONE:
         return StoreGone("the transfer was interrupted: try again", AGAIN_S)
     name = errno.errorcode.get(number, completion.status.name)

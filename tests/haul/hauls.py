@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from config import volumes
 from tests.harness.mover import Mover
 from tests.harness.waiting import wait_until
 
@@ -95,8 +96,8 @@ class Hauls:
         wait_until(f"there is {names}, not {self.listing()}", lambda: self.listing() == sorted(names))
 
     def listing(self) -> list[str]:
-        """Everything in the store's directory, hidden or not."""
-        return sorted(os.listdir(self.directory))
+        """Everything in the store's directory, hidden or not, but its own name."""
+        return sorted(set(os.listdir(self.directory)) - {volumes.FILE})
 
 
 def assert_digests(received: dict[str, Any], data: bytes) -> None:

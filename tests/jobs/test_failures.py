@@ -24,14 +24,33 @@ from tests.jobs.test_imports import DATA, MIB, assert_whole, served
 pytestmark = pytest.mark.nbd
 
 
+REDIRECTS = {"/inside": "http://[::1]:{}/x", "/here": "http://10.1.2.3:{}/x", "/file": "file:///etc/passwd#{}"}
+
+
 class Web:
-    """An HTTP server with ranges: /whole has DATA, /cut ends in its middle, anything else is 404."""
+    """An HTTP server with ranges: /whole has DATA, /cut ends in its middle, anything else is 404.
+
+    /chunked has neither ranges nor a size, /inside and /here lead to this host, by other names. `seen` has all paths.
+    """
 
     def __init__(self, stack: ExitStack) -> None:
+        self.seen: list[str] = []
+        seen = self.seen
+
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                seen.append(self.path)
+                if self.path in REDIRECTS:
+                    self.send_response(302)
+                    self.send_header("Location", REDIRECTS[self.path].format(self.connection.getsockname()[1]))
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                if self.path in ("/chunked", "/cut-chunked"):
+                    self.chunked()
+                    return
                 if self.path.partition("?")[0] not in ("/whole", "/cut"):
                     self.send_error(404)
                     return
@@ -53,6 +72,17 @@ class Web:
                 self.close_connection = self.close_connection or cut
 
             do_HEAD = do_GET
+
+            def chunked(self) -> None:
+                self.send_response(200)
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                for at in range(0, len(DATA), 700_001):
+                    piece = DATA[at : at + 700_001]
+                    self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+                if self.path == "/chunked":
+                    self.wfile.write(b"0\r\n\r\n")
+                self.close_connection = True
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -148,6 +178,25 @@ def test_urls_that_fail(jobs: WebJobs) -> None:
     }  # fmt: skip
     killed = jobs.ask("POST", "/v1/images", None, **headers).json()["image"]["id"]
     wait_until("it is killed", lambda: jobs.show(killed)["status"] == "killed")
+
+
+def test_what_will_not_change_fails_at_once(jobs: WebJobs) -> None:
+    """A URL that is not there, or that leads where nothing may be read: each is asked once, and never again."""
+    for path, word in (("/gone", "404"), ("/inside", "::1"), ("/here", "10.1.2.3"), ("/file", "redirect")):
+        image = jobs.create()["id"]
+        assert_failed(jobs, jobs.begun(image, "web-download", uri=jobs.web.url(path[1:])), image, word)
+        assert jobs.web.seen.count(path) == 1
+
+
+def test_a_source_without_a_size_is_read_to_its_end(jobs: WebJobs) -> None:
+    """Into both stores; one that breaks off before its last chunk is none."""
+    image = jobs.create()["id"]
+    job = jobs.begun(image, "web-download", uri=jobs.web.url("chunked"), stores=["near", "far"])
+    task = jobs.ended(job)
+    assert (task["state"], task["bytes_done"], task["bytes_total"]) == ("done", 2 * len(DATA), 2 * len(DATA)), task
+    assert_whole(jobs, image, DATA, "near", "far")
+    image = jobs.create()["id"]
+    assert_failed(jobs, jobs.begun(image, "web-download", uri=jobs.web.url("cut-chunked")), image, "begin again")
 
 
 def test_wrong_sources(jobs: Jobs, endings: ExitStack) -> None:

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from config import volumes
 from tests.harness.mover import Value
 from tests.store.s3_servers import BUCKET, SECRET, S3Server
 from tests.store.swift import KEY, swift
@@ -102,7 +103,7 @@ def grounds(room: Path, disk: Path) -> Iterator[Grounds]:
             "webhdfs": {"endpoint": hdfs.endpoint, "directory": "/mover/images"},
         }
         left: dict[str, Callable[[], list[str]]] = {
-            "file": lambda: sorted(path.name for path in directory.iterdir()),
+            "file": lambda: sorted(path.name for path in directory.iterdir() if path.name != volumes.FILE),
             "s3": lambda: server.names() + ["an upload"] * server.unfinished(),
             "swift": account.names,
             "webhdfs": lambda: hdfs.names("/mover/images"),

@@ -59,6 +59,8 @@ def _of_keystone(store: SwiftStore, credentials: Credentials) -> Token:
         token = session.get_token()
     except (exceptions.Unauthorized, exceptions.Forbidden) as error:
         raise OSError(errno.EACCES, f"{store.auth_url} gives no token") from error
+    except exceptions.CatalogException:
+        url = token = None
     except exceptions.ClientException as error:
         why = f"{store.auth_url} gives no token: {type(error).__name__}"
         raise OSError(errno.EIO, why) from None  # whose text may have the request in it

@@ -1,4 +1,4 @@
-"""`[[store]]` with `type = "s3"`: what may be said of a bucket, and what is shown of it."""
+"""`[[store]]` with `type = "s3"`, `"swift"` and `"webhdfs"`: what may be said of a bucket, and what is shown of it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from config.documentation import commented_toml
 from config.errors import ConfigError
 from config.load import load
-from config.settings import FileStore, HttpStore, S3Store
-from config.stores import object_of, uri_of_object
+from config.settings import FileStore, HttpStore, ObjectStore, S3Store
+from config.stores import object_of, store_named, uri_of_object
 
 GOOD = {"type": "s3", "id": "cellar", "endpoint": "https://s3.example.org:9000", "bucket": "images", "prefix": "a/b/"}
 
@@ -75,3 +75,40 @@ def test_a_location_names_an_image_of_its_bucket_and_prefix_and_nothing_else() -
         "file:///a/b/x.1",
     ):
         assert object_of(store, uri) is None
+
+
+SWIFT = {"type": "swift", "id": "attic", "auth_url": "https://keystone.example.org:5000/v3", "container": "disks"}
+HDFS = {"type": "webhdfs", "id": "lake", "endpoint": "http://namenode.example.org:9870", "directory": "/mover/images"}
+
+
+def test_a_store_is_named_by_its_id_or_by_a_scheme_of_its_type(tmp_path: Path) -> None:
+    stores = load({}, {}, written(tmp_path, GOOD, SWIFT, HDFS, GOOD | {"id": "swift"})).store
+    for name, found in (("cellar", 0), ("s3", 0), ("attic", 1), ("swift", 3), ("hdfs", 2), ("webhdfs", 2)):
+        assert store_named(stores, name) is stores[found], name
+    assert store_named(stores, "tape") is None
+    assert [uri_of_object(store, "x.1") for store in stores[1:3] if isinstance(store, ObjectStore)] == [
+        "swift://disks/x.1",
+        "webhdfs:///mover/images/x.1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("store", "key", "value"),
+    [
+        (SWIFT, "auth_url", "https://user:secret@keystone.example.org/v3"),
+        (SWIFT, "auth_url", "keystone.example.org"),
+        (SWIFT, "container", "a/b"),
+        (SWIFT, "auth", "v2"),
+        (SWIFT, "token", "it has no place here"),
+        (HDFS, "endpoint", "http://user:secret@namenode.example.org"),
+        (HDFS, "directory", "relative"),
+        (HDFS, "directory", "/a/../b"),
+        (HDFS, "credentials_file", "relative"),
+    ],
+)
+def test_what_cannot_be_of_swift_or_hdfs_is_refused_and_named(
+    tmp_path: Path, store: dict[str, str], key: str, value: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"\[\[store\]\]|store 'lake'") as refused:
+        load({}, {}, written(tmp_path, store | {key: value}))
+    assert "secret@" not in str(refused.value)
