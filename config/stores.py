@@ -11,7 +11,7 @@ import msgspec
 
 from config.errors import ConfigError, shown
 from config.export import OF_LIBRARY, Export
-from config.settings import FileStore, ObjectStore, S3Store, Store, SwiftStore
+from config.store_settings import FileStore, ObjectStore, S3Store, Store, SwiftStore
 
 _PRIORITY = re.compile(r"(.+):(\d{1,9})")
 SCHEMES = ("file", "filesystem")

@@ -27,7 +27,7 @@ from mover.library.records import ImageRecord, Transfer, TransferState
 from mover.library.seam import CarrierError, NotThere, StoreGone, TicketDesk
 from mover.library.states import READABLE, State
 from mover.serve.messages import Grant, Granted, GrantUse
-from workers.lane.front_lane import LaneLost
+from workers.lane.lane_states import LaneLost
 
 if TYPE_CHECKING:
     from mover.library.registry.registry import Registry

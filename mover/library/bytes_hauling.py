@@ -33,7 +33,8 @@ from mover.library.seam import (
     WrongSize,
 )
 from workers.lane import lost_format, store_format
-from workers.lane.front_lane import FrontLane, LaneLost
+from workers.lane.front_lane import FrontLane
+from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import Completion, Flag, ImageFacts, Kind, Status
 from workers.lane.store_format import Receive
 

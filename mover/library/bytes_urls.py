@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 
-from config.settings import HttpStore, Store
+from config.store_settings import HttpStore, Store
 from mover.library.records import Location
 from mover.library.seam import (
     Changed,

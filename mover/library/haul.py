@@ -20,7 +20,8 @@ from mover.front.foresight import Foresight, Run
 from mover.front.meter import Meter
 from mover.front.ranges import Span
 from mover.library.seam import CarrierError, SourceGone
-from workers.lane.front_lane import FrontLane, InFlight, LaneLost
+from workers.lane.front_lane import FrontLane, InFlight
+from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import Completion, Flag, Kind, Status
 
 # Holes are asked for at most so far ahead.

@@ -17,9 +17,9 @@ from config.settings import (
     LimitSettings,
     LogSettings,
     QosSettings,
-    Store,
     TlsSettings,
 )
+from config.store_settings import Store
 
 VERSION = 9
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import AllowSettings, FileStore, Image
+from config.settings import AllowSettings, Image
+from config.store_settings import FileStore
 from tests.serve.stage import PATIENCE_S, Event, Stage, is_gone, is_zombie, short_waits, wait_for
 
 

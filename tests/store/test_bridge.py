@@ -18,7 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
-from config.settings import LibrarySettings, S3Store
+from config.settings import LibrarySettings
+from config.store_settings import S3Store
 from mover.bench.servers import find_imageio
 from mover.library.bytes import StoreCarrier
 from mover.library.records import ImageRecord, Location, Visibility

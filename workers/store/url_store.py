@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from config.settings import HttpStore
+from config.store_settings import HttpStore
 from config.url_rules import UrlRefused, UrlRules
 from workers.lane.store_format import Found, Swept, Why
 from workers.store.backing import Part, Refusal

@@ -13,6 +13,7 @@ from mover.library.checks import check_properties_count, check_property, is_uuid
 from mover.library.errors import ApiError, no_image
 from mover.library.records import Change, ImageRecord, NewImage, Visibility
 from mover.library.states import State
+from mover.library.statuses import status_of
 from mover.library.v2 import filters, patch, values, words
 
 _QUEUED_ONLY = ("disk_format", "container_format")
@@ -191,5 +192,5 @@ async def _move(call: Call, image_id: str, action: str, before: State, after: St
     if moved is None:
         now = await find(call, image.id)
         if now.state is not after:
-            raise ApiError(403, f"Not allowed to {action} image in status '{words.status(now.state)}'")
+            raise ApiError(403, f"Not allowed to {action} image in status '{status_of(now.state)}'")
     return image
