@@ -31,7 +31,7 @@ def jobs(room: Path) -> Iterator[Jobs]:
     own.mkdir()
     with ExitStack() as stack:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", far], check=True)
-        stack.callback(subprocess.run, ["umount", far], check=True)
+        stack.callback(lambda: subprocess.run(["umount", far], check=True))
         mover = Mover(own, {}, tables(room))
         stack.callback(mover.close)
         yield Jobs(mover.start(), room)

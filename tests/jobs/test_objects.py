@@ -67,7 +67,7 @@ def test_a_disk_into_a_bucket_and_out_of_it_whoever_is_killed(jobs: S3Jobs, endi
     job = jobs.begun(image, "disk", source=source.uri(), stores=["cellar"])
     jobs.moved(job)
     kill_workers(jobs.mover)
-    wait_until("the service answers", jobs.answers)
+    wait_until("the service answers", jobs.mover.answers)
     task = jobs.ended(job)
     assert (task["state"], task["bytes_done"]) == ("done", len(DISK)), task
     assert_in_bucket(jobs, image)
@@ -75,7 +75,7 @@ def test_a_disk_into_a_bucket_and_out_of_it_whoever_is_killed(jobs: S3Jobs, endi
     out = jobs.export(image, target.uri()).headers["location"].rpartition("/")[2]
     jobs.moved(out)
     kill_front_ends(jobs.mover)
-    wait_until("the service answers", jobs.answers)
+    wait_until("the service answers", jobs.mover.answers)
     assert jobs.ended(out)["state"] == "done"
     assert (jobs.room / "target").read_bytes() == DISK + b"x" * MIB
     assert jobs.ended(jobs.begun(image, "copy-image", stores=["far"]))["state"] == "done"
@@ -83,7 +83,7 @@ def test_a_disk_into_a_bucket_and_out_of_it_whoever_is_killed(jobs: S3Jobs, endi
     assert jobs.ask("DELETE", f"/v2/images/{image}").status == 204
     assert jobs.mover.stop() == 0
     jobs.mover.start()
-    assert jobs.answers()
+    assert jobs.listed() == []
     wait_until("nothing is left of it", lambda: not jobs.s3.names() and not jobs.s3.unfinished())
 
 
