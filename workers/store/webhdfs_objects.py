@@ -10,7 +10,7 @@ import errno
 
 import opendal
 
-from config.settings import WebhdfsStore
+from config.store_settings import WebhdfsStore
 from workers.store.credentials import DELEGATION, read_credentials
 from workers.store.objects import Objects, attempt, layered, timed
 from workers.store.writing import Pieces
