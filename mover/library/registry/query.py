@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import (
-    Boolean,
     ColumnElement,
     CompoundSelect,
     Connection,
@@ -26,11 +25,14 @@ from sqlalchemy import (
 
 from mover.library.queries import SORT_PROPERTY, Comparison, Query
 from mover.library.records import ImageRecord, MemberStatus, Visibility
-from mover.library.registry.tables import IMAGES, MEMBERS, NOT_ACTIVE, PROPERTIES, SORTED_BY, TAGS, VALUE_INDEXED
+from mover.library.registry.tables import IMAGES, MEMBERS, PROPERTIES, SORTED_BY, TAGS, VALUE_INDEXED
 from mover.library.states import State
 
 # The numbers as the index has them: bound parameters would not be known to be the same.
 _INDEXED: tuple[ColumnElement[Any], ...] = (literal_column("1"), literal_column(str(VALUE_INDEXED)))
+
+# As the index of the others has it, too.
+_ACTIVE: ColumnElement[str] = literal_column(f"'{State.ACTIVE}'")
 
 # Fewer images than these are found by what they have, and sorted.
 FEW = 1000
@@ -74,7 +76,7 @@ def _conditions(query: Query, rare: frozenset[str] | None) -> list[ColumnElement
     if any(
         name == "state" and comparison == "eq" and value != State.ACTIVE for name, comparison, value in query.conditions
     ):
-        found.append(literal_column(NOT_ACTIVE, Boolean))
+        found.append(IMAGES.c.state != _ACTIVE)
     found += [IMAGES.c[name].in_(values) for name, values in query.one_of.items()]
     for what, (ids, table) in _having(query).items():
         if rare is None or what in rare:
@@ -188,27 +190,23 @@ def _sort_column(name: str) -> ColumnElement[Any]:
 def _after(marker: ImageRecord, order: _Ordered) -> ColumnElement[bool]:
     """What comes after the marker:  a > A, or a = A and b > B, or a = A and b = B and c > C.
 
-    In one direction it is said as (a, b, c) > (A, B, C): then a walk along an index starts there, also among half a
-    million images that have the same `a`.
+    In one direction it is said as (a, b, c) > (A, B, C): then PostgreSQL starts there, also among half a million images
+    that have the same `a`. That a >= A is said beside it: all by which SQLite starts in an expression's index.
     """
-    if len({down for _, _, down in order}) == 1:
+    _, first, down = order[0]
+    value = _sort_value(marker, order[0][0])
+    start = first <= value if down else first >= value
+    if all(one_down == down for _, _, one_down in order):
         here = tuple_(*(column for _, column, _ in order))
-        there = tuple_(*(_typed(column, _sort_value(marker, name)) for name, column, _ in order))
-        return here < there if order[0][2] else here > there
+        there = tuple_(*(literal(_sort_value(marker, name), column.type) for name, column, _ in order))
+        return and_(start, here < there if down else here > there)
     cases: list[ColumnElement[bool]] = []
     equal: list[ColumnElement[bool]] = []
     for name, column, down in order:
         value = _sort_value(marker, name)
         cases.append(and_(*equal, column < value if down else column > value))
         equal.append(column == value)
-    _, first, down = order[0]
-    value = _sort_value(marker, order[0][0])
-    # Said twice, since no database makes the start of a walk along an index from the cases.
-    return and_(first <= value if down else first >= value, or_(*cases))
-
-
-def _typed(column: ColumnElement[Any], value: object) -> ColumnElement[Any]:
-    return literal(value, column.type)
+    return and_(start, or_(*cases))
 
 
 def _sort_value(marker: ImageRecord, name: str) -> object:

@@ -221,8 +221,7 @@ Index("images_named", IMAGES.c.name)
 Index("images_owned", IMAGES.c.owner, IMAGES.c.created_at_us, IMAGES.c.id)
 Index("images_with_md5", IMAGES.c.md5)
 Index("images_with_hash", IMAGES.c.hash_value)
-# Most images are ACTIVE; a list of others would read all to find them. Queries say it in these words (query.py).
-NOT_ACTIVE = "images.state <> 'active'"
+# Most images are ACTIVE; a list of others would read all to find them. Queries say that they are others (query.py).
 _FEW = text("deleted_at_us IS NULL AND state <> 'active'")
 Index(
     "images_not_active",
