@@ -12,7 +12,8 @@ import msgspec
 from config.errors import ConfigError, ConfigUnreadableError, shown
 from config.images import image_of_flag, images_of_table, merged
 from config.rules import check, resolve
-from config.settings import Image, Settings, Store
+from config.settings import Image, Settings
+from config.store_settings import Store
 from config.stores import stores_of_table
 from config.values import SECTIONS, read_value, setting_types
 

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from config.allow import ANY_HOST, network_of
 from config.errors import ConfigError, shown
 from config.export_url import SOCKET_PATH_MAX_BYTES
-from config.settings import FileStore, HttpStore, Settings, Store
+from config.settings import Settings
+from config.store_settings import FileStore, HttpStore, Store
 from config.stores import check_store
 
 LIBRARY_FILE = "library.sqlite"

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import msgspec
 
 from config.errors import ConfigError, shown
-from config.export import Export
-from config.settings import FileStore, ObjectStore, S3Store, Store, SwiftStore
+from config.export import OF_LIBRARY, Export
+from config.store_settings import FileStore, ObjectStore, S3Store, Store, SwiftStore
 
 _PRIORITY = re.compile(r"(.+):(\d{1,9})")
 SCHEMES = ("file", "filesystem")
@@ -120,6 +120,9 @@ def is_of_stores(export: Export, stores: Iterable[Store]) -> bool:
     if export.transport == "object":
         ours = [store for store in stores if store.id == export.name and isinstance(store, ObjectStore)]
         return any(object_of(store, uri_of_object(store, export.path)) for store in ours)
+    # Only as a file that is read only: `frozen` alone would make a library's of any socket, host or whole file.
+    if export.transport not in OF_LIBRARY and (export.transport != "file" or export.whole_file):
+        return False
     files = [store for store in stores if isinstance(store, FileStore)]
     path = _image_of(export.path) if export.transport == "part" else export.path
     return path is not None and any(path_of(store, uri_of(path)) for store in files)

@@ -9,7 +9,8 @@ import msgspec
 
 from config.export import Export
 from config.places import Places
-from config.settings import FileStore, LogSettings, Store, WorkerSettings
+from config.settings import LogSettings, WorkerSettings
+from config.store_settings import FileStore, Store
 from config.url_rules import UrlRules
 
 VERSION = 5

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 
+from config.processes import started
+
 # Where nobody can tell.
 UNKNOWN = (0, 0)
-
-# State and start time, counted after the program's name, which may hold anything.
-_STATE, _STARTED = 0, 19
 
 
 def of_peer(sock: socket.socket) -> tuple[int, int]:
@@ -19,20 +19,20 @@ def of_peer(sock: socket.socket) -> tuple[int, int]:
     nothing about the server.
     """
     pid = _pid(sock)
-    started = _started(pid) if pid else 0
-    return (pid, started) if started else UNKNOWN
+    begun = started(pid) if pid else 0
+    return (pid, begun) if begun else UNKNOWN
 
 
 def peer_is_gone(sock: socket.socket) -> bool:
     """Whether the server at the other end has ended since. Of an unknown one it cannot be said."""
     pid = _pid(sock)
-    return bool(pid) and not _started(pid)
+    return bool(pid) and not started(pid)
 
 
 def is_gone(process: tuple[int, int]) -> bool:
     """Whether a process that was known has ended. Of an unknown one it cannot be said."""
-    pid, started = process
-    return process != UNKNOWN and _started(pid) != started
+    pid, begun = process
+    return process != UNKNOWN and started(pid) != begun
 
 
 def _pid(sock: socket.socket) -> int:
@@ -42,11 +42,12 @@ def _pid(sock: socket.socket) -> int:
     return pid if pid > 1 else 0
 
 
-def _started(pid: int) -> int:
-    """When a process was started, in ticks; 0 if there is none, or nothing but its status is left."""
+def is_qemu(pid: int) -> bool:
+    """Whether the process is a qemu or a qemu-nbd, by its name."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            fields = stat.read().rpartition(b")")[2].split()
-    except OSError:
-        return 0
-    return 0 if fields[_STATE] in (b"Z", b"X") else int(fields[_STARTED])
+        with open(f"/proc/{pid}/comm", "rb") as comm:
+            return comm.read().startswith(b"qemu")
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EACCES, errno.ESRCH):
+            return False
+        raise

@@ -12,7 +12,8 @@ from config.errors import shown
 from config.export import Export
 from config.log import facts
 from config.places import NotAllowed, Places
-from config.settings import AllowSettings, Settings, Store
+from config.settings import AllowSettings, Settings
+from config.store_settings import Store
 from config.stores import is_of_stores
 
 log = logging.getLogger(__name__)

@@ -64,7 +64,8 @@ class Grants:
         return Granted()
 
     async def _inquire(self, message: Inquire) -> Granted:
-        infos = await self._registry.look(message.ids)
+        ids = self._registry.ids_of_library() if message.ids is None else message.ids
+        infos = await self._registry.look(ids)
         return Granted(
             uses=[
                 GrantUse(

@@ -122,6 +122,10 @@ class Registry:
         kept = [one.kept for one in self._entries.values()]
         return [one.id for one in kept if dialect is None or (one.dialect == dialect and not one.export.of_library)]
 
+    def ids_of_library(self) -> list[str]:
+        """The ids of the library's own."""
+        return [one.kept.id for one in self._entries.values() if one.kept.export.of_library]
+
     def get(self, ticket_id: str) -> Kept | None:
         """The ticket of this id, whatever its state."""
         entry = self._entries.get(ticket_id)

@@ -26,7 +26,7 @@ from mover.front.visit import Door
 from mover.library import routes as library_routes
 from mover.library.library import Library
 from mover.version import version
-from workers.lane.front_lane import LaneLost
+from workers.lane.lane_states import LaneLost
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def _add_service(app: App, link: Link, metrics_on_tcp: bool, library: Library | 
     async def readyz(request: Request) -> Sent:
         if not link.supervised:
             raise RequestError(503, "the supervisor is gone")
-        faults = msgspec.json.decode(await link.ask("ready"), type=list[str])
+        faults = msgspec.json.decode(await link.questions.ask("ready"), type=list[str])
         if faults:
             raise RequestError(503, f"not ready: {'; '.join(faults)}")
         return await send_json(request, 200, {"status": "ready"}, [])
@@ -94,17 +94,17 @@ def _add_service(app: App, link: Link, metrics_on_tcp: bool, library: Library | 
     async def workers(request: Request) -> Sent:
         if not sanic_seam.over_unix(request):
             raise RequestError(404, "not found; /workers is served on the Unix socket only")
-        return await _send(request, "application/json", await link.ask("workers"))
+        return await _send(request, "application/json", await link.questions.ask("workers"))
 
     async def status(request: Request) -> Sent:
         if not sanic_seam.over_unix(request):
             raise RequestError(404, "not found; /status is served on the Unix socket only")
-        return await _send(request, "application/json", await link.ask("status"))
+        return await _send(request, "application/json", await link.questions.ask("status"))
 
     async def metrics(request: Request) -> Sent:
         if not (metrics_on_tcp or sanic_seam.over_unix(request)):
             raise RequestError(404, "not found; /metrics is served on the Unix socket only (serve.metrics)")
-        return await _send(request, METRICS, await link.ask("metrics"))
+        return await _send(request, METRICS, await link.questions.ask("metrics"))
 
     visor_prefix = "" if library is None else library.settings.visor_prefix
 

@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Sequence
 
-from workers.lane.front_lane import LaneLost
+from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import Completion, Status
 
 # Why an image has gone in the middle of a request.

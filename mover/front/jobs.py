@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from workers.lane.front_lane import FrontLane, LaneLost
+from workers.lane.front_lane import FrontLane
+from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import Completion, Kind
 
 

@@ -13,27 +13,25 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
 from typing import Protocol
 
 import msgspec
-from msgspec.structs import replace
 
 from config.export import Export
 from config.log import facts
 from config.settings import FrontSettings
 from mover.front.account import Account
+from mover.front.questions import Questions
 from mover.front.tickets import TicketShelf
 from mover.front.usage import Guest
 from mover.serve.messages import (
     VERSION,
-    About,
     Activity,
     Answer,
-    Ask,
     AskActivity,
     AskUses,
     Begin,
@@ -42,9 +40,6 @@ from mover.serve.messages import (
     Drain,
     FrontEndHello,
     FrontEndReady,
-    Grant,
-    Granted,
-    Inquire,
     LaneRefused,
     LaneSocket,
     NewCertificates,
@@ -52,7 +47,6 @@ from mover.serve.messages import (
     Ping,
     Pong,
     Retune,
-    Revoke,
     Ticket,
     TicketAnswer,
     Tickets,
@@ -61,7 +55,8 @@ from mover.serve.messages import (
 )
 from workers.lane.arena import Arena
 from workers.lane.channel import Channel, ChannelBroken, ChannelClosed
-from workers.lane.front_lane import FrontLane, LaneLost
+from workers.lane.front_lane import FrontLane
+from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import ImageFacts
 
 log = logging.getLogger(__name__)
@@ -71,10 +66,6 @@ log = logging.getLogger(__name__)
 COLLECT_AFTER_S = 1.0
 # A library image is used once in a while, and there are many: their lanes do not wait for the next use.
 LIBRARY_IDLE_S = 2.0
-# The supervisor asks its children for a second or two before it answers.
-ANSWER_S = 10.0
-# What is in flight with a ticket is ended, and what was begun with its image waited for.
-REVOKED_S = 60.0
 
 
 class Host(Protocol):
@@ -112,6 +103,7 @@ class Link:
     ) -> None:
         self.supervised = True
         self.tickets = TicketShelf(self._send, self._gone)
+        self.questions = Questions(self._send)
         self._ask = ask
         self._channel = channel
         self._settings = settings
@@ -125,7 +117,6 @@ class Link:
         self._tickets_of: Counter[str] = Counter()  # by export's key, those with requests that are out of force, too
         self._by_number: dict[int, FrontLane] = {}
         self._looks: dict[int, asyncio.TimerHandle] = {}
-        self._questions: dict[int, tuple[asyncio.Future[bytes], list[bytes]]] = {}
 
     def begin(self) -> None:
         """Greet the supervisor and listen to it; what it has pushed already is in force when this returns."""
@@ -183,7 +174,7 @@ class Link:
                 if lane is not None:
                     lane.close(message.reason, message.retry_after_s)
             case Answer():
-                self._collect(message)
+                self.questions.collect(message)
             case Retune():
                 self._settings = message.settings
                 self._host.retune(message)
@@ -374,44 +365,6 @@ class Link:
         for lane in list(self._by_number.values()):
             lane.close("the service is going down")
 
-    # -- the whole house -------------------------------------------------------------------------------------
-
-    async def ask(self, about: About) -> bytes:
-        """What the supervisor says of the whole house. Raises LaneLost when it does not answer."""
-        return await self._asked(lambda number: Ask(number, about), ANSWER_S)
-
-    async def _asked(self, make: Callable[[int], msgspec.Struct], patience_s: float) -> bytes:
-        question = next(self._numbers)
-        future: asyncio.Future[bytes] = self._loop.create_future()
-        self._questions[question] = (future, [])
-        try:
-            self._send(make(question))
-            async with asyncio.timeout(patience_s):
-                return await future
-        except TimeoutError:
-            raise LaneLost("the supervisor does not answer", 1.0) from None
-        finally:
-            del self._questions[question]
-
-    async def grant(self, ticket: Grant) -> Granted:
-        """Have the supervisor put a ticket for a client of the library in force; its `question` is given here.
-
-        Raises LaneLost when it does not answer, as the other two do.
-        """
-        return await self._order(lambda number: replace(ticket, question=number), ANSWER_S)
-
-    async def revoke(self, ticket_id: str) -> Granted:
-        """Take one out of force, and wait until nothing of it is under way."""
-        return await self._order(lambda number: Revoke(number, ticket_id), REVOKED_S)
-
-    async def inquire(self, ticket_ids: list[str]) -> Granted:
-        """How tickets of the library are used."""
-        return await self._order(lambda number: Inquire(number, ticket_ids), ANSWER_S)
-
-    async def _order(self, make: Callable[[int], Grant | Revoke | Inquire], patience_s: float) -> Granted:
-        body = await self._asked(make, patience_s)
-        return msgspec.json.decode(body, type=Granted)
-
     def _activity(self, question: int) -> Activity:
         lanes = list(self._lanes.values())
         return Activity(
@@ -424,9 +377,3 @@ class Link:
             slots_used=sum(lane.slots.used for lane in lanes),
             uses=self._account.uses(),
         )
-
-    def _collect(self, answer: Answer) -> None:
-        future, pieces = self._questions.get(answer.question, (None, []))
-        pieces.append(answer.body)
-        if future is not None and not answer.more and not future.done():
-            future.set_result(b"".join(pieces))

@@ -14,7 +14,7 @@ from mover.front.errors import BodyBroken, RequestError
 from mover.front.sanic_seam import Sent
 from mover.front.visit import Door, Visit
 from workers.lane.extents_format import Extent
-from workers.lane.front_lane import LaneLost
+from workers.lane.lane_states import LaneLost
 
 log = logging.getLogger(__name__)
 

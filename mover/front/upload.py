@@ -22,7 +22,8 @@ from mover.front.errors import ClientGone, RequestError, job_failed
 from mover.front.intake import Intake
 from mover.front.pace import Pace
 from mover.front.ranges import Span
-from workers.lane.front_lane import FrontLane, InFlight, LaneLost
+from workers.lane.front_lane import FrontLane, InFlight
+from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import Completion, Kind, Status
 
 # A client that has not filled a room in this time is slow.

@@ -28,7 +28,8 @@ from mover.front.ranges import Span
 from mover.front.sanic_seam import Sent
 from mover.front.usage import Connection, Moving
 from mover.serve.messages import Ticket
-from workers.lane.front_lane import FrontLane, LaneLost
+from workers.lane.front_lane import FrontLane
+from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import Flag, ImageFacts
 
 audit = logging.getLogger(AUDIT)

@@ -27,7 +27,7 @@ from mover.library.records import ImageRecord, Transfer, TransferState
 from mover.library.seam import CarrierError, NotThere, StoreGone, TicketDesk
 from mover.library.states import READABLE, State
 from mover.serve.messages import Grant, Granted, GrantUse
-from workers.lane.front_lane import LaneLost
+from workers.lane.lane_states import LaneLost
 
 if TYPE_CHECKING:
     from mover.library.registry.registry import Registry
@@ -216,12 +216,29 @@ async def end_all(library: Library, image_id: str) -> None:
             await _quietly(drop(library, transfer), transfer)
 
 
+async def end_downloads(library: Library, image_id: str) -> None:
+    """The image is not for everybody any more: who may read it by ticket asks again. Other hosts' rounds end theirs."""
+    for transfer in await library.ask(lambda registry: registry.transfers.of_image(image_id)):
+        if transfer.is_upload:
+            continue
+        if transfer.host == library.host:
+            await _quietly(drop(library, transfer), transfer)
+        else:
+            await _move(library, transfer, TransferState.OPEN, TransferState.CLOSING, None)
+
+
 async def tend(library: Library) -> None:
     """One round: what has expired is dropped, what nobody can go on with, too, and what was being closed is closed."""
-    transfers = await library.ask(lambda registry: registry.transfers.of_host(library.host))
-    if not transfers or library.desk is None:
+    if library.desk is None:
         return
-    uses = await uses_of(library, transfers)
+    # In this order: a transfer is known before its ticket is in force, and until after that.
+    granted = await _ordered(library.desk.inquire(None))
+    transfers = await library.ask(lambda registry: registry.transfers.of_host(library.host))
+    uses = {use.id: use for use in granted.uses}
+    for ticket in uses.keys() - {transfer.ticket for transfer in transfers}:
+        # Other hosts took this one for dead, and have ended it.
+        log.warning("a ticket whose transfer is gone is ended")
+        await _ordered(library.desk.revoke(ticket))
     for transfer in transfers:
         if transfer.state is TransferState.CLOSING:
             if transfer.worker is None or not liveness.is_alive(transfer.worker):

@@ -15,11 +15,12 @@ from sanic import Request
 
 from config.export import Export
 from config.log import facts
-from config.settings import FileStore, HttpStore, LibrarySettings
-from config.settings import Store as StoreSettings
-from config.stores import object_of, path_of, store_named
+from config.settings import LibrarySettings
+from config.store_settings import FileStore, HttpStore
+from config.store_settings import Store as StoreSettings
+from config.stores import store_named
 from mover.front import sanic_seam
-from mover.front.admission import TicketLimit, Use
+from mover.front.admission import Use
 from mover.front.errors import RequestError
 from mover.front.ranges import Span as Range
 from mover.front.sanic_seam import Headers, Sent
@@ -28,14 +29,14 @@ from mover.front.visit import Door
 from mover.library import bytes_hauling as hauling
 from mover.library import bytes_urls as urls
 from mover.library.bytes_asking import ask
-from mover.library.bytes_errors import from_lane
+from mover.library.bytes_exports import VIEW_FORMATS, export_of, of_image, view_of
+from mover.library.bytes_lanes import StoreLanes
 from mover.library.bytes_receiving import Into, publish_staged, receive, received, stage
 from mover.library.disks import using
 from mover.library.records import ImageRecord, Location
 from mover.library.seam import (
     CarrierError,
     Disk,
-    DiskRefused,
     Elsewhere,
     Incoming,
     Kept,
@@ -55,14 +56,12 @@ from mover.library.seam import (
 from mover.library.store_facts import keeps_parts, shown
 from mover.library.volumes import Volumes
 from workers.lane import store_format
-from workers.lane.front_lane import FrontLane, LaneLost
+from workers.lane.front_lane import FrontLane
 
 log = logging.getLogger(__name__)
 
 # What was published is registered within moments; after so long nobody is about to any more.
 REGISTERED_S = 600.0
-# Images that have a disk inside, which a qemu-nbd of the worker's shows (workers/store/view_server.py).
-VIEW_FORMATS = frozenset({"qcow2", "vmdk", "vdi", "vhd", "vhdx"})
 
 
 class StoreCarrier:
@@ -77,6 +76,7 @@ class StoreCarrier:
         who_has: WhoHas,
     ) -> None:
         self._door = door
+        self._lanes = StoreLanes(door)
         self._who_has = who_has
         self._volumes = Volumes(stores)
         self._catalogue = catalogue
@@ -126,12 +126,14 @@ class StoreCarrier:
     async def bring(self, source: Disk, incoming: Incoming, progress: Progress, digests: bool = True) -> Received:
         """Take the bytes of a disk, or of an object, into a store. Raises CarrierError."""
         store = await self._store_for(incoming)
-        target = _of_image(store, incoming.image.id)
+        if isinstance(source, Export) and source.transport == "http":
+            await urls.check_source(self._lanes.ask_store, self._stores.values(), source.path)
+        target = of_image(store, incoming.image.id)
         async with (
             using(self._door, source, writes=False) as disk,
-            self._seat(disk.export, Use.READ, disk.limit),
-            self._seat(target, Use.WRITE),
-            self._lanes_between(disk.export, target) as lanes,
+            self._lanes.seat(disk.export, Use.READ, disk.limit),
+            self._lanes.seat(target, Use.WRITE),
+            self._lanes.lanes_between(disk.export, target) as lanes,
         ):
             pace = self._door.pace(disk.export.key)
             into = Into(store.id, self._catalogue, self._settings, pace, keeps_parts(store))
@@ -164,8 +166,8 @@ class StoreCarrier:
 
     @asynccontextmanager
     async def _into(self, store: StoreSettings, incoming: Incoming) -> AsyncIterator[tuple[FrontLane, Into]]:
-        export = _of_image(store, incoming.image.id)
-        async with self._lane(export, Use.WRITE) as lane:
+        export = of_image(store, incoming.image.id)
+        async with self._lanes.lane(export, Use.WRITE) as lane:
             pace = self._door.pace(export.key)
             yield lane, Into(store.id, self._catalogue, self._settings, pace, keeps_parts(store))
 
@@ -175,8 +177,8 @@ class StoreCarrier:
         files = isinstance(self._store(location.store), FileStore) and isinstance(store, FileStore)
         if not files or incoming.size_bytes is None:
             return await self.bring(source, incoming, progress, incoming.md5 is not None)
-        target = _of_image(store, incoming.image.id)
-        async with self._lane(target, Use.WRITE) as lane:
+        target = of_image(store, incoming.image.id)
+        async with self._lanes.lane(target, Use.WRITE) as lane:
             into = Into(store.id, self._catalogue, self._settings, self._door.pace(target.key))
             return await hauling.clone(lane, location.uri, incoming, into, progress)
 
@@ -191,16 +193,16 @@ class StoreCarrier:
         if not span.length or request.method == "HEAD":
             return await sanic_seam.reply(request, status, headers)
         try:
-            async with self._lane(export, Use.READ) as lane:
+            async with self._lanes.lane(export, Use.READ) as lane:
                 _check_size(lane, size_bytes)
                 urls.check_order(lane, span.offset)
                 body = Body(Range(span.offset, span.length))
                 sent = await send_body(request, lane, body, status, headers, self._door.pace(export.key))
         except StoreGone as gone:
-            await urls.check_there(self._ask_store, self._store(location.store), location, size_bytes)
+            await urls.check_there(self._lanes.ask_store, self._store(location.store), location, size_bytes)
             raise gone from gone.__cause__
         except RequestError as error:
-            await urls.check_there(self._ask_store, self._store(location.store), location, size_bytes)
+            await urls.check_there(self._lanes.ask_store, self._store(location.store), location, size_bytes)
             raise StoreGone(error.message) from error
         log.info("transferred", extra=facts(store=location.store, op="read", offset=span.offset, length=span.length))
         return sent
@@ -226,12 +228,12 @@ class StoreCarrier:
         source = self.source(location)
         has_disk = disk_format in VIEW_FORMATS
         if has_disk:
-            source = _view_of(source, disk_format or "")
+            source = view_of(source, disk_format or "")
         async with (
             using(self._door, target, writes=True) as disk,
-            self._seat(disk.export, Use.WRITE, disk.limit),
-            self._seat(source, Use.READ),
-            self._lanes_between(source, disk.export) as lanes,
+            self._lanes.seat(disk.export, Use.WRITE, disk.limit),
+            self._lanes.seat(source, Use.READ),
+            self._lanes.lanes_between(source, disk.export) as lanes,
         ):
             if not has_disk:
                 _check_size(lanes.source, size_bytes)
@@ -240,11 +242,11 @@ class StoreCarrier:
     async def refer(self, url: str, store: str | None = None) -> Referred:
         """Look at what a URL names. Raises CarrierError."""
         keeper = urls.store_of_urls(self._stores.values()) if store is None else self._store_asked_for(store)
-        return await urls.refer(self._ask_store, keeper, url)
+        return await urls.refer(self._lanes.ask_store, keeper, url)
 
     def source(self, location: Location) -> Export:
         """The bytes at a location. Raises UnknownStore, NotThere."""
-        export = _export_of(self._store(location.store), location)
+        export = export_of(self._store(location.store), location)
         if export is None:
             raise NotThere("the image's location is none of its store's")
         return export
@@ -258,9 +260,10 @@ class StoreCarrier:
         """
         store = self._store(location.store)
         await self._check_here(location)
-        export = _export_of(store, location)
-        if export is None:
-            raise NotThere("the image's location is none of its store's")
+        export = self.source(location)
+        if export.transport == "http":
+            async with self._lanes.lane(export) as lane:
+                urls.check_ranges(lane)
         if disk_format is None:
             return export
         if export.transport != "file":
@@ -274,7 +277,7 @@ class StoreCarrier:
         if not isinstance(chosen, FileStore):
             why = "cannot be written at random: name a file store, or upload with PUT of the image's file"
             raise NotPossible(f"store {chosen.id} {why}")
-        async with self._lane(_of_image(chosen, image.id)) as lane:
+        async with self._lanes.lane(of_image(chosen, image.id)) as lane:
             prepared = await ask(lane, store_format.Prepare(image.id, size_bytes, self._catalogue))
         assert isinstance(prepared, store_format.Prepared)
         return chosen.id, Export("part", path=prepared.path)
@@ -291,7 +294,7 @@ class StoreCarrier:
             image.container_format,
             settings.backing_files,
         )
-        async with self._lane(_of_image(self._store(store), image.id)) as lane:
+        async with self._lanes.lane(of_image(self._store(store), image.id)) as lane:
             published = await ask(lane, question, None)  # a terabyte takes its time to be read
         return received(published, store, settings.hash_algo)
 
@@ -299,7 +302,7 @@ class StoreCarrier:
 
     async def registered(self, image_id: str, location: Location) -> None:
         """Forget that it was an upload. Raises CarrierError; a sweep does it then."""
-        async with self._lane(_of_image(self._store(location.store), image_id)) as lane:
+        async with self._lanes.lane(of_image(self._store(location.store), image_id)) as lane:
             await ask(lane, store_format.Confirm(image_id, location.uri))
 
     async def remove(self, location: Location) -> None:
@@ -307,7 +310,7 @@ class StoreCarrier:
         if isinstance(self._store(location.store), HttpStore):
             return  # what is at a URL is not ours
         await self._check_here(location)
-        await self._ask_store(self._store(location.store), store_format.Remove(location.uri))
+        await self._lanes.ask_store(self._store(location.store), store_format.Remove(location.uri))
 
     async def kept(self, image_id: str) -> int | None:
         """How many bytes of an interrupted upload are there; None if there is none."""
@@ -320,7 +323,7 @@ class StoreCarrier:
     async def _kept_in(self, store: StoreSettings, image_id: str) -> int | None:
         if store.read_only or not keeps_parts(store):
             return None
-        async with self._lane(_of_image(store, image_id)) as lane:
+        async with self._lanes.lane(of_image(store, image_id)) as lane:
             kept = await ask(lane, store_format.Look(image_id))
         return kept.offset if isinstance(kept, store_format.Kept) else None
 
@@ -328,7 +331,7 @@ class StoreCarrier:
         """Drop what an interrupted upload has left; it is no error if there is nothing."""
         for store in self._stores.values():
             if not store.read_only and keeps_parts(store):
-                async with self._lane(_of_image(store, image_id)) as lane:
+                async with self._lanes.lane(of_image(store, image_id)) as lane:
                     await ask(lane, store_format.Forget(image_id))
 
     async def stores(self) -> Sequence[Store]:
@@ -359,7 +362,7 @@ class StoreCarrier:
         return removed
 
     async def _sweep(self, store: StoreSettings, wanted: Wanted) -> int:
-        swept = await self._ask_store(store, store_format.Sweep(self._settings.keep_s, self._catalogue))
+        swept = await self._lanes.ask_store(store, store_format.Sweep(self._settings.keep_s, self._catalogue))
         if not isinstance(swept, store_format.Swept):
             return 0
         removed = swept.removed
@@ -368,87 +371,17 @@ class StoreCarrier:
                 await self._drop(store, one)
                 removed += 1
             elif one.whole and not one.scattered and one.age_s > REGISTERED_S:
-                await self._ask_store(store, store_format.Confirm(one.image, one.uri))
+                await self._lanes.ask_store(store, store_format.Confirm(one.image, one.uri))
         if removed:
             log.info("swept", extra=facts(store=store.id, files=removed))
         return removed
 
     async def _drop(self, store: StoreSettings, one: store_format.Unconfirmed) -> None:
         if not one.scattered:
-            await self._ask_store(store, store_format.Abandon(one.uri))
+            await self._lanes.ask_store(store, store_format.Abandon(one.uri))
             return
-        async with self._lane(_of_image(store, one.image)) as lane:
+        async with self._lanes.lane(of_image(store, one.image)) as lane:
             await ask(lane, store_format.Forget(one.image))
-
-    # -- lanes -----------------------------------------------------------------------------------------------
-
-    async def _ask_store(self, store: StoreSettings, question: store_format.Question) -> store_format.Answer:
-        async with self._lane(_of_image(store, "")) as lane:
-            return await ask(lane, question)
-
-    @asynccontextmanager
-    async def _lane(self, export: Export, use: Use | None = None) -> AsyncIterator[FrontLane]:
-        """A lane to the export's worker, and a seat for the use. What is lost with it is a StoreGone."""
-        try:
-            lane, _ = await self._door.link.lane_to(export)
-            try:
-                async with self._seat(export, use):
-                    yield lane
-            finally:
-                self._door.link.leave_lane(lane)
-        except LaneLost as lost:
-            raise from_lane(lost) from lost
-
-    @asynccontextmanager
-    async def _lanes_between(self, source: Export, target: Export) -> AsyncIterator[hauling.Lanes]:
-        """Lanes to both, on one arena. What is lost is SourceGone, TargetGone or StoreGone."""
-        async with self._door.link.lanes_between(source, target) as (reads, writes):
-            lanes = hauling.Lanes(reads, writes, target)
-            try:
-                for lane in (reads, writes):
-                    await self._door.link.open_in_time(lane)
-                yield lanes
-            except LaneLost as lost:
-                raise lanes.gone(lost) from lost
-
-    @asynccontextmanager
-    async def _seat(self, export: Export, use: Use | None, limit: TicketLimit | None = None) -> AsyncIterator[None]:
-        """Among those who read or write it at once. Raises StoreGone when there is none for too long."""
-        admission = self._door.admission
-        if use is None or not admission.counts(use):
-            yield
-            return
-        try:
-            seat = admission.enter_nowait(export.key, use, limit) or await admission.enter(export.key, use, limit)
-        except RequestError as error:
-            raise StoreGone(error.message) from error
-        try:
-            yield
-        finally:
-            admission.leave(seat)
-
-
-def _view_of(image: Export, disk_format: str) -> Export:
-    """The disk in an image."""
-    if image.transport != "file":
-        raise DiskRefused(f"the disk in a {disk_format} image can be read from a file store only: copy it to one first")
-    return Export("view", name=disk_format, path=image.path)
-
-
-def _of_image(store: StoreSettings, image_id: str) -> Export:
-    return Export("store", name=store.id, path=image_id)
-
-
-def _export_of(store: StoreSettings, location: Location) -> Export | None:
-    """Where an image is read; None if the location is none of the store's."""
-    uri = location.uri
-    if isinstance(store, HttpStore):
-        return Export("http", path=uri, version=str(location.metadata.get("version", "")))
-    if isinstance(store, FileStore):
-        path = path_of(store, uri)
-        return None if path is None else Export("file", path=path, frozen=True)
-    name = object_of(store, uri)
-    return None if name is None else Export("object", name=store.id, path=name)
 
 
 def _check_size(lane: FrontLane, size_bytes: int) -> None:

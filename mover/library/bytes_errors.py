@@ -20,7 +20,7 @@ from mover.library.seam import (
     WrongOffset,
     WrongSize,
 )
-from workers.lane.front_lane import LaneLost
+from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import Completion, Status
 from workers.lane.store_format import Refused, Why
 

@@ -33,7 +33,8 @@ from mover.library.seam import (
     WrongSize,
 )
 from workers.lane import lost_format, store_format
-from workers.lane.front_lane import FrontLane, LaneLost
+from workers.lane.front_lane import FrontLane
+from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import Completion, Flag, ImageFacts, Kind, Status
 from workers.lane.store_format import Receive
 
@@ -50,7 +51,7 @@ LOSSES_MOST = 3
 class Told:
     """Counts the bytes that are done, and tells; what is moved a second time counts once."""
 
-    def __init__(self, progress: Progress, disk: DiskUse, done: int, size: int) -> None:
+    def __init__(self, progress: Progress, disk: DiskUse, done: int, size: int | None) -> None:
         self._progress = progress
         self._disk = disk
         self._start = self._done = done
@@ -59,7 +60,9 @@ class Told:
 
     def moved(self, count: int) -> None:
         """So many bytes more."""
-        self._done = min(self._done + count, self._size)
+        self._done += count
+        if self._size is not None:
+            self._done = min(self._done, self._size)
         self._disk.moved = Span(self._start, self._done - self._start)
         self._progress(self._done, self._size)
 
@@ -87,21 +90,16 @@ async def bring(
     assert lanes.source.image is not None
     if lanes.source.image.whole_file:
         raise DiskRefused("the source is a file that is read as a whole: name a disk")
-    if lanes.source.image.unsized:
-        raise DiskRefused("the source's server does not tell how large the source is: download it, and upload the file")
-    size = disk.size_of(lanes.source.image)
-    if incoming.size_bytes not in (None, size):
-        raise WrongSize(f"the source has {size} bytes, {incoming.size_bytes} were announced")
-    if size > into.settings.image_size_limit_bytes:
-        raise TooLarge(
-            f"the source has {size} bytes, {into.settings.image_size_limit_bytes} are the most that is taken"
-        )
-    if incoming.offset > size:
-        raise WrongOffset(f"the source has {size} bytes, fewer than {incoming.offset} are kept of it", 0)
     settings, target, offset = into.settings, lanes.target, incoming.offset
+    most = settings.image_size_limit_bytes
+    unsized = lanes.source.image.unsized
+    # Of a source without a size one byte more is read than may be: then it is known to be too large.
+    size = most + 1 if unsized else disk.size_of(lanes.source.image)
+    if not unsized:
+        _check_size(size, incoming, most)
     digests = digests or incoming.md5 is not None
     # A directory need not have room for holes, and how many there are nobody knows yet.
-    room = None if into.keeps_parts and lanes.source.image.has_extents else size
+    room = None if unsized or (into.keeps_parts and lanes.source.image.has_extents) else size
     asked = Receive(
         incoming.image.id,
         settings.hash_algo,
@@ -115,9 +113,16 @@ async def bring(
     assert isinstance(receiving, store_format.Receiving)
     session = receiving.session
     onto = Onto(target, from_job, session, zero_bytes=HASHED_ZEROS_BYTES if digests or not into.keeps_parts else size)
-    told = Told(progress, disk, offset, size)
+    told = Told(progress, disk, offset, None if unsized else size)
     try:
-        await Haul(lanes.source, Span(offset, size - offset), onto, told.moved, disk.meter).run()
+        haul = Haul(lanes.source, Span(offset, size - offset), onto, told.moved, disk.meter)
+        await haul.run()
+        size = haul.end
+        if size > most:
+            raise TooLarge(f"the source has more than {most} bytes, which are the most that is taken")
+        if unsized:
+            _check_size(size, incoming, most)
+            progress(size, size)
         log.info("transferred", extra=facts(store=into.store, op="bring", offset=offset, length=size - offset))
         return await publish(target, session, replace(incoming, size_bytes=size), into)
     except (asyncio.CancelledError, LaneLost, SourceGone):
@@ -126,6 +131,15 @@ async def bring(
     except BaseException:
         await drop(target, session)
         raise
+
+
+def _check_size(size: int, incoming: Incoming, most: int) -> None:
+    if incoming.size_bytes not in (None, size):
+        raise WrongSize(f"the source has {size} bytes, {incoming.size_bytes} were announced")
+    if size > most:
+        raise TooLarge(f"the source has {size} bytes, {most} are the most that is taken")
+    if incoming.offset > size:
+        raise WrongOffset(f"the source has {size} bytes, fewer than {incoming.offset} are kept of it", 0)
 
 
 async def clone(lane: FrontLane, uri: str, incoming: Incoming, into: Into, progress: Progress) -> Received:

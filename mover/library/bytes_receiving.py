@@ -25,7 +25,8 @@ from mover.library.bytes_errors import from_job
 from mover.library.records import Location
 from mover.library.seam import Incoming, Kept, Received, StoreGone, TooLarge, WrongSize
 from workers.lane import store_format
-from workers.lane.front_lane import FrontLane, InFlight, LaneLost
+from workers.lane.front_lane import FrontLane, InFlight
+from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import Completion, Flag
 from workers.lane.store_format import Publish, Receive
 

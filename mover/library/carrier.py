@@ -6,7 +6,8 @@ import hashlib
 import os
 from collections.abc import Sequence
 
-from config.settings import LibrarySettings, Store
+from config.settings import LibrarySettings
+from config.store_settings import Store
 from mover.front.visit import Door
 from mover.library.bytes import StoreCarrier
 from mover.library.seam import Carrier, WhoHas

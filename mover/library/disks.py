@@ -17,7 +17,7 @@ from mover.front.ranges import Span
 from mover.front.visit import Door
 from mover.library.seam import DiskRefused, StoreGone, Ticketed
 from mover.serve.messages import Ticket
-from workers.lane.front_lane import LaneLost
+from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import ImageFacts
 
 

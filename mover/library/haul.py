@@ -20,7 +20,8 @@ from mover.front.foresight import Foresight, Run
 from mover.front.meter import Meter
 from mover.front.ranges import Span
 from mover.library.seam import CarrierError, SourceGone
-from workers.lane.front_lane import FrontLane, InFlight, LaneLost
+from workers.lane.front_lane import FrontLane, InFlight
+from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import Completion, Flag, Kind, Status
 
 # Holes are asked for at most so far ahead.
@@ -65,7 +66,10 @@ class Piece:
 
 
 class Haul:
-    """The bytes of `span`, which stand at the same place in the source and the target."""
+    """The bytes of `span`, which stand at the same place in the source and the target.
+
+    Of a source whose end nobody knows the span is the most that is taken; `end` is where it was met.
+    """
 
     def __init__(
         self, source: FrontLane, span: Span, onto: Onto, moved: Callable[[int], None], meter: Meter | None = None
@@ -75,11 +79,12 @@ class Haul:
         self._moved = moved
         self._meter = meter
         self._planned = span.offset
-        self._end = span.offset + span.length
+        self.end = span.offset + span.length
         self._holder = source.slots.enter()
         assert source.image is not None
+        self._unsized = source.image.unsized
         asks = source.image.has_extents
-        self._foresight = Foresight(source, self._holder, span.offset, self._end, asks, WINDOW_MOST)
+        self._foresight = Foresight(source, self._holder, span.offset, self.end, asks, WINDOW_MOST)
         self._pieces: deque[Piece] = deque()  # in order; the target has none of them yet
         self._writes: set[InFlight] = set()
         self._zeros = 0
@@ -92,7 +97,7 @@ class Haul:
         When this has ended, however it has, nothing is under way any more that the target could still be given.
         """
         try:
-            while self._planned < self._end or self._pieces or self._writes:
+            while self._planned < self.end or self._pieces or self._writes:
                 self._changed.clear()
                 self._check()
                 await self._plan()
@@ -119,7 +124,7 @@ class Haul:
 
     async def _plan(self) -> None:
         """Plan as much as there are slots for; wait only where nothing else is under way."""
-        while self._planned < self._end and len(self._pieces) < PIECES_MOST:
+        while self._planned < self.end and len(self._pieces) < PIECES_MOST:
             self._foresight.look_ahead(self._planned)
             run = self._foresight.run_at(self._planned)
             if run is None:
@@ -186,6 +191,12 @@ class Haul:
         if completion.status is not Status.OK:
             self._source.give_back(slot)
             raise SourceGone(f"the source cannot be read at offset {piece.offset}: {reason_of(completion)}")
+        if self._unsized and completion.covered < piece.length:
+            piece.length = completion.covered
+            self._end_at(piece.offset + piece.length)
+            if not piece.length:
+                self._source.give_back(slot)
+                return
         try:
             self._submit(Kind.WRITE, piece, slot)
         except LaneLost:
@@ -215,14 +226,22 @@ class Haul:
         assert isinstance(error, Exception)
         self._error = self._error or error
 
-    # -- the end ---------------------------------------------------------------------------------------------
+    def _end_at(self, end: int) -> None:
+        """The source has no more: what was to be read from there on is not."""
+        self.end = self._planned = end
+        self._drop_reads()
 
-    async def _end_all(self) -> None:
-        """Reads are abandoned; of what the target has, the end is waited for: it could still be written."""
+    def _drop_reads(self) -> None:
         for piece in self._pieces:
             if piece.read is not None:
                 self._source.abandon(piece.read)
         self._pieces.clear()
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    async def _end_all(self) -> None:
+        """Reads are abandoned; of what the target has, the end is waited for: it could still be written."""
+        self._drop_reads()
         self._foresight.forget_question()
         try:
             await self._end_writes()

@@ -38,6 +38,8 @@ CHANGES = 10
 HOST_FILE = "library-host"
 # How a holder begins that is a transfer and no process.
 TRANSFER = "transfer."
+# A host that is cut off for a while has clients who read on meanwhile: their tickets outlive that.
+DOWNLOADS_DEAD_S = 86400.0
 BEGIN_AGAIN_S = 5.0
 # How long a statement whose answer was lost may still be under way in the database.
 SETTLE_AGAIN_S = 120.0
@@ -266,6 +268,11 @@ def release_dead_hosts(registry: Registry, host: str, dead_s: float) -> int:
         if holder.partition("/")[0] in dead:
             count += registry.release(holder, host_dead_s=dead_s)
             log.warning("uploads of a host that is gone may be sent again", extra=facts(holder=holder))
+    for of in registry.transfers.hosts() - {host}:
+        ended = registry.transfers.remove_of_dead(of, True, dead_s)
+        ended += registry.transfers.remove_of_dead(of, False, max(dead_s, DOWNLOADS_DEAD_S))
+        if ended:
+            log.warning("transfers of a host that is gone were ended", extra=facts(host=of, transfers=ended))
     return count
 
 

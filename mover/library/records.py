@@ -38,7 +38,7 @@ class LocationStatus(enum.StrEnum):
 class Location(msgspec.Struct, frozen=True):
     """Where bytes of an image rest. `number` is the registry's own, 0 before it has one.
 
-    `volume` is the directory of a file store, by the name that it bears itself (workers/store/volumes.py): only who has
+    `volume` is the directory of a file store, by the name that it bears itself (config/volumes.py): only who has
     it has the bytes. Empty where it bears none, or every host reaches the bytes.
     """
 

@@ -24,8 +24,13 @@ log = logging.getLogger(__name__)
 _SAVING = frozenset({State.SAVING})
 
 
-async def look(library: Library, url: str, size_bytes: int | None, store: str | None) -> Referred:
-    """What the URL names, which has `size_bytes` if anybody has said so. Raises ApiError 409, CarrierError."""
+async def look(library: Library, url: str | None, size_bytes: int | None, store: str | None) -> Referred | None:
+    """What the URL names, which has `size_bytes` if anybody has said so; None without one.
+
+    Raises ApiError 409, CarrierError.
+    """
+    if url is None:
+        return None
     found = await library.carrier.refer(url, store)
     if size_bytes is not None and size_bytes != found.size_bytes:
         message = f"The data at the location has {found.size_bytes} bytes, {size_bytes} were announced"

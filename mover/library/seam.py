@@ -118,8 +118,8 @@ class TicketDesk(Protocol):
     async def revoke(self, ticket_id: str) -> Granted:
         """Take one out of force, and wait until nothing of it is under way."""
 
-    async def inquire(self, ticket_ids: list[str]) -> Granted:
-        """How these are used."""
+    async def inquire(self, ticket_ids: list[str] | None) -> Granted:
+        """How these are used, or all that there are."""
 
 
 class Ticketed(msgspec.Struct, frozen=True):

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from config.settings import LibrarySettings, Store
+from config.settings import LibrarySettings
+from config.store_settings import Store
 from mover.front.visit import Door
 from mover.library import rounds
 from mover.library.carrier import make_carrier
@@ -34,7 +35,7 @@ def make_library(settings: LibrarySettings, state_dir: str, stores: Sequence[Sto
         return [host.name for host in await library.ask(lambda registry: registry.hosts.having(volume))]
 
     carrier = make_carrier(settings, stores, door, who_has)
-    library = Library(settings, Path(state_dir), carrier, desk=door.link, unix_socket=door.unix_socket)
+    library = Library(settings, Path(state_dir), carrier, desk=door.link.questions, unix_socket=door.unix_socket)
     runner = Runner(library, HostPlaces(door, settings, state_dir))
     library.nudge = runner.nudge
     library.housekeeping = partial(_in_background, library, runner, Leases(library))

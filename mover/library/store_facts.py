@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from config.settings import FileStore, HttpStore, S3Store, SwiftStore
-from config.settings import Store as StoreSettings
+from config.store_settings import FileStore, HttpStore, S3Store, SwiftStore
+from config.store_settings import Store as StoreSettings
 from config.stores import SCHEMES_OF, type_of
 from mover.library.seam import Store
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from config.settings import FileStore, Store
+from config.store_settings import FileStore, Store
 from config.stores import directories
 from config.volumes import volume_of
 

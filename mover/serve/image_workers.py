@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 
-from config.allow import places_of
+from config.allow import check_host, places_of
 from config.export import Export
 from config.export_url import parse_export
+from config.log import facts
+from config.places import NotAllowed
 from config.settings import Settings
 from config.stores import is_of_stores
 from mover.serve.image_worker import ImageWorker
@@ -20,6 +23,8 @@ from mover.serve.spare import Spare
 from mover.serve.workers_house import House
 from workers.image import counts
 from workers.lane.tally import WORD_BYTES
+
+log = logging.getLogger(__name__)
 
 ARENA_RETRY_S = 1.0
 # How often a ledger that a worker of an earlier service has is asked for again.
@@ -79,20 +84,39 @@ class ImageWorkers:
         """What the workers have counted."""
         return [self._dropped.words, *(worker.tally.words() for worker in self)]
 
-    def open_lane(self, front_end: FrontEndPort, message: OpenLane) -> None:
-        """Attach a new lane to its export's worker, or refuse it; its number must be free."""
+    def open_lane(self, front_end: FrontEndPort, message: OpenLane, ticketed: Callable[[str], bool]) -> None:
+        """Attach a new lane to its export's worker, or refuse it; its number must be free.
+
+        `ticketed` says whether a ticket in force names the export of this key.
+        """
         if not self.lanes.has_room(message.arena_bytes):
             limit = self.lanes.limit_bytes
             reason = f"all images together have {limit} bytes of shared memory (supervisor.arena_limit_bytes) in use"
             front_end.send(LaneRefused(message.lane, reason, ARENA_RETRY_S))
             return
-        # A front end that somebody has taken over must not have any file opened by calling it a library's.
-        if message.export.of_library and not is_of_stores(message.export, self._house.settings.store):
-            front_end.send(LaneRefused(message.lane, "it is no image of any store"))
+        refusal = self._refusal(message.export, ticketed)
+        if refusal:
+            front_end.send(LaneRefused(message.lane, refusal))
             return
         lane = Lane(front_end, message.lane, message.export, message.arena_bytes)
         self.lanes.add(lane)
         self._worker(message.export).want(lane)
+
+    def _refusal(self, export: Export, ticketed: Callable[[str], bool]) -> str:
+        """Why nothing there is opened, if so: a front end that somebody has taken over must not reach just anything.
+
+        Paths are judged by the worker (decision 0015). A host is, here, by what is in force now; what a ticket or the
+        settings name was judged when that was installed.
+        """
+        if export.of_library:
+            return "" if is_of_stores(export, self._house.settings.store) else "it is no image of any store"
+        if export.transport == "tcp" and export.key not in self._house.named and not ticketed(export.key):
+            try:
+                check_host(export.host, self._house.settings.allow.nbd_hosts)
+            except NotAllowed as refused:
+                log.warning("lane refused", extra=facts(what=refused.what, setting=refused.key))
+                return str(refused)
+        return ""
 
     def close_lane(self, front_end: FrontEndPort, number: int) -> None:
         """Forget a lane; nothing happens if it was refused meanwhile."""

@@ -7,7 +7,8 @@ import os
 from collections.abc import Sequence
 
 from config.log import facts
-from config.settings import FileStore, LibrarySettings, ObjectStore, Store
+from config.settings import LibrarySettings
+from config.store_settings import FileStore, ObjectStore, Store
 from mover.library.registry import schema
 from mover.serve.errors import CannotStart
 from workers.store.backing import Refusal

@@ -17,9 +17,9 @@ from config.settings import (
     LimitSettings,
     LogSettings,
     QosSettings,
-    Store,
     TlsSettings,
 )
+from config.store_settings import Store
 
 VERSION = 9
 
@@ -283,10 +283,10 @@ class Revoke(msgspec.Struct, tag=True, frozen=True):
 
 
 class Inquire(msgspec.Struct, tag=True, frozen=True):
-    """How are these tickets of Grant used?"""
+    """How are these tickets of Grant used, or all of them?"""
 
     question: int
-    ids: list[str]
+    ids: list[str] | None
 
 
 class GrantUse(msgspec.Struct, frozen=True):

@@ -107,7 +107,7 @@ class Supervisor:
         """A front end needs a lane. Raises Misbehaved for a number that is taken, or an arena of no size."""
         if message.arena_bytes <= 0 or self._workers.lanes.get(front_end, message.lane) is not None:
             raise Misbehaved(f"lane {message.lane} is open already, or its arena is empty")
-        self._workers.open_lane(front_end, message)
+        self._workers.open_lane(front_end, message, self._tickets.names)
 
     def close_lane(self, front_end: FrontEndPort, number: int) -> None:
         """A front end needs a lane no more."""

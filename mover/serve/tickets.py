@@ -52,6 +52,11 @@ class TicketBook:
         """The ticket in force under this id."""
         return self._tickets.get(ticket_id)
 
+    def names(self, export_key: str) -> bool:
+        """Whether a ticket leads to this export that is in force, or that requests may still use."""
+        tickets = [*self._tickets.values(), *(retired.ticket for retired in self._retired.values())]
+        return any(ticket.export.key == export_key for ticket in tickets)
+
     def install(self, ticket: Ticket) -> Tickets:
         """Put a ticket in force, in place of an older one of its id; the change to push to every follower.
 

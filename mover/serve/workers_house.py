@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from config.export import Export
 from config.places import Places
-from config.settings import FileStore, Settings, Store
+from config.settings import Settings
+from config.store_settings import FileStore, Store
 from mover.serve.lanes import LaneBook
 from mover.serve.ledgers import Ledgers
 from mover.serve.spare import Spare

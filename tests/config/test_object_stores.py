@@ -10,7 +10,7 @@ import pytest
 from config.documentation import commented_toml
 from config.errors import ConfigError
 from config.load import load
-from config.settings import FileStore, HttpStore, ObjectStore, S3Store
+from config.store_settings import FileStore, HttpStore, ObjectStore, S3Store
 from config.stores import object_of, store_named, uri_of_object
 
 GOOD = {"type": "s3", "id": "cellar", "endpoint": "https://s3.example.org:9000", "bucket": "images", "prefix": "a/b/"}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 
 import pytest
 
 from mover.bench.asking import BITMAP, RUN_BYTES, make_runs
-from tests.harness.fixtures import Images, StartMover
+from tests.harness.fixtures import Images, memory_room
 from tests.harness.http import connect, head, read_to_end
 from tests.harness.mover import Mover
 
@@ -19,6 +20,19 @@ RUNS = 262_144
 # Of a list of 18 MB.
 GROWTH_BYTES = 4 * MIB
 LIST = "/images/disk/extents?context=dirty"
+
+
+@pytest.fixture(scope="module")
+def mover() -> Iterator[Mover]:
+    """Before an image whose every other run is dirty; it ends clean."""
+    with memory_room() as room, contextlib.ExitStack() as stack:
+        make_runs(room / "runs.qcow2", RUNS)
+        served = Images(room, stack)
+        server = served.qemu_nbd(room / "runs.qcow2", image_format="qcow2", read_only=True, bitmap=BITMAP)
+        mover = Mover(room, {"disk": f"{server.uri()}&bitmap={BITMAP}"})
+        stack.callback(mover.close)
+        yield mover.start()
+        mover.stop_clean()
 
 
 def memory(mover: Mover) -> int:
@@ -38,11 +52,8 @@ def peak_while_listing(mover: Mover, accept: str, most: int) -> tuple[int, bytes
     return peak, bytes(body)
 
 
-def test_the_memory_for_a_list_does_not_grow_with_it(images: Images, start_mover: StartMover) -> None:
+def test_the_memory_for_a_list_does_not_grow_with_it(mover: Mover) -> None:
     """While 262,144 runs are sent, as lines or as an array, no more is held than for the first few."""
-    make_runs(images.room / "runs.qcow2", RUNS)
-    server = images.qemu_nbd(images.room / "runs.qcow2", image_format="qcow2", read_only=True, bitmap=BITMAP)
-    mover = start_mover({"disk": f"{server.uri()}&bitmap={BITMAP}"})
     for kind in ("application/x-ndjson", "application/json"):
         few = mover.ask("GET", f"{LIST}&length={1000 * RUN_BYTES}", Accept=kind)
         assert few.body.count(b'"dirty":true') == 500
@@ -52,14 +63,10 @@ def test_the_memory_for_a_list_does_not_grow_with_it(images: Images, start_mover
         peak, body = peak_while_listing(mover, kind, MIB)
         assert body.count(b'"dirty":') == RUNS
         assert 0 < peak < before + GROWTH_BYTES
-    mover.stop_clean()
 
 
-def test_a_list_that_is_not_read_holds_nobody_up(images: Images, start_mover: StartMover) -> None:
+def test_a_list_that_is_not_read_holds_nobody_up(mover: Mover) -> None:
     """Its client stops in the middle: others read and list the same image, and then it gets all the rest."""
-    make_runs(images.room / "runs.qcow2", RUNS)
-    server = images.qemu_nbd(images.room / "runs.qcow2", image_format="qcow2", read_only=True, bitmap=BITMAP)
-    mover = start_mover({"disk": f"{server.uri()}&bitmap={BITMAP}"})
     assert mover.ask("GET", f"{LIST}&length={1000 * RUN_BYTES}").status == 200
     mover.settled_census()  # the spare worker counts, too
     before = memory(mover)
@@ -77,7 +84,6 @@ def test_a_list_that_is_not_read_holds_nobody_up(images: Images, start_mover: St
         {"start": number * RUN_BYTES, "length": RUN_BYTES, "dirty": number % 2 == 0, "zero": True}
         for number in range(RUNS)
     ]
-    mover.stop_clean()
 
 
 def unchunked(chunks: bytes) -> bytes:

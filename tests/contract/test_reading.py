@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.contract.house import DATA_BYTES, SCRATCH_BYTES, data, scratch
+from tests.contract.house import DATA_BYTES, SCRATCH_BYTES, House, data, scratch
 from tests.contract.wire import Row, Wire, request
 from tests.harness.http import Address
 from tests.harness.patterns import pattern
@@ -143,8 +143,9 @@ def test_reading_row(row: Row, address: Address) -> None:
     row.check(address)
 
 
-def test_every_byte_of_a_range_is_the_image_s(address: Address) -> None:
+def test_every_byte_of_a_range_is_the_image_s(house: House, address: Address) -> None:
     """Ranges of every length around block and slot borders hold exactly the image's bytes."""
+    house.renew()
     with Wire(address) as wire:
         for border in (512, 4096, 524288, 1048576, SCRATCH_BYTES - 1):
             for start in range(border - 3, min(border + 2, SCRATCH_BYTES)):

@@ -18,7 +18,8 @@ from mover.front.ranges import Span
 from tests.lane.ends import PATIENCE_S, SLOT_BYTES, Ends, readable, until
 from workers.image.extents import ExtentBuilder
 from workers.lane.extents_format import RECORD, ZERO
-from workers.lane.front_lane import FrontLane, LaneLost
+from workers.lane.front_lane import FrontLane
+from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import Completion, Job, Kind, Status
 from workers.lane.worker_lane import WorkerLane
 

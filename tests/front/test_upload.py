@@ -16,7 +16,8 @@ from mover.front.sanic_seam import Sent
 from mover.front.upload import Upload
 from tests.front.conftest import PATIENCE_S, SanicClient
 from tests.lane.ends import SLOT_BYTES, Ends, complete, jobs_of, until
-from workers.lane.front_lane import FrontLane, LaneLost
+from workers.lane.front_lane import FrontLane
+from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import Flag, Job, Kind, Status
 from workers.lane.slots import Owner
 from workers.lane.worker_lane import WorkerLane

@@ -13,7 +13,8 @@ from itertools import count
 
 from config.export import Export
 from config.places import Places
-from config.settings import Store, WorkerSettings
+from config.settings import WorkerSettings
+from config.store_settings import Store
 from config.url_rules import UrlRules
 from workers.image.counts import LAYOUT
 from workers.image.writers import FILE_BYTES

@@ -14,7 +14,7 @@ from config.settings import WorkerSettings
 from mover.front.errors import job_failed
 from tests.image.process import MIB, Process, working
 from workers.lane import lost_format
-from workers.lane.front_lane import LaneLost, LaneState
+from workers.lane.lane_states import LaneLost, LaneState
 from workers.lane.protocol import Completion, Kind, Status
 
 pytestmark = pytest.mark.usefixtures("loop")

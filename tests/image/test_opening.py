@@ -14,7 +14,7 @@ from config.places import Places
 from config.settings import WorkerSettings
 from tests.harness.fixtures import Images
 from tests.image.process import MIB, Process, working
-from workers.lane.front_lane import LaneLost, LaneState
+from workers.lane.lane_states import LaneLost, LaneState
 from workers.lane.protocol import Kind, Status
 
 pytestmark = pytest.mark.usefixtures("loop")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,6 +15,7 @@ from tests.harness import servers
 from tests.harness.http import ask
 from tests.harness.mover import Mover
 from tests.harness.servers import NbdServer
+from tests.harness.sources import Asked, Sources, sources
 from tests.harness.waiting import wait_until
 from tests.jobs.jobs import Jobs, tables
 from tests.jobs.test_imports import DATA, MIB, assert_whole, served
@@ -24,57 +23,31 @@ from tests.jobs.test_imports import DATA, MIB, assert_whole, served
 pytestmark = pytest.mark.nbd
 
 
-class Web:
-    """An HTTP server with ranges: /whole has DATA, /cut ends in its middle, anything else is 404."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                if self.path.partition("?")[0] not in ("/whole", "/cut"):
-                    self.send_error(404)
-                    return
-                first, last = 0, len(DATA) - 1
-                asked = self.headers.get("Range", "")
-                if asked.startswith("bytes="):
-                    start, _, end = asked[6:].partition("-")
-                    first, last = int(start), min(int(end or last), last)
-                cut = self.path == "/cut" and last > len(DATA) // 2
-                self.send_response(206 if asked else 200)
-                self.send_header("Content-Length", str(last - first + 1))
-                self.send_header("Accept-Ranges", "bytes")
-                self.send_header("ETag", '"1"')
-                if asked:
-                    self.send_header("Content-Range", f"bytes {first}-{last}/{len(DATA)}")
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(DATA[first : max(first, len(DATA) // 2) if cut else last + 1])
-                self.close_connection = self.close_connection or cut
-
-            do_HEAD = do_GET
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = server.server_address[1]
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        stack.callback(thread.join)
-        stack.callback(server.server_close)
-        stack.callback(server.shutdown)
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.port}/{path}"
+REDIRECTS = {"/inside": "http://[::1]:{}/x", "/here": "http://10.1.2.3:{}/x", "/file": "file:///etc/passwd#{}"}
 
 
 class WebJobs(Jobs):
-    """Jobs beside an HTTP server."""
+    """Jobs beside an HTTP server: /whole has DATA, /cut ends in its middle, /chunked has neither ranges nor a size."""
 
-    def __init__(self, mover: Mover, room: Path, web: Web) -> None:
+    def __init__(self, mover: Mover, room: Path, web: Sources) -> None:
         super().__init__(mover, room)
         self.web = web
+
+
+def trouble(asked: Asked) -> bool:
+    """REDIRECTS lead elsewhere; the body of /cut ends in the middle of the data, /cut-chunked before the last chunk."""
+    if asked.path in REDIRECTS:
+        return asked.redirect(REDIRECTS[asked.path].format(asked.server_of.port))
+    if asked.path == "/cut":
+        asked.cut_at = max(0, len(DATA) // 2 - first_of(asked))
+    if asked.path == "/cut-chunked":
+        asked.cut_at = len(DATA)
+    return False
+
+
+def first_of(asked: Asked) -> int:
+    """Where the range begins that is asked for."""
+    return int(asked.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +56,12 @@ def jobs(module_room: Path) -> Iterator[WebJobs]:
     own = module_room / "mover"
     own.mkdir()
     with ExitStack() as stack:
-        web = Web(stack)
+        web = stack.enter_context(sources())
+        for path in ("/whole", "/cut"):
+            web.put(path, DATA)
+        for path in ("/chunked", "/cut-chunked"):
+            web.put(path, DATA, etag="", ranges=False, chunked=True)
+        web.fault = trouble
         ours = tables(module_room, url_allow=["127.0.0.0/8"])
         library = {**dict(cast(Mapping[str, Any], ours["library"])), "url_ports": [web.port]}
         serve = {"ticket_socket": str(module_room / "tickets")}
@@ -115,7 +93,7 @@ def assert_failed(jobs: Jobs, job: str, image: str, *words: str, status: str = "
 
 def test_web_download_and_copy_from(jobs: WebJobs) -> None:
     """v2's import and v1's copy-from have the bytes of a URL; its query is not shown."""
-    url = jobs.web.url("whole?secret=1")
+    url = jobs.web.url("/whole?secret=1")
     image = jobs.create()["id"]
     job = jobs.begun(image, "web-download", uri=url)
     assert "secret" not in json.dumps(jobs.task(job))
@@ -135,19 +113,38 @@ def test_urls_that_fail(jobs: WebJobs) -> None:
     """One that is not there, one that is cut, one that no rule allows, one with a password."""
     for path, word in (("missing", "404"), ("cut", "begin again")):
         image = jobs.create()["id"]
-        job = jobs.begun(image, "web-download", uri=jobs.web.url(path))
+        job = jobs.begun(image, "web-download", uri=jobs.web.url(f"/{path}"))
         assert_failed(jobs, job, image, word)
     image = jobs.create()["id"]
     assert_failed(jobs, jobs.begun(image, "web-download", uri=f"http://10.1.2.3:{jobs.web.port}/x"), image, "10.1.2.3")
     assert jobs.begin(image, "web-download", uri="http://u:p@127.0.0.1/x").status == 400
     assert jobs.begin(image, "web-download", uri="file:///etc/passwd").status == 400
     assert jobs.begin(image, "web-download").status == 400
-    url = jobs.web.url("missing")
+    url = jobs.web.url("/missing")
     headers = {
         "x_image_meta_disk_format": "raw", "x_image_meta_container_format": "bare", "x_glance_api_copy_from": url,
     }  # fmt: skip
     killed = jobs.ask("POST", "/v1/images", None, **headers).json()["image"]["id"]
     wait_until("it is killed", lambda: jobs.show(killed)["status"] == "killed")
+
+
+def test_what_will_not_change_fails_at_once(jobs: WebJobs) -> None:
+    """A URL that is not there, or that leads where nothing may be read: each is asked once, and never again."""
+    for path, word in (("/gone", "404"), ("/inside", "::1"), ("/here", "10.1.2.3"), ("/file", "redirect")):
+        image = jobs.create()["id"]
+        assert_failed(jobs, jobs.begun(image, "web-download", uri=jobs.web.url(path)), image, word)
+        assert sum(line.split()[1] == path for line in jobs.web.seen) == 1
+
+
+def test_a_source_without_a_size_is_read_to_its_end(jobs: WebJobs) -> None:
+    """Into both stores; one that breaks off before its last chunk is none."""
+    image = jobs.create()["id"]
+    job = jobs.begun(image, "web-download", uri=jobs.web.url("/chunked"), stores=["near", "far"])
+    task = jobs.ended(job)
+    assert (task["state"], task["bytes_done"], task["bytes_total"]) == ("done", 2 * len(DATA), 2 * len(DATA)), task
+    assert_whole(jobs, image, DATA, "near", "far")
+    image = jobs.create()["id"]
+    assert_failed(jobs, jobs.begun(image, "web-download", uri=jobs.web.url("/cut-chunked")), image, "begin again")
 
 
 def test_wrong_sources(jobs: Jobs, endings: ExitStack) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lane.ends import IMAGE, PATIENCE_S, SLOT_BYTES, Ends, complete, jobs_of, until
+from workers.lane.attachment import CELLS
 from workers.lane.channel import pair
-from workers.lane.front_lane import CELLS, STATES, LaneEvent, LaneLost, LaneState
+from workers.lane.lane_states import STATES, LaneEvent, LaneLost, LaneState
 from workers.lane.protocol import Completion, Flag, Kind, Status
 from workers.lane.slots import Owner
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.lane.ends import IMAGE, Ends, jobs_of, until
 from workers.lane.channel import ChannelClosed
-from workers.lane.front_lane import LaneLost, LaneState
+from workers.lane.lane_states import LaneLost, LaneState
 from workers.lane.protocol import VERSION, Completion, Job, Kind, LaneFailed, LaneOffer, LaneOpened, Status
 from workers.lane.ring import COMPLETION_HEAD
 from workers.lane.worker_lane import WorkerLane

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from config.settings import FileStore, LibrarySettings
+from config.settings import LibrarySettings
+from config.store_settings import FileStore
 from mover.front import __main__ as front_end
 from mover.front.visit import Door
 from mover.library import start

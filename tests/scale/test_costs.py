@@ -9,7 +9,7 @@ from sqlalchemy import event
 
 from mover.library.leases import Judge
 from mover.library.queries import Query, Viewer
-from mover.library.records import Change, Host, Location, NewImage, Visibility
+from mover.library.records import Change, Host, Location, NewImage, Transfer, TransferState, Visibility
 from mover.library.registry import migrate
 from mover.library.registry.registry import Registry
 from mover.library.states import State
@@ -80,6 +80,16 @@ def test_leases_of_hosts(registry_of_hosts: Registry) -> None:
     registry.begin_upload(image.id, frozenset({State.QUEUED}), "a/1.2")
     assert registry.release("a/1.2", host_dead_s=60) == 0
     assert registry.release("a/1.2", host_dead_s=-1) == 1
+    for host in ("a", "b", "never seen"):
+        for direction in ("upload", "download"):
+            one = Transfer(f"{host}-{direction}", "1", "t", host, TransferState.OPEN, direction, "raw", 1, 1)
+            registry.transfers.add(one)
+    assert registry.transfers.remove_of_dead("a", True, 60) == 0
+    assert [registry.transfers.remove_of_dead(host, True, -1) for host in ("a", "never seen")] == [1, 0]
+    assert {one.id for one in registry.transfers.of_image("1")} == {
+        "a-download", "b-download", "b-upload", "never seen-download", "never seen-upload",
+    }  # fmt: skip
+    assert registry.transfers.hosts() == {"a", "b", "never seen"}
     registry.hosts.renew(Host("b", "kvm2"), keeps_volumes=True)
     assert [host.name for host in registry.hosts.having("w")] == ["kvm2"]
 

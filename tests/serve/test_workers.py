@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from config.settings import AllowSettings, Image
+from config.store_settings import FileStore
 from tests.serve.stage import PATIENCE_S, Event, Stage, is_gone, is_zombie, short_waits, wait_for
 
 
@@ -336,3 +338,35 @@ def test_a_mute_worker_is_listed_as_such(stage: Stage) -> None:
     worker = stage.attached(front)
     [row] = stage.workers(front)
     assert (row["pid"], row["state"], row["in_flight"]) == (worker, "not answering", None)
+
+
+# -- a front end that somebody has taken over ----------------------------------------------------------------------
+
+
+def test_a_front_end_reaches_no_host_that_neither_settings_nor_tickets_name(stage: Stage) -> None:
+    """Nor anything by calling it a library's: no worker is started for it."""
+    image = "/pictures/5b591808-5246-4211-88ab-f009d1147588"
+    stores = [FileStore("file", ["/pictures"])]
+    allow = AllowSettings(("/",), ("/",), ("localhost", "192.0.2.0/24"), ("/",))
+    named = [Image("own", "nbd://198.51.100.9:10809/own")]
+    stage.ready(stage.settings(allow=allow, store=stores, image=named))
+    front = stage.front()
+    refused: list[dict[str, object]] = [
+        {"transport": "tcp", "host": "198.51.100.7"},
+        {"transport": "tcp", "host": "198.51.100.9", "name": "other"},
+        {"transport": "tcp", "host": "198.51.100.7", "path": image, "frozen": True},
+        {"transport": "unix", "socket": "/run/x", "path": image, "frozen": True},
+        {"transport": "file", "path": image, "frozen": True, "whole_file": True},
+        {"transport": "file", "path": "/etc/passwd", "frozen": True},
+    ]
+    for lane, export in enumerate(refused):
+        stage.order(front, "open", lane=lane, export=export, arena_bytes=1)
+        assert stage.event("LaneRefused", lane=lane)["retry_after_s"] is None, export
+    taken: list[dict[str, object]] = [
+        {"transport": "tcp", "host": "192.0.2.7"},
+        {"transport": "tcp", "host": "198.51.100.9", "name": "own"},
+    ]
+    taken.append({"transport": "file", "path": image, "frozen": True})
+    for lane, export in enumerate(taken):
+        stage.order(front, "open", lane=lane, export=export, arena_bytes=1)
+        assert stage.event("LaneSocket")["lane"] == lane

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from config.settings import S3Store
+from config.store_settings import S3Store
 from workers.store.asking import ask
 from workers.store.credentials import Credentials
 from workers.store.s3_multipart import signed

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from config.export import Export
-from config.settings import FileStore, Store
+from config.store_settings import FileStore, Store
 from tests.image.process import SETTINGS, Process
 from workers.lane import store_format
 from workers.lane.front_lane import FrontLane, InFlight

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
-from config.settings import LibrarySettings, S3Store
+from config.settings import LibrarySettings
+from config.store_settings import S3Store
 from mover.bench.servers import find_imageio
 from mover.library.bytes import StoreCarrier
 from mover.library.records import ImageRecord, Location, Visibility
@@ -289,6 +291,28 @@ def test_an_image_that_is_deleted_takes_its_upload_with_it(bridge: Bridge) -> No
     assert bridge.use("PUT", transfer, "", DISK[:MIB]).status == 403
     assert bridge.close(transfer).status == 404
     assert [name for name in bridge.listing() if image in name] == []
+
+
+def test_deactivating_an_image_ends_what_is_read_of_it_by_ticket(bridge: Bridge) -> None:
+    """Who may read it then, an admin, asks again; the tickets of other images stay. A ticket whose transfer nobody
+    knows of any more is ended, too.
+    """
+    image, other = bridge.create(), bridge.create()
+    for one in (image, other):
+        assert bridge.put(one, DISK[:MIB]).status == 204
+    before, elsewhere = bridge.opened(image, "download"), bridge.opened(other, "download")
+    assert bridge.use("GET", before).body == DISK[:MIB]
+    assert bridge.mover.ask("POST", f"/v2/images/{image}/actions/deactivate").status == 204
+    assert bridge.use("GET", before).status == 403
+    assert bridge.shown(before).status == 404
+    again = bridge.opened(image, "download")
+    assert bridge.use("GET", again).body == bridge.use("GET", elsewhere).body == DISK[:MIB]
+    with closing(sqlite3.connect(bridge.mover.state_dir / "library.sqlite")) as catalogue, catalogue:
+        catalogue.execute("DELETE FROM image_transfers WHERE id = ?", [again["id"]])
+    wait_until("its ticket is ended", lambda: bridge.use("GET", again).status == 403, 60)
+    assert bridge.use("GET", elsewhere).status == 200
+    for one in (image, other):
+        assert bridge.delete(one).status == 204
 
 
 def test_a_transfer_is_for_who_may_have_the_image_and_is_shown_to_its_tenant_only(bridge: Bridge) -> None:

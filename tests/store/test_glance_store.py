@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from config.errors import ConfigError
-from config.settings import FileStore
+from config.store_settings import FileStore
 from config.stores import check_store
 from tests.harness.mover import ROOT
 from tests.store.shop import listing, shop, store_in

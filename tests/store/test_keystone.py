@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from config.settings import SwiftStore
+from config.store_settings import SwiftStore
 from workers.store.backing import Refusal
 from workers.store.credentials import read_credentials
 from workers.store.swift_auth import authenticate

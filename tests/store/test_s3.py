@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from config.export import Export
-from config.settings import S3Store
+from config.store_settings import S3Store
 from config.stores import object_of
 from tests.harness.fixtures import memory_room
 from tests.image.process import SETTINGS, Process
 from tests.store.s3_servers import BUCKET, KEY, SECRET, Passing, S3Server, Trouble, moto, trouble_before
 from tests.store.shop import IMAGE, assert_refused, shop
-from workers.lane.front_lane import LaneLost
+from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import Kind, Status
 from workers.lane.store_format import (
     Confirm,

@@ -23,7 +23,7 @@ from tests.harness.waiting import wait_until
 from tests.image.process import SETTINGS, Process, working
 from workers.image.loop import Loop
 from workers.lane.extents_format import ZERO, unpack
-from workers.lane.front_lane import LaneLost
+from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import Kind
 from workers.store import view_server
 from workers.store.headers import Format, Header

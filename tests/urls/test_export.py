@@ -14,7 +14,7 @@ from config.export import Export
 from config.url_rules import UrlRules
 from tests.harness.sources import Sources, sources
 from tests.image.process import SETTINGS, Process
-from workers.lane.front_lane import LaneLost
+from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import MOST_FILE_BYTES, ImageFacts, Kind, Status
 
 MIB = 1024 * 1024

@@ -198,6 +198,21 @@ def test_servers_without_ranges_are_read_from_the_beginning_by_several_at_once(p
     assert get(place, image, Range="bytes=0-99").body == DATA[:100]
 
 
+def test_a_ticket_on_an_image_at_a_url_takes_a_server_with_ranges(place: Place) -> None:
+    """It is read in any order; where that cannot be, it is said before there is a ticket."""
+    image = made(place, place.server.put("/ranged", DATA[: 3 * MIB]))
+    opened = place.service.json("POST", f"/v2/images/{image}/transfers", {"direction": "download"})
+    assert opened.status == 201, opened
+    ticket = place.service.ask("GET", f"/images/{opened.json()['ticket']}", Range=f"bytes={MIB}-{2 * MIB}")
+    assert ticket.body == DATA[MIB : 2 * MIB + 1]
+    plain = made(place, place.server.put("/plain", DATA[: 3 * MIB], ranges=False))
+    refused = place.service.json("POST", f"/v2/images/{plain}/transfers", {"direction": "download"})
+    assert (refused.status, b"sends no ranges" in refused.body) == (400, True), refused
+    assert place.service.ask("GET", f"/v2/images/{plain}/transfers").json() == {"transfers": []}
+    for one in (image, plain):
+        assert place.service.ask("DELETE", f"/v2/images/{one}").status == 204
+
+
 def test_what_drops_at_half_goes_on_for_who_reads_the_image(place: Place) -> None:
     image = made(place, place.server.put("/dropping", DATA))
 

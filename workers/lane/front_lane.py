@@ -8,72 +8,19 @@ successor. The client never notices but for the time it takes.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import time
 from collections.abc import Callable
-from enum import Enum, auto
 from typing import Protocol
 
-from workers.lane import memory
 from workers.lane.arena import Arena
-from workers.lane.books import Books, Entry, NeverAsked
-from workers.lane.channel import Channel, ChannelBroken, ChannelClosed
-from workers.lane.protocol import (
-    VERSION,
-    Completion,
-    ImageFacts,
-    Job,
-    Kind,
-    LaneFailed,
-    LaneOffer,
-    LaneOpened,
-    Status,
-)
-from workers.lane.ring import WRITES, Consumer, Producer, RingBroken, Rings, rings_bytes
+from workers.lane.attachment import CELLS, Attachment
+from workers.lane.books import Books, Entry
+from workers.lane.lane_states import STATES, LaneEvent, LaneLost, LaneState
+from workers.lane.protocol import Completion, ImageFacts, Job, Kind
 from workers.lane.slots import Holder
 from workers.lane.stalls import STALLED_S, Guest, Stalls
 from workers.lane.tally import Durations
-
-CELLS = 256
-
-
-class LaneState(Enum):
-    """What a lane can do now."""
-
-    OPENING = auto()  # no worker yet; jobs wait
-    OPEN = auto()
-    DETACHED = auto()  # the worker is gone; jobs wait for its successor
-    CLOSED = auto()
-
-
-class LaneEvent(Enum):
-    """What changes a lane's state."""
-
-    OPENED = auto()
-    WORKER_GONE = auto()
-    CLOSE = auto()
-
-
-STATES: dict[tuple[LaneState, LaneEvent], LaneState] = {
-    (LaneState.OPENING, LaneEvent.OPENED): LaneState.OPEN,
-    (LaneState.OPENING, LaneEvent.WORKER_GONE): LaneState.OPENING,
-    (LaneState.OPENING, LaneEvent.CLOSE): LaneState.CLOSED,
-    (LaneState.OPEN, LaneEvent.WORKER_GONE): LaneState.DETACHED,
-    (LaneState.OPEN, LaneEvent.CLOSE): LaneState.CLOSED,
-    (LaneState.DETACHED, LaneEvent.OPENED): LaneState.OPEN,
-    (LaneState.DETACHED, LaneEvent.WORKER_GONE): LaneState.DETACHED,
-    (LaneState.DETACHED, LaneEvent.CLOSE): LaneState.CLOSED,
-}
-
-
-class LaneLost(Exception):
-    """The lane is closed: its jobs will not be done. `retry_after_s` says when trying again makes sense."""
-
-    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.retry_after_s = retry_after_s
 
 
 class InFlight(Entry):
@@ -156,7 +103,7 @@ class FrontLane:
         self._stalls = Stalls(self.slots)
         self._patrol: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._attachment: _Attachment | None = None
+        self._attachment: Attachment | None = None
 
     # -- jobs ------------------------------------------------------------------------------------------------
 
@@ -278,13 +225,13 @@ class FrontLane:
         The supervisor sends the socket only when the predecessor is dead and fenced.
         """
         if self._attachment is not None:
-            self._on_worker_gone()  # its end was not seen yet: the supervisor's message came first
+            self.on_worker_gone()  # its end was not seen yet: the supervisor's message came first
         if self.lost is not None:
             sock.close()  # what the predecessor had published last was broken
             return
-        self._attachment = _Attachment(self, sock, generation, self._arena.fd)
+        self._attachment = Attachment(self, sock, generation, self._arena.fd)
 
-    def _on_opened(self, image: ImageFacts) -> None:
+    def on_opened(self, image: ImageFacts) -> None:
         self.image = image
         self._move(LaneEvent.OPENED)
         if self._deadline is not None:
@@ -298,7 +245,7 @@ class FrontLane:
     def _push(self, job: Job) -> bool:
         return self.state is LaneState.OPEN and self._attachment is not None and self._attachment.push(job)
 
-    def _on_completions(self, completions: list[Completion]) -> None:
+    def on_completions(self, completions: list[Completion]) -> None:
         now_ns = time.monotonic_ns()
         for completion in completions:
             in_flight = self._books.complete(completion)
@@ -308,7 +255,7 @@ class FrontLane:
                 in_flight.done.set_result(completion)
         self._books.push_unsent(self._push)
 
-    def _on_worker_gone(self) -> None:
+    def on_worker_gone(self) -> None:
         was_open = self.state is LaneState.OPEN
         self._detach()
         if self.lost is not None:
@@ -344,111 +291,3 @@ class FrontLane:
 
     def _move(self, event: LaneEvent) -> None:
         self.state = STATES[self.state, event]
-
-
-class _Attachment:
-    """One worker's time with the lane: its socket, its rings, its doorbells."""
-
-    def __init__(self, lane: FrontLane, sock: socket.socket, generation: int, arena_fd: int) -> None:
-        self._lane = lane
-        self._rings = False
-        self._generation = generation
-        self._loop = asyncio.get_running_loop()
-        self._channel: Channel[LaneOpened | LaneFailed] = Channel(sock, LaneOpened | LaneFailed)
-        rings_fd = memory.create(f"mover-rings-{lane.number}", rings_bytes(CELLS))
-        self.rings = Rings(memory.map_shared(rings_fd, rings_bytes(CELLS)), CELLS)
-        self._submissions: Producer
-        self._completions: Consumer
-        self._submissions, self._completions = self.rings.front_end()
-        self._to_worker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._to_front = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        resumes = lane.state is LaneState.DETACHED
-        offer = LaneOffer(VERSION, generation, len(lane.slots), lane.slot_bytes, CELLS, resumes, lane.number)
-        try:
-            self._channel.send(offer, [arena_fd, rings_fd, self._to_worker, self._to_front])
-        except ChannelClosed:
-            pass  # the worker is dead already: its end of the socket is readable and says so
-        finally:
-            os.close(rings_fd)
-        self._loop.add_reader(self._channel.fileno(), self._on_message)
-        self._loop.add_reader(self._to_front, self._on_doorbell)
-
-    @property
-    def writes_seen(self) -> int:
-        """The worker's count of writes, told apart from every other worker's."""
-        return self._generation << 64 | self.rings.words[WRITES]
-
-    def push(self, job: Job) -> bool:
-        """Publish a job, to be rung for soon; False when the ring is full."""
-        pushed = self._submissions.push(
-            self._generation,
-            job.kind,
-            job.flags,
-            job.context,
-            job.number,
-            job.offset,
-            job.length,
-            job.slot,
-            job.transfer,
-        )
-        if pushed and not self._rings:
-            self._rings = True
-            self._loop.call_soon(self._ring)
-        return pushed
-
-    def _ring(self) -> None:
-        """One ring for all that this turn of the loop has published: it costs more than a job does."""
-        self._rings = False
-        if self._lane._attachment is self:
-            os.eventfd_write(self._to_worker, 1)
-
-    def _on_message(self) -> None:
-        try:
-            while (received := self._channel.receive()) is not None:
-                message, fds = received
-                for fd in fds:  # none belongs here
-                    os.close(fd)
-                self._handle(message)
-        except (ChannelClosed, ChannelBroken):
-            if self._lane._attachment is self:
-                self._lane._on_worker_gone()
-
-    def _handle(self, message: LaneOpened | LaneFailed) -> None:
-        if isinstance(message, LaneFailed):
-            self._lane.close(message.reason)
-        elif message.version != VERSION or message.generation != self._generation:
-            self._lane.close(f"the worker speaks version {message.version}, not {VERSION}")
-        elif self._lane.state is LaneState.OPEN:
-            self._lane.close("the image's worker opened the lane twice")
-        else:
-            self._lane._on_opened(message.image)
-
-    def _on_doorbell(self) -> None:
-        try:
-            os.eventfd_read(self._to_front)
-        except BlockingIOError:
-            return
-        self._drain()
-
-    def _drain(self) -> None:
-        try:
-            self._lane._on_completions(
-                [self._completion(*fields) for fields in self._completions.pop_all()],
-            )
-        except (RingBroken, ChannelBroken, NeverAsked, ValueError) as error:
-            self._lane.close(f"the image's worker broke the lane: {error}")
-
-    def _completion(self, generation: int, status: int, number: int, covered: int, value: int) -> Completion:
-        if generation != self._generation:
-            raise ChannelBroken(f"completion of generation {generation}, not {self._generation}")
-        return Completion(number, Status(status), covered, value)
-
-    def close(self) -> None:
-        """Read what was published to the end, then let go of everything."""
-        self._loop.remove_reader(self._to_front)
-        self._loop.remove_reader(self._channel.fileno())
-        if self._lane.state is not LaneState.CLOSED:
-            self._drain()
-        self._channel.close()
-        os.close(self._to_worker)
-        os.close(self._to_front)

@@ -182,10 +182,11 @@ class Find(msgspec.Struct, tag=True, frozen=True):
 
 
 class Found(msgspec.Struct, tag=True, frozen=True):
-    """So many bytes; None if there is nothing. `version` of a source at a URL: see ImageFacts."""
+    """So many bytes; None if there is nothing. `version` and `unsized` of a source at a URL: see ImageFacts."""
 
     size: int | None
     version: str = ""
+    unsized: bool = False
 
 
 class Done(msgspec.Struct, tag=True, frozen=True):

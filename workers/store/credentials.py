@@ -6,7 +6,7 @@ import configparser
 import os
 from collections.abc import Iterator, Mapping
 
-from config.settings import ObjectStore, S3Store, SwiftStore
+from config.store_settings import ObjectStore, S3Store, SwiftStore
 from workers.lane.store_format import Why
 from workers.store.backing import Refusal
 

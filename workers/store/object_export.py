@@ -6,7 +6,7 @@ import errno
 import os
 
 from config.export import Export
-from config.settings import ObjectStore, Store
+from config.store_settings import ObjectStore, Store
 from workers.image.connection import Event, Owner, State
 from workers.image.loop import Loop
 from workers.image.plan import Command, Limits, Operation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from config.settings import ObjectStore, S3Store, SwiftStore
+from config.store_settings import ObjectStore, S3Store, SwiftStore
 from workers.lane.store_format import Why
 from workers.store.backing import Refusal
 from workers.store.credentials import remedy

@@ -21,7 +21,7 @@ from typing import TypeVar
 
 import msgspec
 
-from config.settings import ObjectStore
+from config.store_settings import ObjectStore
 from config.stores import IMAGE_NAME, object_of, uri_of_object
 from workers.image.plan import ZEROS
 from workers.lane.store_format import Swept, Unconfirmed, Why

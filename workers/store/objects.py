@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 import opendal
 from opendal.layers import RetryLayer, TimeoutLayer
 
-from config.settings import ObjectStore
+from config.store_settings import ObjectStore
 from workers.lane.store_format import Why
 from workers.store.backing import Refusal
 from workers.store.credentials import remedy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from config.settings import FileStore
+from config.store_settings import FileStore
 from config.stores import directories
 from config.volumes import name_volume
 from workers.store import mountpoints

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 
+from config.processes import started
+
 
 def writer(pid: int) -> str:
     """A process, as all that see the same processes name it: kernel, namespace, pid, and when it started."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         boot = file.read().strip()
-    return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}/{pid}/{_started(pid)}"
+    return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}/{pid}/{started(pid)}"
 
 
 def is_dead(named: str) -> bool:
@@ -17,11 +19,3 @@ def is_dead(named: str) -> bool:
     here, _, rest = named.rpartition("/")[0].rpartition("/")
     own = writer(os.getpid()).rsplit("/", 2)[0]
     return here == own and rest.isdigit() and writer(int(rest)) != named
-
-
-def _started(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[19]
-    except (FileNotFoundError, ProcessLookupError):
-        return "gone"

@@ -13,7 +13,7 @@ import re
 from urllib.parse import quote, urlsplit
 from xml.sax.saxutils import unescape
 
-from config.settings import S3Store
+from config.store_settings import S3Store
 from workers.store.asking import Request, ask_again
 from workers.store.credentials import Credentials
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import opendal
 from opendal.file import File
 
-from config.settings import S3Store
+from config.store_settings import S3Store
 from workers.store.credentials import read_credentials
 from workers.store.objects import Objects, attempt, layered
 from workers.store.s3_multipart import abort_uploads

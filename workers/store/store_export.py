@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from config.export import Export
-from config.settings import FileStore, HttpStore, Store
+from config.store_settings import FileStore, HttpStore, Store
 from config.stores import path_of
 from config.url_rules import UrlRules
 from workers.image.connection import Owner

@@ -6,7 +6,7 @@ import errno
 import http.client
 from typing import NamedTuple
 
-from config.settings import SwiftStore
+from config.store_settings import SwiftStore
 from workers.store.asking import TIMEOUT_S, Request, ask_again
 from workers.store.credentials import Credentials
 

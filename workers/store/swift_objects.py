@@ -19,7 +19,7 @@ from typing import TypeVar
 import msgspec
 import opendal
 
-from config.settings import SwiftStore
+from config.store_settings import SwiftStore
 from workers.store.asking import Request, ask_again
 from workers.store.backing import Refusal
 from workers.store.credentials import read_credentials

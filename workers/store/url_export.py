@@ -109,6 +109,9 @@ class UrlExport(ThreadedExport):
 
     def _read_stream(self, command: Command) -> None:
         assert command.buffer is not None
+        if any(one.over and one.position < command.offset for one in self._streams):
+            command.length = 0  # asked for before anybody knew where the end is
+            return
         stream = self._stream_at(command.offset)
         try:
             command.length = stream.read_into(command.buffer)

@@ -321,12 +321,16 @@ class UrlSource:
 
 
 class Stream:
-    """All of a source in its order; `position` is where the next bytes come from. For one thread at a time."""
+    """All of a source in its order; `position` is where the next bytes come from, or, when `over`, would.
+
+    For one thread at a time.
+    """
 
     def __init__(self, source: UrlSource, answer: Answer) -> None:
         self._source = source
         self._answer = answer
         self.position = 0
+        self.over = False
 
     def read_into(self, buffer: memoryview) -> int:
         """Fill the buffer with the next bytes; fewer are the last ones. Raises OSError when the source breaks off."""
@@ -342,6 +346,7 @@ class Stream:
         self.position += at
         if at < len(buffer) and size is not None and self.position < size:
             raise self._broken("it ends in the middle")
+        self.over = at < len(buffer)
         return at
 
     def _broken(self, why: str) -> OSError:

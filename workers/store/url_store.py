@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from config.settings import HttpStore
+from config.store_settings import HttpStore
 from config.url_rules import UrlRefused, UrlRules
 from workers.lane.store_format import Found, Swept, Why
 from workers.store.backing import Part, Refusal
@@ -45,7 +45,8 @@ class UrlBacking:
 
     def size(self, uri: str) -> int | None:
         """How many bytes are there; None if there is nothing, or its server does not say."""
-        return self.find(uri).size
+        found = self.find(uri)
+        return None if found.unsized else found.size
 
     def find(self, uri: str) -> Found:
         """What the server says of the source now; a size of None is nothing that Mover could read. Raises Refusal."""
@@ -75,6 +76,4 @@ class UrlBacking:
 
 
 def _answer(found: Source) -> Found:
-    if found.size is None:
-        raise Refusal(Why.NOT_ALLOWED, "the server does not tell how large the source is: upload its data instead")
-    return Found(found.size, found.version)
+    return Found(found.size or 0, found.version, found.size is None)

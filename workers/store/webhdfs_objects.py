@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode
 
 import opendal
 
-from config.settings import WebhdfsStore
+from config.store_settings import WebhdfsStore
 from workers.store.asking import Answer, Request, ask_again
 from workers.store.credentials import DELEGATION, read_credentials
 from workers.store.objects import Objects, layered, os_error

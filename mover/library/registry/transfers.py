@@ -11,6 +11,7 @@ from sqlalchemy import Engine, Row, delete, insert, select, update
 from mover.library.records import Transfer, TransferState
 from mover.library.registry.asked import asked
 from mover.library.registry.engine import reading, writing
+from mover.library.registry.hosts import not_seen_for
 from mover.library.registry.tables import IMAGES, TRANSFERS
 from mover.library.states import GONE
 
@@ -79,6 +80,20 @@ class Transfers:
         """It is no more; it is no error if it was not."""
         with writing(self._engine) as connection:
             connection.execute(delete(TRANSFERS).where(TRANSFERS.c.id == transfer_id))
+
+    @asked
+    def hosts(self) -> set[str]:
+        """Who has any."""
+        with reading(self._engine) as connection:
+            return set(connection.scalars(select(TRANSFERS.c.host).distinct()))
+
+    @asked
+    def remove_of_dead(self, host: str, is_upload: bool, dead_s: float) -> int:
+        """Forget a host's, if it has not been seen for so long; how many."""
+        with writing(self._engine) as connection:
+            direction = TRANSFERS.c.direction == ("upload" if is_upload else "download")
+            theirs = (TRANSFERS.c.host == host) & direction & not_seen_for(connection, host, dead_s)
+            return connection.execute(delete(TRANSFERS).where(theirs)).rowcount
 
 
 def _transfer(row: Row[Any]) -> Transfer:

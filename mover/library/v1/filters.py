@@ -12,8 +12,8 @@ from mover.library.checks import INT64, is_number, is_uuid, page_limit
 from mover.library.errors import ApiError
 from mover.library.queries import Comparison, Query, Viewer
 from mover.library.records import ImageRecord
+from mover.library.statuses import state_of
 from mover.library.times import from_iso
-from mover.library.v1.words import state
 
 SORT_KEYS = {
     "name": "name",
@@ -89,7 +89,7 @@ def _conditions(arguments: Arguments) -> list[tuple[str, Comparison, Any]]:
         if (text := _last(arguments, name)) is not None:
             found.append((name, "eq", _checked(text)))
     if (text := _last(arguments, "status")) is not None:
-        found.append(("state", "eq", state(_checked(text))))
+        found.append(("state", "eq", state_of(_checked(text))))
     for name, (column, comparison) in NUMBERS.items():
         if (text := _last(arguments, name)) is not None:
             found.append((column, comparison, _number(name, text)))

@@ -15,8 +15,9 @@ from mover.library.formats import check_complete, check_formats
 from mover.library.jobs import beginning, copying
 from mover.library.jobs.records import JobInput, JobKind
 from mover.library.records import Change, ImageRecord, NewImage, Visibility
-from mover.library.seam import Incoming, Kept, Referred, Span
+from mover.library.seam import Incoming, Kept, Span
 from mover.library.states import READABLE, State
+from mover.library.statuses import status_of
 from mover.library.v1 import filters, headers, words
 from mover.library.v1.headers import Meta
 
@@ -112,7 +113,7 @@ async def create(call: Call) -> Sent:
         _check_size(call, meta)
     if meta.copy_from is not None:
         await copying.store_of(call, meta.store)
-    referred = await _look(call, meta, meta.size_bytes)
+    referred = await references.look(call.library, meta.location, meta.size_bytes, meta.store)
     image = await call.library.ask(lambda registry: registry.create(new))
     if referred is not None:
         image = await references.take(call.library, image, referred, _QUEUED, 412)
@@ -160,7 +161,7 @@ async def update(call: Call, image_id: str) -> Sent:
     meta = headers.parse(call.request.headers.items())
     image = await find(call, image_id)
     if image.deleted_at_us is not None:
-        raise ApiError(403, f"Forbidden to update image {image.id}, which is {words.status(image.state)}")
+        raise ApiError(403, f"Forbidden to update image {image.id}, which is {status_of(image.state)}")
     check_change(call.caller, image, hides_shared=True)
     has_body = call.body_bytes != 0
     _check_update(call, image, meta, has_body)
@@ -174,7 +175,8 @@ async def update(call: Call, image_id: str) -> Sent:
         _check_size(call, meta)
     if meta.copy_from is not None:
         await copying.store_of(call, meta.store)
-    referred = await _look(call, meta, image.size_bytes if meta.size_bytes is None else meta.size_bytes)
+    size_bytes = image.size_bytes if meta.size_bytes is None else meta.size_bytes
+    referred = await references.look(call.library, meta.location, size_bytes, meta.store)
     image = await call.library.change(image, decide)
     if referred is not None:
         image = await references.take(call.library, image, referred, _QUEUED, 412)
@@ -200,7 +202,7 @@ def _check_update(call: Call, image: ImageRecord, meta: Meta, has_body: bool) ->
             raise ApiError(403, f"Forbidden to modify '{name}' of image.")
     _check_sources(meta, has_body)
     if meta.location is not None and image.state is not State.QUEUED:
-        raise ApiError(400, f"Cannot give a location to image {image.id}, which is {words.status(image.state)}")
+        raise ApiError(400, f"Cannot give a location to image {image.id}, which is {status_of(image.state)}")
     if meta.copy_from is not None and image.state is not State.QUEUED:
         raise ApiError(400, "Cannot copy to an unqueued image")
     if has_body and image.state is not State.QUEUED:
@@ -225,13 +227,6 @@ def _change(call: Call, now: ImageRecord, meta: Meta, purges: bool, has_data: bo
     properties = dict(meta.properties) if purges else {**now.properties, **meta.properties}
     check_properties_count(len(properties), call.library.settings.properties)
     return Change(facts=facts, properties=properties if properties != now.properties else None)
-
-
-async def _look(call: Call, meta: Meta, size_bytes: int | None) -> Referred | None:
-    """What is at the location, if one was given: nothing is made or changed before it is known to be there."""
-    if meta.location is None:
-        return None
-    return await references.look(call.library, meta.location, size_bytes, meta.store)
 
 
 # -- data ------------------------------------------------------------------------------------------------------

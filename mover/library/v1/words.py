@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from mover.library.header_text import safe
 from mover.library.records import ImageRecord, Member, Visibility
-from mover.library.states import GONE, State
+from mover.library.states import GONE
+from mover.library.statuses import status_of
 from mover.library.times import to_v1
 
 Headers = list[tuple[str, str]]
 
 BRIEF = ("id", "name", "size", "disk_format", "container_format", "checksum")
 PREFIX = "X-Image-Meta-"
-
-
-def status(state: State) -> str:
-    """v1's word for a state."""
-    return "killed" if state is State.FAILED else str(state)
-
-
-def state(word: str) -> str:
-    """The state that a status is; of no status, a word that no image's state is."""
-    return State.FAILED if word == "killed" else "" if word == State.FAILED else word
 
 
 def fields(image: ImageRecord) -> dict[str, object]:
@@ -31,7 +22,7 @@ def fields(image: ImageRecord) -> dict[str, object]:
         "size": image.size_bytes or 0,
         "virtual_size": image.virtual_size_bytes,
         "checksum": image.md5,
-        "status": status(image.state),
+        "status": status_of(image.state),
         "disk_format": image.disk_format,
         "container_format": image.container_format,
         "owner": image.owner,

@@ -12,8 +12,9 @@ from mover.library.errors import ApiError
 from mover.library.jobs.records import Job
 from mover.library.queries import Comparison, Query
 from mover.library.records import ImageRecord, MemberStatus, Visibility
+from mover.library.statuses import state_of
 from mover.library.times import from_iso
-from mover.library.v2.words import RESERVED, column, state
+from mover.library.v2.words import RESERVED, column
 
 SORT_KEYS = ("name", "status", "container_format", "disk_format", "size", "id", "created_at", "updated_at")
 LISTED = ("id", "name", "status", "container_format", "disk_format")
@@ -89,7 +90,7 @@ class _Filters:
 
     def _add_listed(self, name: str, text: str) -> None:
         texts = split_list(text[3:]) if text.startswith("in:") else [_equal(text)]
-        self.one_of[column(name)] = tuple(state(one) if name == "status" else one for one in texts)
+        self.one_of[column(name)] = tuple(state_of(one) if name == "status" else one for one in texts)
 
 
 def _equal(text: str) -> str:

@@ -6,13 +6,14 @@ import uuid
 from typing import Any
 
 from mover.front.sanic_seam import Sent
-from mover.library import deletes
+from mover.library import bridge, deletes
 from mover.library.call import Call
 from mover.library.callers import check_change, owner_of_new
 from mover.library.checks import check_properties_count, check_property, is_uuid
 from mover.library.errors import ApiError, no_image
 from mover.library.records import Change, ImageRecord, NewImage, Visibility
 from mover.library.states import State
+from mover.library.statuses import status_of
 from mover.library.v2 import filters, patch, values, words
 
 _QUEUED_ONLY = ("disk_format", "container_format")
@@ -174,19 +175,22 @@ async def remove_tag(call: Call, image_id: str, tag: str) -> Sent:
 
 async def deactivate(call: Call, image_id: str) -> Sent:
     """Let nobody but admins download it."""
-    return await _act(call, image_id, "deactivate", State.ACTIVE, State.DEACTIVATED)
+    image = await _move(call, image_id, "deactivate", State.ACTIVE, State.DEACTIVATED)
+    await bridge.end_downloads(call.library, image.id)
+    return await call.send(204)
 
 
 async def reactivate(call: Call, image_id: str) -> Sent:
     """Let it be downloaded again."""
-    return await _act(call, image_id, "reactivate", State.DEACTIVATED, State.ACTIVE)
+    await _move(call, image_id, "reactivate", State.DEACTIVATED, State.ACTIVE)
+    return await call.send(204)
 
 
-async def _act(call: Call, image_id: str, action: str, before: State, after: State) -> Sent:
+async def _move(call: Call, image_id: str, action: str, before: State, after: State) -> ImageRecord:
     image = await find_to_change(call, image_id)
     moved = await call.library.ask(lambda registry: registry.move(image.id, frozenset({before}), after))
     if moved is None:
         now = await find(call, image.id)
         if now.state is not after:
-            raise ApiError(403, f"Not allowed to {action} image in status '{words.status(now.state)}'")
-    return await call.send(204)
+            raise ApiError(403, f"Not allowed to {action} image in status '{status_of(now.state)}'")
+    return image

@@ -16,7 +16,8 @@ from mover.library.jobs.records import Job, JobInput, JobKind
 from mover.library.jobs.states import JobState
 from mover.library.records import ImageRecord
 from mover.library.states import READABLE, State
-from mover.library.v2 import images, words
+from mover.library.statuses import status_of
+from mover.library.v2 import images
 
 METHODS = (JobKind.GLANCE_DIRECT, JobKind.WEB_DOWNLOAD, JobKind.COPY_IMAGE, JobKind.DISK)
 # The states in which an image may be imported by a method.
@@ -84,7 +85,7 @@ def _method(body: Any) -> tuple[JobKind, dict[str, Any]]:
 def _check_state(image: ImageRecord, kind: JobKind) -> None:
     if image.state in FROM_STATES[kind]:
         return
-    status = words.status(image.state)
+    status = status_of(image.state)
     match kind:
         case JobKind.GLANCE_DIRECT:
             why = "Image needs to be staged before 'glance-direct' method can be used"
@@ -182,7 +183,7 @@ async def begin_export(call: Call, image_id: str) -> Sent:
     body = await call.json()
     target = check_disk(call, "target", body.get("target") if isinstance(body, dict) else None)
     if image.state not in READABLE or image.location is None:
-        raise ApiError(409, f"Image {image.id} has no data: it is {words.status(image.state)}")
+        raise ApiError(409, f"Image {image.id} has no data: it is {status_of(image.state)}")
     asked = JobInput(place=target, size_bytes=image.size_bytes)
     return await _begun(call, await beginning.begin(call, image, JobKind.EXPORT, asked, READABLE))
 

@@ -57,8 +57,7 @@ def _wanted(body: Any) -> Wanted:
 
 async def _download(call: Call, image_id: str, wanted: Wanted) -> Transfer:
     image = await images.find(call, image_id)
-    if image.state is State.DEACTIVATED and not call.caller.is_admin:
-        raise ApiError(403, "The requested image has been deactivated. Image data download is forbidden.")
+    _check_active(call, image)
     if image.state not in READABLE or image.location is None or not image.size_bytes:
         raise ApiError(409, f"Image {image.id} has no data to download: it is {image.state}")
     for name in ("size", "store"):
@@ -69,7 +68,18 @@ async def _download(call: Call, image_id: str, wanted: Wanted) -> Transfer:
     if disk_format is not None and image.virtual_size_bytes is not None:
         size = image.virtual_size_bytes
     transfer = bridge.new(image, "download", wanted.format, size, wanted.timeout, call.caller.tenant)
-    return await bridge.open_download(call.library, image, transfer, disk_format, wanted.inactivity_timeout)
+    opened = await bridge.open_download(call.library, image, transfer, disk_format, wanted.inactivity_timeout)
+    try:
+        _check_active(call, await images.find(call, image_id))
+    except ApiError:  # deactivated meanwhile, by somebody who did not see this one
+        await bridge.close(call.library, opened)
+        raise
+    return opened
+
+
+def _check_active(call: Call, image: ImageRecord) -> None:
+    if image.state is State.DEACTIVATED and not call.caller.is_admin:
+        raise ApiError(403, "The requested image has been deactivated. Image data download is forbidden.")
 
 
 def _viewed(image: ImageRecord) -> str | None:

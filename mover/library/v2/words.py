@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mover.library.records import ImageRecord, Member
-from mover.library.states import State
+from mover.library.statuses import status_of
 from mover.library.times import to_v2
 
 # v2's names of the registry's columns, where they differ.
@@ -60,23 +60,13 @@ def column(name: str) -> str:
     return COLUMNS.get(name, name)
 
 
-def status(state: State) -> str:
-    """v2's word for a state."""
-    return "killed" if state is State.FAILED else str(state)
-
-
-def state(word: str) -> str:
-    """The state that a status is; of no status, a word that no image's state is."""
-    return State.FAILED if word == "killed" else "" if word == State.FAILED else word
-
-
 def image(record: ImageRecord) -> dict[str, object]:
     """An image as v2 shows it. A property that would hide an attribute is not shown."""
     shown: dict[str, object] = {name: value for name, value in record.properties.items() if name not in ATTRIBUTES}
     return shown | {
         "id": record.id,
         "name": record.name,
-        "status": status(record.state),
+        "status": status_of(record.state),
         "visibility": str(record.visibility),
         "owner": record.owner,
         "size": record.size_bytes,

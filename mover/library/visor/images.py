@@ -20,7 +20,7 @@ from mover.library.checks import PAGE_MOST, check_properties_count, is_uuid
 from mover.library.errors import ApiError, no_image
 from mover.library.queries import Query
 from mover.library.records import Change, ImageRecord, NewImage, Visibility
-from mover.library.seam import Incoming, Kept, Referred, Span, named
+from mover.library.seam import Incoming, Kept, Span, named
 from mover.library.states import READABLE, State
 from mover.library.times import to_v2
 from mover.library.visor import answers, filters, meta, words
@@ -152,7 +152,7 @@ async def create(call: Call) -> Sent:
     meta.check_new(given)
     await _check_request(call, given, has_body)
     new = await _new_image(call, given, has_body or given.location is not None)
-    referred = await _look(call, given, given.size_bytes)
+    referred = await references.look(call.library, given.location, given.size_bytes, given.store)
     image = await call.library.ask(lambda registry: registry.create(new))
     if referred is not None:
         image = await references.take(call.library, image, referred, _EMPTY, 404)
@@ -185,7 +185,8 @@ async def change(call: Call, image_id: str) -> Sent:
     properties = await _properties(call, given)
     _check_kept(image, given, has_data)
     reserved = image.size_bytes if image.state is State.QUEUED else None
-    referred = await _look(call, given, reserved if given.size_bytes is None else given.size_bytes)
+    size_bytes = reserved if given.size_bytes is None else given.size_bytes
+    referred = await references.look(call.library, given.location, size_bytes, given.store)
     image = await call.library.change(image, lambda now: _change(call, now, given, properties, has_data))
     if referred is not None:
         image = await references.take(call.library, image, referred, _EMPTY, 404)
@@ -223,13 +224,6 @@ def _expected(now: ImageRecord, given: Meta, has_data: bool) -> dict[str, Any]:
     if wanted != now.disk_format or (has_data and (wanted is None or now.container_format is None)):
         facts |= meta.formats(wanted, has_data)
     return facts
-
-
-async def _look(call: Call, given: Meta, size_bytes: int | None) -> Referred | None:
-    """What is at the location, if one was given: nothing is made or changed before it is known to be there."""
-    if given.location is None:
-        return None
-    return await references.look(call.library, given.location, size_bytes, given.store)
 
 
 def _merged(old: Mapping[str, str | None], new: Mapping[str, str | None]) -> dict[str, str | None]:
