@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -275,6 +276,27 @@ def test_a_download_is_right_or_visibly_broken_off_and_the_next_one_after_an_out
     for image in images:
         assert library.delete(image).status == 204
     wait_until("nothing is left", lambda: servers.left() == [])
+
+
+def test_who_leaves_while_a_server_fails_leaves_nothing_behind(library: Library, servers: Servers) -> None:
+    """A worker may still try again, for nobody, when its lane is closed; it ends then, and its slots with it."""
+    image = library.create()
+    assert ask(library, "PUT", image, DATA[: 6 * MIB], "s3").status == 204
+    servers.modes[image] = "reads 503"
+
+    def reading() -> list[dict[str, Any]]:
+        return [
+            row for row in library.mover.workers() if row["export"].startswith("object:") and image in row["export"]
+        ]
+
+    with library.mover.client() as client:
+        client.putrequest("GET", f"/v2/images/{image}/file")
+        client.endheaders()
+        wait_until("it is asked for", lambda: any(row["in_flight"] for row in reading()))
+    wait_until("nothing of it is under way", lambda: not any(row["pid"] for row in reading()), LONG_S)
+    servers.modes.clear()
+    assert ask(library, "GET", image).body == DATA[: 6 * MIB]
+    assert library.delete(image).status == 204
 
 
 def test_what_is_asked_of_a_server_does_not_depend_on_how_much_it_has(library: Library, servers: Servers) -> None:
