@@ -8,7 +8,7 @@ ARGS ?=
 
 help:
 	@echo 'make setup   install what is missing (asks apt-get, says so first) and make .venv; done at most once'
-	@echo 'make demo    a real disk over HTTP and back, backed up and restored, compared with qemu-img; under two minutes'
+	@echo 'make demo    a real disk over HTTP and back, backed up, a running guest copied; compared by qemu-img; under two minutes'
 	@echo 'make test    all tests, in under fifteen minutes'
 	@echo 'make check   format, lint, types, import directions'
 	@echo 'make bench   Mover beside nbdcopy and ovirt-imageio (ARGS="get put --runs 3")'

@@ -1,6 +1,7 @@
 """`make demo`: a real disk goes through Mover and back, a worker is killed on the way, and nothing is lost.
 
-Then it is backed up, changed, backed up incrementally, and restored as it was at both times.
+Then it is backed up, changed, backed up incrementally, and restored as it was at both times. Last, a guest writes to it
+all the time, and a point of it becomes an image of the library, and that a new disk.
 
 Every step is printed with its speed, beside nbdcopy's at the same task. The exit status is 0 only when every
 comparison held.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -25,13 +27,14 @@ import msgspec
 from mover.bench import clients, disk, report, tools
 from mover.bench.data import GIB, MIB, workplace
 from mover.bench.demo_backup import Backups
+from mover.bench.demo_guest import GuestCopy
 from mover.bench.errors import BenchError, ClientError, DifferenceError
 from mover.bench.exports import NbdServer, qemu_nbd
 from mover.bench.servers import HttpServer, Image, mover, request_over
 from mover.cli.status import Status, complain
 from mover.cli.terminable import terminable
 
-TREE_BYTES = GIB
+TREE_BYTES = 768 * MIB
 # At its peak: the disk, two raw copies of it and three uploads.
 NEEDED_BYTES = 8 * GIB
 # Slow enough that a worker can be killed in the middle: the disk then takes about five seconds.
@@ -99,7 +102,7 @@ def main() -> int:
 
 
 def _run() -> None:
-    tools.require(["curl", "mkfs.ext4", "nbdcopy", "qemu-img", "qemu-nbd"])
+    tools.require(["curl", "mkfs.ext4", "nbdcopy", "qemu-img", "qemu-nbd", "qemu-system-x86_64"])
     with workplace(NEEDED_BYTES) as directory:
         size_bytes = _make_disk(directory)
         with ExitStack() as stack:
@@ -112,6 +115,7 @@ def _run() -> None:
             _upload_through_kill(demo)
         _compare(demo, *zeroed)
         _back_up(demo)
+        _copy_guest(demo)
     say("")
     header = ["step", "seconds", "MB/s", "nbdcopy MB/s", "ratio"]
     say("\n".join(report.table([header, *demo.steps])))
@@ -282,6 +286,14 @@ def _back_up(demo: Demo) -> None:
     Backups(
         demo.file("source.qcow2"), demo.file("survivor.raw"), demo.directory, demo.size_bytes, demo.step, say
     ).show()
+
+
+def _copy_guest(demo: Demo) -> None:
+    """The third part, with the disk alone; what the others made goes."""
+    for file in demo.directory.iterdir():
+        if file.name != "source.qcow2":
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
+    GuestCopy(demo.file("source.qcow2"), demo.directory, demo.size_bytes, demo.step, say).show()
 
 
 if __name__ == "__main__":

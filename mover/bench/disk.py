@@ -70,13 +70,16 @@ def zero_range(raw: Path, offset: int, length: int) -> None:
             length -= file.write(bytes(min(length, MIB)))
 
 
-def compare(first: Path, second: Path) -> None:
-    """Raise DifferenceError unless both images (raw by the suffix .raw, else qcow2) hold the same bytes."""
-    formats = ["raw" if image.suffix == ".raw" else "qcow2" for image in (first, second)]
+def compare(first: Path | str, second: Path) -> None:
+    """Raise DifferenceError unless both images hold the same bytes.
+
+    They are raw by the suffix .raw, else qcow2; or, as text, an NBD export.
+    """
+    formats = ["raw" if isinstance(image, str) or image.suffix == ".raw" else "qcow2" for image in (first, second)]
     command = ["qemu-img", "compare", "-f", formats[0], "-F", formats[1], str(first), str(second)]
     status, output = _status(command)
     if status == QEMU_IMG_DIFFERENT:
-        raise DifferenceError(f"{first.name} and {second.name} differ: {output}")
+        raise DifferenceError(f"{Path(first).name} and {second.name} differ: {output}")
     if status != QEMU_IMG_SAME:
         raise ClientError(command, output)
 

@@ -28,7 +28,22 @@ example:
   mover image download debian copy.qcow2
   mover image import 'nbd+unix:///?socket=/run/vm.nbd' --name vm
 """
-DEFAULT_URL = "http://127.0.0.1:54322"
+DEFAULT_URL = library_jobs.DEFAULT_URL
+EXAMPLES = {
+    "list": "list --status active --sort created_at:desc",
+    "create": "create debian --file debian.qcow2 --property os=linux",
+    "upload": "upload debian debian.qcow2 --resume",
+    "download": "download debian copy.qcow2",
+    "set": "set debian --visibility public --tag stable",
+    "import": "import 'nbd+unix:///?socket=/run/vm.nbd' --name vm",
+    "export": "export vm 'nbd+unix:///?socket=/run/new.nbd'",
+    "copy": "copy vm --to cellar",
+    "jobs": "jobs vm",
+    "cancel": "cancel 5b591808-5246-4211-88ab-f009d1147588",
+    "show": "show debian --json",
+    "delete": "delete debian",
+    "share": "share debian acme",
+}
 TOKEN_VARIABLE = "OS_TOKEN"
 SUFFIXES = library_jobs.SUFFIXES
 LISTED = ("id", "name", "status", "size", "disk_format", "visibility", "owner")
@@ -60,7 +75,8 @@ def add(commands: Commands) -> None:
 
 
 def _action(actions: Commands, name: str, summary: str, run: Run) -> Parser:
-    parser = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    example = f"example:\n  mover image {EXAMPLES[name]}\n"
+    parser = actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=example)
     parser.add_argument("--url", default=DEFAULT_URL, help="of the service (default %(default)s)")
     parser.add_argument("--unix-socket", type=Path, metavar="PATH", help="reach the service by this socket")
     parser.add_argument("--ca-file", type=Path, metavar="FILE", help="authorities that vouch for the server (PEM)")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Run = Callable[[argparse.Namespace, "Library"], int]
 Action = Callable[["Commands", str, str, Run], "Parser"]
 
+DEFAULT_URL = "http://127.0.0.1:54322"
 # Between two looks at a job.
 LOOK_S = 0.5
 # After Ctrl-C: how long the job may take to stop before it is left to itself.
@@ -69,15 +71,25 @@ def _add_waiting(parser: Parser) -> None:
 
 
 def _import(options: argparse.Namespace, library: Library) -> int:
+    from mover.client.library import LibraryRefused
+
     is_url = urlsplit(options.source).scheme in ("http", "https")
     method: dict[str, Any] = {"name": "web-download", "uri": options.source}
     if not is_url:
         method = {"name": "disk", "source": options.source, "digests": not options.no_digests}
         method["resume"] = options.image is not None
-    image = library.find(options.image) if options.image is not None else _new_image(options, library)
-    job = library.begin_import(image["id"], method, options.store, options.all_stores)
-    again = f"mover image import {options.source} --image {image['id']}"
-    return _attend(options, library, "import", job, image["id"], again)
+    made = options.image is None
+    image = _new_image(options, library) if made else library.find(options.image)
+    try:
+        job = library.begin_import(image["id"], method, options.store, options.all_stores)
+    except LibraryRefused:
+        if made:
+            library.delete(image["id"])
+        raise
+    flags = ["--all-stores"] if options.all_stores else _each("--store", options.store)
+    flags += ["--no-digests"] if options.no_digests else []
+    again = _again(options, "import", options.source, "--image", image["id"], *flags)
+    return _attend(options, library, "import", job, image["id"], again, made)
 
 
 def _new_image(options: argparse.Namespace, library: Library) -> dict[str, Any]:
@@ -93,14 +105,31 @@ def _new_image(options: argparse.Namespace, library: Library) -> dict[str, Any]:
 def _export(options: argparse.Namespace, library: Library) -> int:
     image = library.find(options.image)
     job = library.begin_export(image["id"], options.target)
-    return _attend(options, library, "export", job, image["id"], f"mover image export {image['id']} {options.target}")
+    again = _again(options, "export", image["id"], options.target)
+    return _attend(options, library, "export", job, image["id"], again)
 
 
 def _copy(options: argparse.Namespace, library: Library) -> int:
     image = library.find(options.image)
     job = library.begin_import(image["id"], {"name": "copy-image"}, options.to, options.all_stores)
-    stores = "--all-stores" if options.all_stores else " ".join(f"--to {store}" for store in options.to)
-    return _attend(options, library, "copy", job, image["id"], f"mover image copy {image['id']} {stores}")
+    stores = ["--all-stores"] if options.all_stores else _each("--to", options.to)
+    return _attend(options, library, "copy", job, image["id"], _again(options, "copy", image["id"], *stores))
+
+
+def _again(options: argparse.Namespace, action: str, *words: str) -> str:
+    """The command that goes on, to be pasted: of the same service, as the same client."""
+    service = [] if options.url == DEFAULT_URL else ["--url", options.url]
+    for flag, value in (
+        ("--unix-socket", options.unix_socket),
+        ("--ca-file", options.ca_file),
+        ("--token-file", options.token_file),
+    ):
+        service += [] if value is None else [flag, str(value)]
+    return shlex.join(["mover", "image", action, *words, *service])
+
+
+def _each(flag: str, values: Sequence[str]) -> list[str]:
+    return [word for value in values for word in (flag, value)]
 
 
 def _jobs(options: argparse.Namespace, library: Library) -> int:
@@ -138,8 +167,10 @@ def _cancel(options: argparse.Namespace, library: Library) -> int:
 # -- waiting ---------------------------------------------------------------------------------------------------
 
 
-def _attend(options: argparse.Namespace, library: Library, name: str, job: str, image_id: str, again: str) -> int:
-    """Wait for the job and show how far it is. Ctrl-C has it cancelled."""
+def _attend(
+    options: argparse.Namespace, library: Library, name: str, job: str, image_id: str, again: str, made: bool = False
+) -> int:
+    """Wait for the job and show how far it is. Ctrl-C has it cancelled. An image `made` for one that fails goes."""
     from mover.client import ClientError
 
     if options.detach:
@@ -150,12 +181,18 @@ def _attend(options: argparse.Namespace, library: Library, name: str, job: str, 
     except KeyboardInterrupt:
         ended = _stopped(library, job)
         if ended["state"] != "done":
-            return complain(f"image {name}: interrupted: it is {ended['state']}: {again}", Status.INTERRUPTED)
+            said = f"image {name}: interrupted: it is {ended['state']}: go on with: {again}"
+            return complain(said, Status.INTERRUPTED)
     if ended["state"] == "cancelled":
-        raise ClientError(f"job {job}", "it was cancelled by somebody else", again)
+        raise ClientError(f"job {job}", "it was cancelled by somebody else", f"go on with: {again}")
     if ended["state"] == "failed":
-        what, _, rest = ended["message"].partition(": ")
-        raise ClientError(what, rest or "it has failed", again)
+        # "disk failed: WHY: WHAT TO DO"
+        why, _, advice = ended["message"].partition(": ")[2].rpartition(": ")
+        if made and not _left(ended):
+            library.delete(image_id)
+        elif name == "import":
+            advice += f", with: {again}"
+        raise ClientError(f"job {job}", why, advice)
     if options.json:
         print(json.dumps(ended, ensure_ascii=False))
         return Status.DONE
@@ -163,6 +200,11 @@ def _attend(options: argparse.Namespace, library: Library, name: str, job: str, 
     if name == "import":
         print(image_id)
     return Status.DONE
+
+
+def _left(ended: dict[str, Any]) -> bool:
+    """Whether what has come of a job that failed can be gone on with: of a disk alone."""
+    return bool(ended["input"]["import_req"]["method"]["name"] == "disk" and ended["bytes_done"])
 
 
 def _watched(library: Library, name: str, job: str) -> dict[str, Any]:

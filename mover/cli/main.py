@@ -5,6 +5,7 @@ Subcommands import what they run only when they run, so that `mover --help` and 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -28,7 +29,7 @@ DESCRIPTION = "Mover moves disk images between HTTP clients and NBD exports, at 
 EPILOG = """\
 example:
   qemu-nbd --socket /run/demo.sock --persistent --shared 8 demo.qcow2 &
-  mover serve --image demo=nbd+unix:///?socket=/run/demo.sock
+  mover serve --image 'demo=nbd+unix:///?socket=/run/demo.sock'
   curl -o copy.raw http://127.0.0.1:54322/images/demo
 
 exit status: 0 done, 1 the job failed, 2 wrong usage or configuration, 3 could not reach or start,
@@ -40,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `mover ARGV` and returns its exit status. Options that print and leave, as --help, raise SystemExit."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        return _run(arguments)
+        status = _run(arguments)
+        sys.stdout.flush()
+        return status
     except UsageError as error:
         return complain(str(error), Status.USAGE)
     except ConfigUnreadableError as error:
@@ -51,6 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(str(error), Status.UNREACHABLE)
     except KeyboardInterrupt:
         return Status.INTERRUPTED
+    except BrokenPipeError:
+        # Who read the output has left, as `head` does; what is still in the buffer goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Status.FAILED
 
 
 def _run(arguments: list[str]) -> int:

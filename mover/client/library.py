@@ -43,9 +43,10 @@ class LibraryUnreachable(ClientError):
 
 
 _ADVICE = {
+    400: "correct what is asked for",
     401: "give a token with --token-file",
     403: "it is another tenant's, or protected, or not in a state for this",
-    404: "see mover image list",
+    404: "see mover image list, and mover image jobs",
     409: "it has its data already, or somebody else is at it",
     413: "free space in the store, or raise the limit",
     415: "say what the file is with --disk-format",

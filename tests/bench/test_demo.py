@@ -1,12 +1,17 @@
-"""The demo's exit status, and its choice of the worker to kill."""
+"""The demo's exit status, its choice of the worker to kill, and its running guest."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from mover.bench import demo
 from mover.bench.demo import KILL_AFTER_BYTES, Worker, busy, other_than
+from mover.bench.demo_guest import GuestCopy
+from mover.bench.disk import make_empty
 from mover.bench.errors import DifferenceError
+from mover.bench.guest import SLOTS, last_stamp
 from mover.cli.status import Status
 
 
@@ -59,3 +64,23 @@ def test_the_exit_status_is_0_only_when_every_comparison_held(
 
     monkeypatch.setattr(demo, "_run", run)
     assert demo.main() == status
+
+
+def test_a_point_in_time_has_every_write_before_its_last_and_none_after() -> None:
+    stamps = [*range(SLOTS, SLOTS + 10), *range(10, SLOTS)]
+    assert last_stamp(stamps) == SLOTS + 9
+    torn = [*stamps[:20], stamps[20] + SLOTS, *stamps[21:]]
+    with pytest.raises(DifferenceError, match=f"before its last, {20 + SLOTS}"):
+        last_stamp(torn)
+
+
+@pytest.mark.nbd
+@pytest.mark.slow
+def test_a_running_guests_disk_is_an_image_and_a_new_disk_by_two_commands(room: Path) -> None:
+    """The demo's third part with a small disk; it raises where the new disk is not the guest's."""
+    steps: list[str] = []
+    said: list[str] = []
+    source, size = room / "source.qcow2", 8 << 20
+    GuestCopy(make_empty(source, size), room, size, lambda name, _s, _b: steps.append(name), said.append).show()
+    assert steps == ["guest's disk to library", "library to a new disk"]
+    assert [line.split()[2] for line in said if line.startswith("  mover image ")] == ["import", "export"]

@@ -148,3 +148,15 @@ def test_the_command_line_is_quick_to_load() -> None:
         [sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, timeout=60, check=True
     )
     assert result.stdout == "[]\n"
+
+
+def test_output_that_nobody_reads_any_more_is_no_error(empty_config: Path) -> None:
+    """As of `mover config show | head`: status 1, and not a word."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "mover", "config", "show", "--config", str(empty_config)]
+    with os.fdopen(writer, "wb") as output:
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "")

@@ -51,6 +51,15 @@ def test_a_disk_by_commands(jobs: Jobs, endings: ExitStack) -> None:
     assert "copy-image" in run(jobs, "jobs", image)[0]
 
 
+def test_what_is_refused_leaves_no_image(jobs: Jobs) -> None:
+    """A source that is not allowed, and a store that is not there: one line that says so, and no image without data."""
+    _, why = run(jobs, "import", "nbd+unix:///?socket=/etc/x", "--name", "refused", status=1)
+    assert "not allowed by allow.nbd_sockets" in why and why.rstrip().endswith("name another one"), why
+    _, why = run(jobs, "import", "nbd+unix:///?socket=/tmp/x", "--name", "refused", "--store", "none", status=1)
+    assert "no store 'none'" in why and "correct what is asked for" in why, why
+    assert json.loads(run(jobs, "list", "--name", "refused", "--json")[0]) == []
+
+
 def test_ctrl_c_cancels_and_the_next_one_goes_on(jobs: Jobs, endings: ExitStack) -> None:
     """Exit status 130 and the command that goes on; which does not read again what has come."""
     (jobs.room / "slow").write_bytes(DATA[: 3 * MIB] * 4)
@@ -66,7 +75,9 @@ def test_ctrl_c_cancels_and_the_next_one_goes_on(jobs: Jobs, endings: ExitStack)
     assert process.wait(60) == 130
     said = process.stderr.read()
     process.stderr.close()
-    assert f"--image {image}" in said, said
+    host, port = jobs.mover.tcp
+    again = f"go on with: mover image import '{slow.uri()}' --image {image} --url http://{host}:{port}"
+    assert said.rstrip().endswith(again), said
     assert jobs.ended(job["id"])["state"] == "cancelled"
     assert jobs.show(image)["status"] == "queued"
     kept = int(jobs.ask("HEAD", f"/v2/images/{image}/file").headers["upload-offset"])
