@@ -35,11 +35,6 @@ class Content:
         """How many clusters of data."""
         return sum(run.clusters for run in self.data)
 
-    @property
-    def zero_clusters(self) -> int:
-        """How many clusters that are stored as zeros."""
-        return sum(run.clusters for run in self.zero)
-
 
 def clusters_of(size_bytes: int) -> int:
     """How many clusters a disk of `size_bytes` has; the last one may be short."""

@@ -14,8 +14,10 @@ from mover.front.errors import ClientGone
 from mover.front.sanic_seam import Headers, Sent
 from mover.library import answers
 from mover.library.callers import Caller
-from mover.library.errors import ApiError
+from mover.library.checks import is_uuid
+from mover.library.errors import ApiError, no_image
 from mover.library.library import Library
+from mover.library.records import ImageRecord
 
 JSON_BYTES = 1024 * 1024
 # Of a query: a client that filters by more is a program that went wrong.
@@ -29,6 +31,15 @@ class Call:
         self.library = library
         self.request = request
         self.caller = caller
+
+    async def image(self, image_id: str) -> ImageRecord:
+        """An image that is there for the caller. Raises ApiError 404, for deleted ones, too."""
+        if not is_uuid(image_id):
+            raise no_image(image_id[:80])
+        image = await self.library.image(self.caller, image_id.lower())
+        if image.deleted_at_us is not None:
+            raise no_image(image_id)
+        return image
 
     # -- what it says ------------------------------------------------------------------------------------------
 

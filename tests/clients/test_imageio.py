@@ -7,24 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from mover.bench.servers import find_imageio
 from tests.clients.conftest import Place, run, same
+from tests.clients.imageio_client import IMAGEIO, imageio
 from tests.harness.http import ask
-
-IMAGEIO = find_imageio()
 
 pytestmark = [
     pytest.mark.nbd,
     pytest.mark.skipif(IMAGEIO is None, reason="ovirt-imageio is missing: `.ci/setup imageio` installs it"),
 ]
-
-PROGRAM = Path(__file__).parent / "imageio_program.py"
-
-
-def imageio(*arguments: str | Path | int) -> str:
-    """Run the program with the Python that has ovirt-imageio; what it printed."""
-    assert IMAGEIO is not None
-    return run(IMAGEIO.parent / "python", PROGRAM, *map(str, arguments))
 
 
 @pytest.mark.parametrize("workers", [1, 4, 8])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.conftest import DISK_BYTES, make_disk, run, same
-from tests.clients.test_imageio import IMAGEIO, imageio
+from tests.clients.imageio_client import IMAGEIO, imageio
 from tests.control.agent import Agent, ok
 from tests.control.start import start
 from tests.harness.fixtures import Images

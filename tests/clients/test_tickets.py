@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.conftest import DISK_BYTES, make_disk, run
-from tests.clients.test_imageio import IMAGEIO, imageio
+from tests.clients.imageio_client import IMAGEIO, imageio
 from tests.control.agent import Agent, ok
 from tests.harness.certificates import Authority, tables
 from tests.harness.http import Address, Answer, ask

@@ -1,4 +1,4 @@
-"""A process that is killed with SIGKILL right before its Nth change to the file system, for every N."""
+"""Processes that are killed with SIGKILL: at once, or right before the Nth change to the file system, for every N."""
 
 from __future__ import annotations
 
@@ -8,11 +8,19 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 # What changes files or makes them durable; between two of these nothing happens that a crash could show.
 CALLS = ("rename", "unlink", "fsync", "pwrite", "ftruncate", "mkdir", "open")
 SURVIVED, FAILED = 0, 1
+
+
+def kill(pid: int | None) -> None:
+    """Kill a process, which may have ended already, or never have been there."""
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def kill_at_every_step(work: Callable[[], object]) -> Iterator[int]:

@@ -192,6 +192,13 @@ class Mover:
         """One request on a connection of its own, over TCP unless `unix`; `Content_Range="…"` is a header."""
         return ask(self.address(unix), method, target, body, None, **headers)
 
+    def answers(self) -> bool:
+        """Whether the library can be asked: what was killed has been replaced."""
+        try:
+            return self.ask("GET", "/v2/images").status == 200
+        except OSError:
+            return False
+
     def client(self, *, unix: bool = False) -> Client:
         """A connection for several requests."""
         return Client(self.address(unix))

@@ -101,10 +101,3 @@ class Jobs(Service):
 
     def wait_for_files(self, image_id: str, *names: str) -> None:
         wait_until(f"there is {names}: {self.files(image_id)}", lambda: self.files(image_id) == sorted(names))
-
-    def answers(self) -> bool:
-        """Whether the service can be asked."""
-        try:
-            return self.ask("GET", "/v2/images").status == 200
-        except OSError:
-            return False

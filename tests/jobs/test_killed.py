@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.harness.dying import kill
 from tests.harness.fixtures import StartMover
 from tests.harness.mover import Mover
 from tests.harness.transfers import Doing
@@ -47,14 +46,6 @@ def kill_house(mover: Mover) -> None:
     mover.start()
 
 
-def kill(pid: int | None) -> None:
-    if pid is not None:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-
-
 VICTIMS: dict[str, Callable[[Mover], None]] = {
     "workers": kill_workers,
     "front ends": kill_front_ends,
@@ -84,7 +75,7 @@ def test_jobs_of_every_kind_go_on(start_mover: StartMover, room: Path, endings: 
     for job in begun:
         jobs.moved(job)
     VICTIMS[victim](jobs.mover)
-    wait_until("the service answers", jobs.answers)
+    wait_until("the service answers", jobs.mover.answers)
     for job in begun:
         task = jobs.ended(job)
         assert task["state"] == "done", task

@@ -46,15 +46,6 @@ def test_its_ranges_are_sorted_and_neither_overlap_nor_touch(steps: list[tuple[b
     assert all(one + length < other for (one, length), (other, _) in pairwise(listed))
 
 
-@given(changes, ranges)
-def test_a_range_overlaps_when_one_of_its_bytes_is_in(
-    steps: list[tuple[bool, tuple[int, int]]], asked: tuple[int, int]
-) -> None:
-    found, model = build(steps)
-    offset, length = asked
-    assert found.overlaps(offset, length) == any(byte in model for byte in range(offset, offset + length))
-
-
 @given(changes, st.data())
 def test_filling_gaps_adds_just_their_bytes(steps: list[tuple[bool, tuple[int, int]]], data: st.DataObject) -> None:
     found, model = build(steps)

@@ -20,12 +20,12 @@ import pytest
 
 from config.settings import LibrarySettings
 from config.store_settings import S3Store
-from mover.bench.servers import find_imageio
 from mover.library.bytes import StoreCarrier
 from mover.library.records import ImageRecord, Location, Visibility
 from mover.library.seam import NotPossible
 from mover.library.states import State
 from tests.clients.conftest import run
+from tests.clients.imageio_client import IMAGEIO, imageio
 from tests.harness.fixtures import memory_room
 from tests.harness.http import Answer, ask
 from tests.harness.mover import Mover
@@ -35,8 +35,6 @@ from tests.store.library import Library
 MIB = 1024 * 1024
 DISK = random.Random(1).randbytes(2 * MIB) + bytes(20 * MIB) + random.Random(2).randbytes(MIB) + bytes(9 * MIB)
 DATA = 3 * MIB
-PROGRAM = Path(__file__).parents[1] / "clients" / "imageio_program.py"
-IMAGEIO = find_imageio()
 NOBODY = "8a1f6c7e-0000-4000-8000-000000000000"
 
 
@@ -96,12 +94,6 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 file.write(DISK[at : at + MIB])
     run("qemu-img", "convert", "-O", "qcow2", path, path.with_suffix(".qcow2"))
     return path
-
-
-def imageio(*arguments: str | Path | int) -> str:
-    """imageio's own client, with the Python that has it."""
-    assert IMAGEIO is not None
-    return run(IMAGEIO.parent / "python", PROGRAM, *map(str, arguments))
 
 
 def extents_of(image: Path, image_format: str) -> list[dict[str, Any]]:
@@ -369,13 +361,6 @@ def test_an_upload_that_nobody_goes_on_with_expires_and_is_dropped(bridge: Bridg
     assert bridge.delete(image).status == 204
 
 
-def answers(mover: Mover) -> bool:
-    try:
-        return mover.ask("GET", "/v2/images").status == 200
-    except (ConnectionError, OSError):
-        return False
-
-
 @pytest.mark.parametrize("victim", ["worker", "front ends", "supervisor"])
 def test_a_transfer_goes_on_when_a_process_is_killed_in_the_middle(bridge: Bridge, victim: str) -> None:
     image, mover = bridge.create(), bridge.mover
@@ -383,7 +368,7 @@ def test_a_transfer_goes_on_when_a_process_is_killed_in_the_middle(bridge: Bridg
     data = random.Random(victim).randbytes(4 * MIB)
     assert bridge.use("PUT", transfer, "", data[: 2 * MIB]).status == 200
     kill(mover, victim)
-    wait_until("the service answers", lambda: answers(mover), 60)
+    wait_until("the service answers", mover.answers, 60)
     rest = wait_until("the ticket is in force", lambda: rest_of(bridge, transfer, data), 60)
     assert rest.status == 200, rest
     assert bridge.close(transfer).status == 204
@@ -431,7 +416,7 @@ def test_a_close_whose_front_end_is_killed_is_done_by_another(bridge: Bridge) ->
     wait_until("it is being closed", lambda: bridge.shown(transfer).json().get("state") != "open")
     kill(bridge.mover, "front ends")
     closer.join()
-    wait_until("the service answers", lambda: answers(bridge.mover), 60)
+    wait_until("the service answers", bridge.mover.answers, 60)
     wait_until("the image is active", lambda: bridge.show(image)["status"] == "active", 60)
     digest = hashlib.md5(DISK[:MIB])
     for _ in range(255):

@@ -5,9 +5,7 @@ The moments are random, spread over the upload, its publishing and its delete; t
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.dying import kill
 from tests.harness.fixtures import StartMover, memory_room
 from tests.harness.http import Answer
 from tests.harness.mover import Mover
@@ -32,14 +31,6 @@ SETTINGS = {"worker": {"idle_s": 1.0}, "supervisor": {"backoff_s": 0.2}}
 
 def noise(seed: int) -> bytes:
     return random.Random(seed).randbytes(SIZE)
-
-
-def kill(pid: int | None) -> None:
-    if pid is not None:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 def some_worker(mover: Mover) -> int | None:
@@ -73,14 +64,7 @@ def revive(library: Library, victim: str) -> None:
         mover.wait_for_end()
         mover.start()
     wait_until("two front ends answer", lambda: len(mover.front_end_pids()) == 2)
-    wait_until("the service answers", lambda: _answers(mover))
-
-
-def _answers(mover: Mover) -> bool:
-    try:
-        return mover.ask("GET", "/v2/images").status == 200
-    except (ConnectionError, OSError):
-        return False
+    wait_until("the service answers", mover.answers)
 
 
 def settled(library: Library, image: str) -> str:

@@ -84,11 +84,6 @@ class RangeSet:
         self._starts.clear()
         self._ends.clear()
 
-    def overlaps(self, offset: int, length: int) -> bool:
-        """Whether any byte of the range is in."""
-        index = bisect_right(self._ends, offset)
-        return index < len(self._starts) and self._starts[index] < offset + length
-
     def gaps(self) -> list[int]:
         """The bytes missing between each range and the next: one number fewer than there are ranges."""
         return [start - end for start, end in zip(self._starts[1:], self._ends, strict=False)]

@@ -24,7 +24,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19}|\*)/(\d{1,19}|\*)", re.
 
 async def download(call: Call, image_id: str) -> Sent:
     """The data, or a range of it; 204 while there is none. Of HEAD, the headers alone."""
-    image = await images.find(call, image_id)
+    image = await call.image(image_id)
     if image.state is State.DEACTIVATED and not call.caller.is_admin:
         raise ApiError(403, "The requested image has been deactivated. Image data download is forbidden.")
     if image.state not in READABLE or image.size_bytes is None:

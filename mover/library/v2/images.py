@@ -10,7 +10,7 @@ from mover.library import bridge, deletes
 from mover.library.call import Call
 from mover.library.callers import check_change, owner_of_new
 from mover.library.checks import check_properties_count, check_property, is_uuid
-from mover.library.errors import ApiError, no_image
+from mover.library.errors import ApiError
 from mover.library.records import Change, ImageRecord, NewImage, Visibility
 from mover.library.states import State
 from mover.library.statuses import status_of
@@ -19,19 +19,9 @@ from mover.library.v2 import filters, patch, values, words
 _QUEUED_ONLY = ("disk_format", "container_format")
 
 
-async def find(call: Call, image_id: str) -> ImageRecord:
-    """An image that is there for the caller. Raises ApiError 404, for deleted ones, too."""
-    if not is_uuid(image_id):
-        raise no_image(image_id[:80])
-    image = await call.library.image(call.caller, image_id.lower())
-    if image.deleted_at_us is not None:
-        raise no_image(image_id)
-    return image
-
-
 async def find_to_change(call: Call, image_id: str) -> ImageRecord:
     """An image that the caller may change. Raises ApiError 403 and 404."""
-    image = await find(call, image_id)
+    image = await call.image(image_id)
     check_change(call.caller, image, hides_shared=False)
     return image
 
@@ -102,7 +92,7 @@ def _check_owner(call: Call, owner: str | None) -> None:
 
 async def show(call: Call, image_id: str) -> Sent:
     """One image."""
-    return await call.send_json(200, words.image(await find(call, image_id)))
+    return await call.send_json(200, words.image(await call.image(image_id)))
 
 
 async def change(call: Call, image_id: str) -> Sent:
@@ -190,7 +180,7 @@ async def _move(call: Call, image_id: str, action: str, before: State, after: St
     image = await find_to_change(call, image_id)
     moved = await call.library.ask(lambda registry: registry.move(image.id, frozenset({before}), after))
     if moved is None:
-        now = await find(call, image.id)
+        now = await call.image(image.id)
         if now.state is not after:
             raise ApiError(403, f"Not allowed to {action} image in status '{status_of(now.state)}'")
     return image

@@ -42,7 +42,7 @@ async def stage(call: Call, image_id: str) -> Sent:
 
 async def begin_import(call: Call, image_id: str) -> Sent:
     """Begin a job that makes the image's data, or more copies of them: 202."""
-    image = await images.find(call, image_id)
+    image = await call.image(image_id)
     body = await call.json()
     kind, method = _method(body)
     check_change(call.caller, image, hides_shared=False)
@@ -179,7 +179,7 @@ def _flag(body: dict[str, Any], name: str, default: bool) -> bool:
 
 async def begin_export(call: Call, image_id: str) -> Sent:
     """Begin a job that writes the image onto a disk: 202."""
-    image = await images.find(call, image_id)
+    image = await call.image(image_id)
     body = await call.json()
     target = check_disk(call, "target", body.get("target") if isinstance(body, dict) else None)
     if image.state not in READABLE or image.location is None:

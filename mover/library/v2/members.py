@@ -15,7 +15,7 @@ from mover.library.v2 import images, words
 
 async def list_members(call: Call, image_id: str) -> Sent:
     """All members, to the owner; their own membership, to a member."""
-    image = await images.find(call, image_id)
+    image = await call.image(image_id)
     found = await call.library.ask(lambda registry: registry.members(image.id))
     if not (call.caller.is_admin or call.caller.owns(image)):
         found = [one for one in found if one.member == call.caller.tenant]
@@ -73,7 +73,7 @@ async def remove(call: Call, image_id: str, member_id: str) -> Sent:
 
 
 async def _find(call: Call, image_id: str, member_id: str) -> tuple[ImageRecord, Member]:
-    image = await images.find(call, image_id)
+    image = await call.image(image_id)
     member = await call.library.ask(lambda registry: registry.member(image.id, member_id))
     if member is None:
         raise _no_member(image_id, member_id)

@@ -10,7 +10,6 @@ from mover.library.jobs import beginning
 from mover.library.jobs.records import Job, JobKind
 from mover.library.jobs.states import JobState
 from mover.library.times import to_v2
-from mover.library.v2 import images
 from mover.library.v2.filters import links
 
 # Glance has four words, and `state` beside them tells what was cancelled.
@@ -91,7 +90,7 @@ def _last(arguments: dict[str, list[str]], name: str) -> str | None:
 
 async def of_image(call: Call, image_id: str) -> Sent:
     """The jobs of an image that the caller may see."""
-    image = await images.find(call, image_id)
+    image = await call.image(image_id)
     found = await call.library.ask(lambda registry: registry.jobs.of_image(image.id))
     return await call.send_json(200, {"tasks": [shown(job) for job in found if _may_see(call, job)]})
 

@@ -56,7 +56,7 @@ def _wanted(body: Any) -> Wanted:
 
 
 async def _download(call: Call, image_id: str, wanted: Wanted) -> Transfer:
-    image = await images.find(call, image_id)
+    image = await call.image(image_id)
     _check_active(call, image)
     if image.state not in READABLE or image.location is None or not image.size_bytes:
         raise ApiError(409, f"Image {image.id} has no data to download: it is {image.state}")
@@ -70,7 +70,7 @@ async def _download(call: Call, image_id: str, wanted: Wanted) -> Transfer:
     transfer = bridge.new(image, "download", wanted.format, size, wanted.timeout, call.caller.tenant)
     opened = await bridge.open_download(call.library, image, transfer, disk_format, wanted.inactivity_timeout)
     try:
-        _check_active(call, await images.find(call, image_id))
+        _check_active(call, await call.image(image_id))
     except ApiError:  # deactivated meanwhile, by somebody who did not see this one
         await bridge.close(call.library, opened)
         raise
@@ -112,7 +112,7 @@ async def _upload(call: Call, image_id: str, wanted: Wanted) -> Transfer:
 
 async def list_transfers(call: Call, image_id: str) -> Sent:
     """The caller's transfers of an image."""
-    image = await images.find(call, image_id)
+    image = await call.image(image_id)
     found = await call.library.ask(lambda registry: registry.transfers.of_image(image.id))
     shown = [await _shown(call, transfer) for transfer in found if _is_callers(call, transfer)]
     return await call.send_json(200, {"transfers": shown})

@@ -16,8 +16,8 @@ from mover.library import answers as common
 from mover.library import deletes, reading, references, uploads
 from mover.library.call import Call
 from mover.library.callers import check_change, owner_of_new
-from mover.library.checks import PAGE_MOST, check_properties_count, is_uuid
-from mover.library.errors import ApiError, no_image
+from mover.library.checks import PAGE_MOST, check_properties_count
+from mover.library.errors import ApiError
 from mover.library.queries import Query
 from mover.library.records import Change, ImageRecord, NewImage, Visibility
 from mover.library.seam import Incoming, Kept, Span, named
@@ -39,16 +39,6 @@ Show = Callable[[ImageRecord, str], Shown]
 
 def _base(call: Call) -> str:
     return call.url(call.library.settings.visor_prefix)
-
-
-async def find(call: Call, image_id: str) -> ImageRecord:
-    """An image that is there for the caller. Raises ApiError 404."""
-    if not is_uuid(image_id):
-        raise no_image(image_id[:80])
-    image = await call.library.image(call.caller, image_id.lower())
-    if image.deleted_at_us is not None:
-        raise no_image(image_id)
-    return image
 
 
 async def _send_image(call: Call, image: ImageRecord) -> Sent:
@@ -101,14 +91,14 @@ def _find(registry: Registry, query: Query) -> list[ImageRecord]:
 
 async def head(call: Call, image_id: str) -> Sent:
     """The metadata, in headers."""
-    image = await find(call, image_id)
+    image = await call.image(image_id)
     sent = words.headers(image, _base(call))
     return await sanic_seam.reply(call.request, 200, [*sent, ("Content-Length", "0")])
 
 
 async def read(call: Call, image_id: str) -> Sent:
     """The data, and the metadata in headers; nothing while there is no data."""
-    image = await find(call, image_id)
+    image = await call.image(image_id)
     if image.state is State.DEACTIVATED and not call.caller.is_admin:
         raise ApiError(403, f"Image {image.id} is deactivated")
     size = (image.size_bytes or 0) if image.state in READABLE else 0
@@ -120,7 +110,7 @@ async def read(call: Call, image_id: str) -> Sent:
 
 async def delete(call: Call, image_id: str) -> Sent:
     """Delete it, with its data; what it was."""
-    image = await find(call, image_id)
+    image = await call.image(image_id)
     check_change(call.caller, image, hides_shared=False)
     if image.protected:
         raise deletes.protected(image)
@@ -179,7 +169,7 @@ async def change(call: Call, image_id: str) -> Sent:
     if not given.given and not has_body:
         raise ApiError(400, "Neither metadata nor data: send x-image-meta-* headers, a body, or both")
     has_data = has_body or given.location is not None
-    image = await find(call, image_id)
+    image = await call.image(image_id)
     check_change(call.caller, image, hides_shared=False)
     await _check_request(call, given, has_body)
     properties = await _properties(call, given)
@@ -279,7 +269,7 @@ async def _properties(call: Call, given: Meta) -> dict[str, str | None]:
 async def _companion(call: Call, kind: str, image_id: str) -> str:
     """The id of an image of this type that the caller may see. Raises ApiError 400."""
     try:
-        image = await find(call, image_id)
+        image = await call.image(image_id)
     except ApiError:
         raise ApiError(400, f"The {kind} {image_id[:80]!r} is no image") from None
     if kind not in (image.properties.get("type"), words.TYPE_OF.get(image.disk_format or "")):
