@@ -24,7 +24,7 @@ from mover.library import liveness, uploads
 from mover.library.errors import ApiError
 from mover.library.library import TRANSFER, Library
 from mover.library.records import ImageRecord, Transfer, TransferState
-from mover.library.seam import CarrierError, NotThere, StoreGone, TicketDesk
+from mover.library.seam import CarrierError, Elsewhere, NotThere, StoreGone, TicketDesk
 from mover.library.states import READABLE, State
 from mover.serve.messages import Grant, Granted, GrantUse
 from workers.lane.lane_states import LaneLost
@@ -41,9 +41,19 @@ async def open_download(
     library: Library, image: ImageRecord, transfer: Transfer, disk_format: str | None, inactivity_s: int | None
 ) -> Transfer:
     """A ticket to read an image as it is, or the disk in it. Raises ApiError, CarrierError."""
-    assert image.location is not None
-    export = await library.carrier.readable(image.location, disk_format)
+    export = await _readable(library, image, disk_format)
     return await _opening(library, transfer, lambda added: _grant(library, added, export, inactivity_s))
+
+
+async def _readable(library: Library, image: ImageRecord, disk_format: str | None) -> Export:
+    """Of the first copy that this host reaches. Raises CarrierError."""
+    *others, last = image.copies
+    for location in others:
+        try:
+            return await library.carrier.readable(location, disk_format)
+        except Elsewhere:
+            pass
+    return await library.carrier.readable(last, disk_format)
 
 
 async def open_upload(

@@ -173,6 +173,7 @@ class StoreCarrier:
 
     async def copy(self, location: Location, incoming: Incoming, progress: Progress) -> Received:
         """Take the bytes of an image into another store. Raises CarrierError."""
+        await self._check_here(location)
         store, source = await self._store_for(incoming), self.source(location)
         files = isinstance(self._store(location.store), FileStore) and isinstance(store, FileStore)
         if not files or incoming.size_bytes is None:
@@ -211,9 +212,11 @@ class StoreCarrier:
         """Raises Elsewhere for bytes in a directory that this host does not reach, or another of the same path."""
         if not location.volume or location.volume in await self._volumes.here():
             return
-        names = ", ".join(await self._who_has(location.volume)) or "a host that is not known any more"
+        hosts = await self._who_has(location.volume)
+        names = ", ".join(host.name for host in hosts) or "a host that is not known any more"
         where = f"in a directory of store {location.store} that this host does not reach: it is on {names}"
-        raise Elsewhere(f"the image's data are {where}. Ask there, or copy the image to a store that all hosts reach")
+        advice = "Ask there, or copy the image to a store that all hosts reach"
+        raise Elsewhere(f"the image's data are {where}. {advice}", hosts)
 
     async def deliver(
         self,

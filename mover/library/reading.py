@@ -8,7 +8,7 @@ from config.log import facts
 from mover.front.sanic_seam import Headers, Sent
 from mover.library.call import Call
 from mover.library.records import ImageRecord
-from mover.library.seam import NotThere, Span, StoreGone, UnknownStore
+from mover.library.seam import Elsewhere, NotThere, Span, StoreGone, UnknownStore
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +20,6 @@ async def send(call: Call, image: ImageRecord, span: Span, status: int, headers:
     for location in others:
         try:
             return await call.library.carrier.send(call.request, location, size, span, status, headers)
-        except (StoreGone, NotThere, UnknownStore) as error:  # nothing was sent
+        except (Elsewhere, StoreGone, NotThere, UnknownStore) as error:  # nothing was sent
             log.warning("a copy cannot be read", extra=facts(store=location.store, reason=error.message))
     return await call.library.carrier.send(call.request, last, size, span, status, headers)

@@ -24,7 +24,7 @@ from sanic import Request
 
 from config.export import Export
 from mover.front.sanic_seam import Headers, Sent
-from mover.library.records import ImageRecord, Location
+from mover.library.records import Host, ImageRecord, Location
 from mover.serve.messages import Grant, Granted
 
 
@@ -105,8 +105,8 @@ Wanted = Callable[[str, Location, str], Awaitable[bool]]
 """Asks the registry, of an image's id and a place, whether the bytes there are the image's, or may become so: by the
 upload with this token, or by any if it is empty."""
 
-WhoHas = Callable[[str], Awaitable[Sequence[str]]]
-"""Asks the registry which hosts have a volume, by their names."""
+WhoHas = Callable[[str], Awaitable[Sequence[Host]]]
+"""Asks the registry which hosts have a volume, who was seen last first."""
 
 
 class TicketDesk(Protocol):
@@ -281,7 +281,11 @@ class StoreGone(CarrierError):
 
 
 class Elsewhere(CarrierError):
-    """The bytes are in a directory that this host does not reach."""
+    """The bytes are in a directory that this host does not reach; `hosts` do, who was seen last first."""
+
+    def __init__(self, message: str, hosts: Sequence[Host] = ()) -> None:
+        super().__init__(message)
+        self.hosts = tuple(hosts)
 
 
 class NotPossible(CarrierError):

@@ -16,6 +16,7 @@ from mover.library.jobs.places import HostPlaces
 from mover.library.jobs.runner import Runner
 from mover.library.leases import Leases
 from mover.library.library import Library
+from mover.library.records import Host
 
 
 async def _in_background(library: Library, runner: Runner, leases: Leases) -> None:
@@ -31,8 +32,8 @@ async def _in_background(library: Library, runner: Runner, leases: Leases) -> No
 def make_library(settings: LibrarySettings, state_dir: str, stores: Sequence[Store], door: Door) -> Library:
     """The library of a front end; nothing is opened before a request needs it."""
 
-    async def who_has(volume: str) -> list[str]:
-        return [host.name for host in await library.ask(lambda registry: registry.hosts.having(volume))]
+    async def who_has(volume: str) -> list[Host]:
+        return await library.ask(lambda registry: registry.hosts.having(volume))
 
     carrier = make_carrier(settings, stores, door, who_has)
     library = Library(settings, Path(state_dir), carrier, desk=door.link.questions, unix_socket=door.unix_socket)

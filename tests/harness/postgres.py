@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import psycopg
 
 from tests.harness.fixtures import RAM
@@ -57,6 +58,23 @@ class Postgres:
         # A smart shutdown (SIGTERM) would wait for clients that a failed test left.
         self._process.send_signal(signal.SIGINT)
         self._process.wait(20)
+
+    def freeze(self) -> None:
+        """All of its processes stop where they are: connections stand, and nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """They go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        server = psutil.Process(self._process.pid)
+        for process in (server, *server.children()):
+            try:
+                process.send_signal(number)
+            except psutil.NoSuchProcess:
+                pass  # a connection that has just ended
 
     def database(self) -> str:
         """The URL of a new database, as `library.database` wants it."""

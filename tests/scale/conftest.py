@@ -16,6 +16,7 @@ from mover.library.registry.registry import Registry
 from tests.harness.fixtures import memory_room
 from tests.harness.mover import Tables
 from tests.harness.postgres import Postgres, running
+from tests.harness.sources import Sources, sources
 from tests.scale.hosts import Host, HostMover
 from tests.scale.network import network
 from tests.store.s3_servers import BUCKET, S3Server, moto
@@ -33,7 +34,12 @@ class Site:
     second: Host
     postgres: Postgres
     s3: S3Server
-    nfs: Path
+    sources: Sources
+    room: Path
+
+    @property
+    def nfs(self) -> Path:
+        return self.room / "nfs"
 
     def left(self) -> list[str]:
         """All that lies in what they share, of which nobody ever made an image that is there."""
@@ -52,7 +58,8 @@ def site() -> Iterator[Site]:
         net = stack.enter_context(network(disk))
         postgres = stack.enter_context(running(net.address))
         s3 = stack.enter_context(moto(room, net.address))
-        tables = settings(postgres.database(), s3, disk)
+        urls = stack.enter_context(sources(host=net.address))
+        tables = settings(postgres.database(), s3, urls, disk)
 
         def host(name: str) -> Host:
             own = room / name
@@ -62,13 +69,17 @@ def site() -> Iterator[Site]:
             mover.start()
             return Host(mover)
 
-        yield Site(host("kvm1"), host("kvm2"), postgres, s3, room / "nfs")
+        yield Site(host("kvm1"), host("kvm2"), postgres, s3, urls, room)
 
 
-def settings(database: str, s3: S3Server, disk: Path) -> Tables:
+def settings(database: str, s3: S3Server, urls: Sources, disk: Path) -> Tables:
     """Every host's configuration: a bucket and a directory that all share, and one of which each has its own."""
     return {
-        "library": {"database": database, "host_dead_s": DEAD_S, "database_timeout_s": 5.0},
+        "library": {
+            "database": database, "host_dead_s": DEAD_S, "database_timeout_s": 5.0,
+            "url_ports": [urls.port], "url_allow": [urls.host],
+        },
+        "allow": {"nbd_sockets": [str(disk.parent)]},
         "worker": {"idle_s": 1.0},
         "store": [
             {

@@ -238,3 +238,21 @@ def test_a_database_that_goes_away_and_comes_back(site: Site) -> None:
         assert site.first.read(image) == data
         assert delete(site.first, image) == 204
     assert site.left() == []
+
+
+def test_a_database_that_hangs(site: Site) -> None:
+    """It takes connections and answers nothing: more requests than there are connections get 503 with Retry-After, and
+    when it goes on, so does all.
+    """
+    image_id, hosts = site.first.create()["id"], (site.first, site.second)
+    site.postgres.freeze()
+    try:
+        asked = [Doing(partial(host.ask, "GET", f"/v2/images/{image_id}")) for host in hosts for _ in range(20)]
+        answers = [one.result() for one in asked]
+    finally:
+        site.postgres.thaw()
+    assert {one.status for one in answers} == {503}
+    assert all(one.headers["retry-after"] for one in answers)
+    for host in hosts:
+        wait_until("it is answered again", lambda: host.ask("GET", f"/v2/images/{image_id}").status == 200)  # noqa: B023
+    assert delete(site.first, image_id) == 204

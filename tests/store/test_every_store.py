@@ -292,7 +292,7 @@ def test_a_token_that_has_ended_is_replaced_while_an_image_comes(library: Librar
 # In a process of its own, which OpenDAL's connections end with.
 NESTED = """
 import sys
-from config.settings import SwiftStore
+from config.store_settings import SwiftStore
 from workers.store import swift_objects
 swift_objects.MANIFEST_MOST = 3
 auth_url, container = sys.argv[1:]

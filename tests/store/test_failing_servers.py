@@ -1,13 +1,16 @@
-"""What servers of stores may do while images come: nothing is active that is not whole, nothing is left."""
+"""What servers of stores may do while images come and go: nothing is active that is not whole, nothing is left, and
+what clients are given is right, or visibly broken off."""
 
 from __future__ import annotations
 
+import http.client
 import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -32,6 +35,17 @@ UPLOADS = {
     "killed": (503, b"does not work"),
     "slow": (204, b""),
 }
+# What becomes of a download.
+READS = {
+    "reads 503": "refused",
+    "later 500": "broken off",
+    "later killed": "broken off",
+    "later cut": "broken off",
+    "cut once": "whole",
+    "slow": "whole",
+}
+# Where "later" begins: with the second block of those that are read ahead.
+LATER = 4 * MIB
 
 
 class Servers:
@@ -43,6 +57,8 @@ class Servers:
         self.endpoint = trouble.endpoint
         self.modes: dict[str, str] = {}
         self.listed: list[str] = []
+        self._seen: set[tuple[str, ...]] = set()
+        self._lock = threading.Lock()
         self._pause = threading.Event()
         self.passed = trouble.passed
         trouble.fault = self._s3_fault
@@ -59,6 +75,8 @@ class Servers:
         if mode == "killed":
             passing.close_connection = True
             return True
+        if passing.command == "GET" and mode in READS:
+            return self._read_fault(passing, mode, passing.headers["Range"])
         of_bytes = "partNumber" in query
         if not mode or not of_bytes:
             return False
@@ -73,12 +91,42 @@ class Servers:
             self.listed.append(node.path)
         if mode == "killed":
             return True
-        if not mode or operation != "APPEND":
+        if mode == "lost" and operation in ("CREATE", "CONCAT", "RENAME"):
+            node.is_mute = self._is_first(node.command, node.path)
+            return False
+        if operation == "OPEN" and mode in READS:
+            offset = parse_qs(urlsplit(node.path).query)["offset"][0]
+            return node.path.startswith("/data/") and self._read_fault(node, mode, f"bytes={offset}-")
+        if not mode or operation != "CREATE" or ".segments" not in node.path:
             return False
         if mode == "slow":
             self._pause.wait(0.3)
             return False
         return node.fail(int(mode))
+
+    def _is_first(self, *request: str) -> bool:
+        """Whether it comes for the first time."""
+        with self._lock:
+            known = request in self._seen
+            self._seen.add(request)
+        return not known
+
+    def _read_fault(self, request: Passing | Node, mode: str, span: str) -> bool:
+        """`span` is what a Range asks for."""
+        offset = int(span.removeprefix("bytes=").partition("-")[0])
+        if mode == "slow":
+            self._pause.wait(0.3)
+        elif mode == "cut once" and self._is_first(request.path, span):
+            request.cut_at = MIB // 3
+        elif mode == "later cut" and offset >= LATER:
+            request.cut_at = 0
+        elif mode == "later killed" and offset >= LATER:
+            request.close_connection = True
+            return True
+        elif mode == "reads 503" or (mode == "later 500" and offset >= LATER):
+            status = int(mode[-3:])
+            return request.fail(status) if isinstance(request, Node) else request.answer(status, "InternalError")
+        return False
 
     def left(self) -> list[str]:
         """Everything that lies anywhere."""
@@ -166,7 +214,7 @@ def test_an_upload_into_a_server_that_fails_is_refused_with_the_reason_and_leave
             assert library.delete(image).status == 204
         return image
 
-    cases = [("s3", mode) for mode in UPLOADS]
+    cases = [*(("s3", mode) for mode in UPLOADS), ("webhdfs", "503"), ("webhdfs", "507"), ("webhdfs", "slow")]
     with ThreadPoolExecutor(len(cases)) as clients:
         images = list(clients.map(lambda case: one(*case), cases))
     # What nobody could remove, since the server was away, goes with the first use after a start.
@@ -177,6 +225,78 @@ def test_an_upload_into_a_server_that_fails_is_refused_with_the_reason_and_leave
     } == {"queued"}
     wait_until("nothing is left", lambda: servers.left() == [], 60)
     assert SECRET not in library.mover.log()
+
+
+def test_what_hdfs_does_though_its_answer_is_lost_is_not_done_twice(library: Library, servers: Servers) -> None:
+    """Each write of a segment, each joining and the renaming is done, and its first answer never comes."""
+    image = library.create()
+    servers.modes[image] = "lost"
+    assert ask(library, "PUT", image, DATA, "webhdfs").status == 204
+    assert len([line for line in servers.hdfs.requests if "CONCAT" in line]) >= 1
+    assert ask(library, "GET", image).body == DATA
+    assert library.delete(image).status == 204
+    assert servers.hdfs.names("/mover") == []
+
+
+def test_a_download_is_right_or_visibly_broken_off_and_the_next_one_after_an_outage_is_right(
+    library: Library, servers: Servers
+) -> None:
+    """All at once, each with its own image; and of each failing one a second reader, who comes while it still fails."""
+    cases = [*(("s3", mode) for mode in READS), ("webhdfs", "later 500"), ("webhdfs", "cut once")]
+
+    def upload(store: str) -> str:
+        image = library.create()
+        assert ask(library, "PUT", image, DATA, store).status == 204
+        return image
+
+    def read(image: str) -> str:
+        try:
+            answer = ask(library, "GET", image)
+        except http.client.IncompleteRead as error:
+            assert DATA.startswith(error.partial)
+            return "broken off"
+        except ConnectionError:
+            return "broken off"
+        assert answer.status in (200, 503), answer
+        assert answer.status == 503 or answer.body == DATA
+        return "whole" if answer.status == 200 else "refused"
+
+    with ThreadPoolExecutor(2 * len(cases)) as clients:
+        images = list(clients.map(upload, [store for store, _ in cases]))
+        servers.modes |= {image: mode for image, (_, mode) in zip(images, cases, strict=True)}
+        first = [clients.submit(read, image) for image in images]
+        second = [clients.submit(read, image) for image in images]
+        found = [one.result() for one in first]
+        servers.modes.clear()
+        again = list(clients.map(read, images))
+        for one in second:
+            one.result()
+    assert found == [READS[mode] for _, mode in cases]
+    assert again == ["whole"] * len(cases)
+    for image in images:
+        assert library.delete(image).status == 204
+    wait_until("nothing is left", lambda: servers.left() == [])
+
+
+def test_who_leaves_while_a_server_fails_leaves_nothing_behind(library: Library, servers: Servers) -> None:
+    """A worker may still try again, for nobody, when its lane is closed; it ends then, and its slots with it."""
+    image = library.create()
+    assert ask(library, "PUT", image, DATA[: 6 * MIB], "s3").status == 204
+    servers.modes[image] = "reads 503"
+
+    def reading() -> list[dict[str, Any]]:
+        return [
+            row for row in library.mover.workers() if row["export"].startswith("object:") and image in row["export"]
+        ]
+
+    with library.mover.client() as client:
+        client.putrequest("GET", f"/v2/images/{image}/file")
+        client.endheaders()
+        wait_until("it is asked for", lambda: any(row["in_flight"] for row in reading()))
+    wait_until("nothing of it is under way", lambda: not any(row["pid"] for row in reading()), LONG_S)
+    servers.modes.clear()
+    assert ask(library, "GET", image).body == DATA[: 6 * MIB]
+    assert library.delete(image).status == 204
 
 
 def test_what_is_asked_of_a_server_does_not_depend_on_how_much_it_has(library: Library, servers: Servers) -> None:

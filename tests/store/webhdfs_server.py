@@ -1,9 +1,10 @@
 """A double of WebHDFS, kept honest by Hadoop's documents: no HDFS can be had from Debian's packages.
 
-It keeps files in memory, and does of the REST API what a name node and a data node do: CREATE and APPEND in two steps
+It keeps files in memory, and does of the REST API what a name node and a data node do: CREATE in two steps
 (`noredirect=true` answers with the data node's location), OPEN with a redirect, GETFILESTATUS, LISTSTATUS and
-LISTSTATUS_BATCH, MKDIRS, DELETE; errors are RemoteExceptions. `quota_bytes` is a space quota; `token`, where it is not
-empty, is the delegation token that every request must have.
+LISTSTATUS_BATCH, MKDIRS, DELETE, CONCAT, RENAME; errors are RemoteExceptions. A body that breaks off leaves what has
+come. `quota_bytes` is a space quota; `token`, where it is not empty, is the delegation token that every request must
+have.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 STATUSES = {"FileNotFoundException": 404, "AccessControlException": 403, "IllegalArgumentException": 400}
+HADOOP_ILLEGAL = "HadoopIllegalArgumentException"
 QUOTA, EXISTS = "DSQuotaExceededException", "FileAlreadyExistsException"
 BATCH = 100
 BEGINNING_MS = 1_700_000_000_000
@@ -52,6 +54,9 @@ class Node(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.0"  # a connection for each: none is open when a test ends
     hdfs: Hdfs
+    # What a fault may want of an answer: none at all, or only the beginning of its body.
+    is_mute = False
+    cut_at: int | None = None
 
     def handle_any(self) -> None:
         """Answer as HDFS does."""
@@ -78,9 +83,7 @@ class Node(BaseHTTPRequestHandler):
         at_data_node = path.startswith("/data/")
         file = "/" + path.removeprefix("/data" if at_data_node else "/webhdfs/v1").strip("/")
         operation = query["op"]
-        if operation in ("CREATE", "APPEND") and not at_data_node:
-            if operation == "APPEND" and file not in hdfs.files:
-                raise RemoteError("FileNotFoundException")
+        if operation == "CREATE" and not at_data_node:
             where = f"{hdfs.endpoint}/data{quote(file)}?{urlsplit(self.path).query}"
             self._send(200, {"Location": where})
             return
@@ -109,10 +112,23 @@ class Node(BaseHTTPRequestHandler):
         self.hdfs.files[file] = bytearray(body)
         self._send(201, None)
 
-    def _append(self, file: str, query: dict[str, str], body: bytes) -> None:
-        self._room(len(body))
-        self._file(file).extend(body)
+    def _concat(self, file: str, query: dict[str, str], body: bytes) -> None:
+        sources, target = query["sources"].split(","), self._file(file)
+        found = [self._file(source) for source in sources]
+        elsewhere = [source for source in sources if dirname(source) != dirname(file) or source == file]
+        if elsewhere or len(set(sources)) < len(sources) or not all((target, *found)):
+            raise RemoteError(HADOOP_ILLEGAL)
+        for source, data in zip(sources, found, strict=True):
+            target.extend(data)
+            del self.hdfs.files[source]
         self._send(200, None)
+
+    def _rename(self, file: str, query: dict[str, str], body: bytes) -> None:
+        to = query["destination"]
+        done = file in self.hdfs.files and to not in self.hdfs.files and dirname(to) in self.hdfs.directories
+        if done:
+            self.hdfs.files[to] = self.hdfs.files.pop(file)
+        self._send(200, {"boolean": done})
 
     def _open(self, file: str, query: dict[str, str], body: bytes) -> None:
         data = self._file(file)
@@ -167,7 +183,14 @@ class Node(BaseHTTPRequestHandler):
         self._send(200, {"boolean": True})
 
     def _delete(self, file: str, query: dict[str, str], body: bytes) -> None:
-        self._send(200, {"boolean": self.hdfs.files.pop(file, None) is not None})
+        hdfs, below = self.hdfs, f"{file}/"
+        found = [path for path in (*hdfs.files, *hdfs.directories) if path == file or path.startswith(below)]
+        if query.get("recursive") != "true" and found not in ([], [file]):
+            raise RemoteError("PathIsNotEmptyDirectoryException")
+        for path in found:
+            hdfs.files.pop(path, None)
+            hdfs.directories.discard(path)
+        self._send(200, {"boolean": bool(found)})
 
     def fail(self, status: int) -> bool:
         """The fault's own answer."""
@@ -178,16 +201,25 @@ class Node(BaseHTTPRequestHandler):
         self._send_bytes(status, b"" if said is None else json.dumps(said).encode(), **headers)
 
     def _send_bytes(self, status: int, data: bytes, **headers: str) -> None:
+        if self.is_mute:
+            return
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(data[: self.cut_at])
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing is printed."""
+
+
+class _Server(ThreadingHTTPServer):
+    """With room for clients that come at once: five, as the library has it, make them wait for seconds."""
+
+    daemon_threads = True
+    request_queue_size = 128
 
 
 @contextmanager
@@ -197,8 +229,7 @@ def webhdfs() -> Iterator[Hdfs]:
     class Here(Node):
         hdfs = Hdfs()
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Here) as server:
-        server.daemon_threads = True
+    with _Server(("127.0.0.1", 0), Here) as server:
         Here.hdfs.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -3,7 +3,7 @@
 PREFIX.mover/IMAGE.TOKEN      the record of an upload: who writes it, and for which registry; there before any byte is,
         │                     and until the image is registered
         ▼
-PREFIXIMAGE.TOKEN             the image, seen as a whole, or said by its record to be whole
+PREFIXIMAGE.TOKEN             the image, seen as a whole
 
 Each upload has a name of its own: two hosts that upload one image do not meet, and the registry says who has won.
 """
@@ -43,13 +43,10 @@ UNCONFIRMED_MOST = 64
 class Record(msgspec.Struct, frozen=True):
     """`writer` is the process that sends the bytes, `catalogue` the registry that is to know the image, and `upload`
     the token by which it knows the upload: whoever has lost that can make nothing of the bytes any more.
-
-    `whole` is said of an object that would be seen before, where there are such.
     """
 
     writer: str
     catalogue: str = ""
-    whole: bool = False
     upload: str = ""
 
 
@@ -127,8 +124,6 @@ class ObjectPart:
                 self._writer.close()
             self._published = True
             found = objects.size(self._name)
-            if found == size and not objects.whole_when_seen:
-                self._upload.whole(objects)
         except OSError as error:
             raise objects.refusal(error) from error
         if found != size:
@@ -157,10 +152,6 @@ class Upload(msgspec.Struct, frozen=True):
     def begun(self, objects: Objects) -> None:
         """Remember it."""
         objects.write(self.path, msgspec.json.encode(self.record))
-
-    def whole(self, objects: Objects) -> None:
-        """Remember that all bytes are there."""
-        objects.write(self.path, msgspec.json.encode(msgspec.structs.replace(self.record, whole=True)))
 
 
 class ObjectBacking:
@@ -268,7 +259,7 @@ class ObjectBacking:
             record, age_s = _record(objects, path)
             if record is None or record.catalogue != catalogue:
                 continue
-            whole = (record.whole or objects.whole_when_seen) and objects.size(name) is not None
+            whole = objects.size(name) is not None
             if not whole and (is_dead(record.writer) or age_s > max(keep_s, LONGEST_UPLOAD_S)):
                 objects.end(name)
                 objects.delete(path)

@@ -63,12 +63,7 @@ class Writer(Protocol):
 
 
 class Objects(ABC):
-    """The objects of a store; every call blocks, and raises OSError.
-
-    `whole_when_seen`: an object is there when all of its bytes are, and not before.
-    """
-
-    whole_when_seen = True
+    """The objects of a store; every call blocks, and raises OSError. One is there when all of its bytes are."""
 
     def __init__(self, store: ObjectStore, operator: opendal.Operator) -> None:
         self.store = store
@@ -148,12 +143,7 @@ async def _listed(operator: opendal.Operator, prefix: str) -> list[str]:
 def layered(operator: opendal.Operator) -> opendal.Operator:
     """With deadlines, and what fails for a moment tried again."""
     retries = RetryLayer(max_times=RETRIES, factor=2.0, jitter=True, max_delay=LONGEST_PAUSE_S, min_delay=FIRST_PAUSE_S)
-    return timed(operator).layer(retries)
-
-
-def timed(operator: opendal.Operator) -> opendal.Operator:
-    """With deadlines."""
-    return operator.layer(TimeoutLayer(timeout=CONTROL_S, io_timeout=BYTES_S))
+    return operator.layer(TimeoutLayer(timeout=CONTROL_S, io_timeout=BYTES_S)).layer(retries)
 
 
 def attempt(call: Callable[[], T]) -> T:

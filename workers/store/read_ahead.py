@@ -47,20 +47,24 @@ class ReadAhead:
             number, begins = divmod(offset, BLOCK_BYTES)
             length = min(end - offset, BLOCK_BYTES - begins)
             with self._lock:
+                ours = number not in self._blocks
                 block = self._wanted(number)
             into = buffer[len(buffer) - (end - offset) :][:length]
             try:
                 into[:] = memoryview(block.future.result())[begins : begins + length]
             except OSError:
                 self._taken(number, block, BLOCK_BYTES)
-                raise
-            self._taken(number, block, length)
+                if ours:
+                    raise
+                into[:] = self._fetch(offset, length)  # it has failed for somebody else, perhaps a while ago
+            else:
+                self._taken(number, block, length)
             offset += length
 
     def _wanted(self, number: int) -> _Block:
         """The block, and those after it on their way if there is room for them."""
         block = self._block(number)
-        for after in range(number + 1, number + PARALLEL):
+        for after in range(number + 1, number + 1 + PARALLEL):
             if after * BLOCK_BYTES < self._size and len(self._blocks) < BLOCKS_MOST:
                 self._block(after)
         return block

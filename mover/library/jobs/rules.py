@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from mover.library import seam
 from mover.library.jobs.records import JobKind
+from mover.library.records import Host
 
 # Pauses grow from the first to the last.
 FIRST_S, LAST_S = 1.0, 60.0
@@ -29,6 +30,7 @@ _ADVICE: tuple[tuple[type[seam.CarrierError], str], ...] = (
     (seam.WrongSize, "look whether the source is the right one, and begin again"),
     (seam.DiskRefused, "name another one"),
     (seam.NotAllowed, "name another one, or allow it in the settings"),
+    (seam.Elsewhere, "begin it there"),
     (seam.NotThere, "look whether it is still there, and begin again"),
     (seam.SourceGone, "see that the source answers, and begin again"),
     (seam.TargetGone, "see that the target answers, and begin again"),
@@ -46,6 +48,21 @@ def after_failure(error: seam.CarrierError, kind: JobKind, tries: int, most: int
     if isinstance(error, seam.StoreGone):
         what = f"{what}, {tries} times one after the other"
     return Verdict(None, f"{kind} failed: {what}: {advice}")
+
+
+def who_goes_on(error: seam.Elsewhere, kind: JobKind, here: str) -> Host | None:
+    """The host that a job is handed to which needs bytes that are not on this one; None where nobody else can do it.
+
+    An export's disk is here, and so it stays.
+    """
+    if kind is JobKind.EXPORT:
+        return None
+    return next((host for host in error.hosts if host.id != here), None)
+
+
+def handed(host: str) -> str:
+    """What is told of it until it goes on."""
+    return f"the data are on {host} only: waits for that host"
 
 
 def too_many(kind: JobKind, tries: int) -> str:

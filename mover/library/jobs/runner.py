@@ -21,7 +21,7 @@ from mover.library.jobs.states import JobState
 from mover.library.jobs.work import LostJob, Work
 from mover.library.library import Library
 from mover.library.registry.errors import RegistryError
-from mover.library.seam import CarrierError
+from mover.library.seam import CarrierError, Elsewhere
 
 if TYPE_CHECKING:
     from mover.library.registry.registry import Registry
@@ -153,6 +153,8 @@ class Runner:
         except LostJob:
             if await self._is_ours(job):  # else somebody goes on with what this one has made
                 await self._cancelled(job, work)
+        except Elsewhere as error:
+            await self._hand_over(job, work, error)
         except CarrierError as error:
             tries = 1 if work.moved else job.tries
             verdict = rules.after_failure(error, job.kind, tries, self._library.settings.job_tries)
@@ -169,6 +171,16 @@ class Runner:
             if job.kind is JobKind.EXPORT:
                 await self._insist(lambda registry: registry.jobs.end(job, JobState.DONE, ""))
             log.info("job done", extra=facts(job=job.id, image=job.image_id, length=work.done_bytes))
+
+    async def _hand_over(self, job: Job, work: Work, error: Elsewhere) -> None:
+        """To the host that has the bytes; without one, and where the job's disk is here, it has failed."""
+        host = rules.who_goes_on(error, job.kind, self._library.host)
+        if host is None:
+            await self._fail(job, work, rules.after_failure(error, job.kind, job.tries, job.tries).message)
+            return
+        log.info("job is handed over", extra=facts(job=job.id, image=job.image_id, host=host.name))
+        told = rules.handed(host.name)
+        await self._insist(lambda registry: registry.jobs.hand_over(job, host.id, told))
 
     async def _has_ended(self, job: Job) -> bool:
         now = await self._insist(lambda registry: registry.jobs.get(job.id))

@@ -18,7 +18,17 @@ from mover.library.jobs.places import JobPlaces
 from mover.library.jobs.records import MAKING, Copy, Job, JobKind, Outcome
 from mover.library.library import Library
 from mover.library.records import ImageRecord, Location
-from mover.library.seam import CarrierError, Disk, Incoming, NotThere, Received, SourceGone, StoreGone, WrongOffset
+from mover.library.seam import (
+    CarrierError,
+    Disk,
+    Elsewhere,
+    Incoming,
+    NotThere,
+    Received,
+    SourceGone,
+    StoreGone,
+    WrongOffset,
+)
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +114,7 @@ class Work:
             received = await self._bring(image, store)
         except CarrierError as error:
             last = not self._targets and len(self.outcome.failed) + 1 == len(self._job.input.stores)
-            if self._job.input.must_all or last or isinstance(error, SourceGone):
+            if self._job.input.must_all or last or isinstance(error, (SourceGone, Elsewhere)):
                 raise
             await self._forget()
             await self._note(failed={**self.outcome.failed, store: error.message})
@@ -147,13 +157,16 @@ class Work:
         return copy
 
     async def _from_any(self, image: ImageRecord, use: Callable[[Location], Awaitable[T]]) -> T:
-        """From the first copy that can be read."""
+        """From the first copy that can be read. Raises Elsewhere if others can read one, and this host none."""
+        elsewhere: Elsewhere | None = None
         last: CarrierError = NotThere("the image has no data in any store")
         for location in image.copies:
             try:
                 return await use(location)
+            except Elsewhere as error:
+                last = elsewhere = elsewhere or error
             except (SourceGone, NotThere) as error:
-                last = error
+                last = elsewhere or error
         if isinstance(last, NotThere) and image.copies:
             raise StoreGone(last.message)
         raise last

@@ -60,6 +60,12 @@ class Hosts:
             return connection.scalar(alive) or 0
 
     @asked
+    def name(self, host: str) -> str:
+        """What people call it; its id if it was never seen."""
+        with reading(self._engine) as connection:
+            return connection.scalar(select(HOSTS.c.name).where(HOSTS.c.id == host)) or host
+
+    @asked
     def having(self, volume: str) -> list[Host]:
         """Who reaches a volume, who was seen last first."""
         with reading(self._engine) as connection:

@@ -24,7 +24,7 @@ from mover.library.registry.engine import CONNECTIONS, open_engine, reading, wri
 from mover.library.registry.errors import IdTaken, MemberTaken, TooMany
 from mover.library.registry.hosts import Hosts, not_seen_for
 from mover.library.registry.jobs import Jobs, ask_to_cancel, holders, may_publish
-from mover.library.registry.query import statement
+from mover.library.registry.query import rare_ones, statement
 from mover.library.registry.tables import IMAGES, JOBS, LOCATIONS, MEMBERS, PROPERTIES, TAGS
 from mover.library.registry.transfers import Transfers
 from mover.library.states import GONE, READABLE, State, check_moves
@@ -63,7 +63,8 @@ class Registry:
         if query.limit == 0:
             return []
         with reading(self._engine) as connection:
-            return rows.images(connection, connection.execute(statement(query)).all())
+            found = statement(query, rare_ones(connection, query))
+            return rows.images(connection, connection.execute(found).all())
 
     @asked
     def members(self, image_id: str) -> list[Member]:
@@ -287,9 +288,13 @@ class Registry:
 
         With `host_dead_s` only if its host has not been seen for so long, in this moment.
         """
-        if host_dead_s is not None and not self.hosts.dead([holder.partition("/")[0]], host_dead_s):
-            return 0
-        jobs = self.jobs.release(holder)
+        waits = None
+        if host_dead_s is not None:
+            host = holder.partition("/")[0]
+            if not self.hosts.dead([host], host_dead_s):
+                return 0
+            waits = f"waits for host {self.hosts.name(host)}, which is gone: nobody else has what it needs"
+        jobs = self.jobs.release(holder, waits)
         with self._writing() as connection:
             receiving = [str(State.SAVING), str(State.UPLOADING)]
             held = [IMAGES.c.holder == holder, IMAGES.c.state.in_(receiving)]

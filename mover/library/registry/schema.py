@@ -13,7 +13,7 @@ import sys
 from contextlib import closing
 
 # The last of migrations/versions.
-HEAD = "0004"
+HEAD = "0005"
 # Making indexes over a hundred thousand images takes seconds.
 MIGRATE_S = 600
 

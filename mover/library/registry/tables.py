@@ -217,9 +217,20 @@ for _name, _expression in _WALKS.items():
     )
 # What finds few images among many.
 Index("images_named", IMAGES.c.name)
-Index("images_owned", IMAGES.c.owner)
+# A tenant's images, in the order of lists: of 100,000 a page is not sorted out of all.
+Index("images_owned", IMAGES.c.owner, IMAGES.c.created_at_us, IMAGES.c.id)
 Index("images_with_md5", IMAGES.c.md5)
 Index("images_with_hash", IMAGES.c.hash_value)
+# Most images are ACTIVE; a list of others would read all to find them. Queries say that they are others (query.py).
+_FEW = text("deleted_at_us IS NULL AND state <> 'active'")
+Index(
+    "images_not_active",
+    IMAGES.c.state,
+    IMAGES.c.created_at_us,
+    IMAGES.c.id,
+    sqlite_where=_FEW,
+    postgresql_where=_FEW,
+)
 # What is looked for in the background: uploads under way, few at any time.
 _HELD = text("holder IS NOT NULL")
 Index("images_held", IMAGES.c.holder, sqlite_where=_HELD, postgresql_where=_HELD)
