@@ -201,7 +201,7 @@ def test_a_source_that_drops_and_stays_away(jobs: Jobs) -> None:
 
 def test_a_job_that_is_cancelled_and_one_whose_image_is_deleted(jobs: Jobs) -> None:
     """Both end at once, and leave the image queued, or nothing."""
-    with slow(jobs, "cancelled", "4M") as source:
+    with slow(jobs, "cancelled", "1M") as source:
         kept, gone = (jobs.create()["id"] for _ in range(2))
         first, second = (jobs.begun(image, "disk", source=source.uri(), stores=["far"]) for image in (kept, gone))
         jobs.moved(first)

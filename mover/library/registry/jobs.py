@@ -189,11 +189,18 @@ class Jobs:
 
     @asked
     def release(self, holder: str, waits: str | None = None) -> int:
-        """What `holder` ran when it died is PENDING again; how many jobs. What nobody else may run says `waits`."""
+        """What `holder` ran when it died is PENDING again; how many jobs.
+
+        What nobody but its host may run says `waits`, also what was PENDING there already, for a later try.
+        """
         held = (JOBS.c.holder == holder, JOBS.c.state == str(JobState.RUNNING))
         if waits is None:
             return self._put_back(held)
-        return self._put_back((*held, JOBS.c.host.is_(None))) + self._put_back(held, message=waits)
+        count = self._put_back((*held, JOBS.c.host.is_(None))) + self._put_back(held, message=waits)
+        bound = (JOBS.c.host == holder.partition("/")[0], JOBS.c.state == str(JobState.PENDING))
+        with writing(self._engine) as connection:
+            connection.execute(update(JOBS).where(*bound).values(message=waits))
+        return count
 
     def _put_back(self, where: tuple[Any, ...], **facts: Any) -> int:
         check_move(JobState.RUNNING, JobState.PENDING)
