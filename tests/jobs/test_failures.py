@@ -201,9 +201,11 @@ def test_a_source_that_drops_and_stays_away(jobs: Jobs) -> None:
 
 def test_a_job_that_is_cancelled_and_one_whose_image_is_deleted(jobs: Jobs) -> None:
     """Both end at once, and leave the image queued, or nothing."""
-    with slow(jobs, "cancelled", "1M") as source:
+    # A disk each: of two readers of one server, one may get all that its rate allows.
+    with slow(jobs, "cancelled", "4M") as one, slow(jobs, "deleted", "4M") as other:
         kept, gone = (jobs.create()["id"] for _ in range(2))
-        first, second = (jobs.begun(image, "disk", source=source.uri(), stores=["far"]) for image in (kept, gone))
+        first = jobs.begun(kept, "disk", source=one.uri(), stores=["far"])
+        second = jobs.begun(gone, "disk", source=other.uri(), stores=["far"])
         jobs.moved(first)
         assert jobs.cancel(first).status == 202
         assert jobs.ask("DELETE", f"/v2/images/{gone}").status == 204
