@@ -55,14 +55,41 @@ def zeros_in(view: memoryview) -> Callable[[int, int], bool]:
     return lambda at, length: bool(buffer.is_zero(at, length))
 
 
+class _Agreed:
+    """What the server has answered to options.
+
+    libnbd holds what it is to call until the answer is there, which may be never. Were that the handle's own methods,
+    the handle would hold itself, and its socket, for good: no garbage collector looks into libnbd.
+    """
+
+    def __init__(self) -> None:
+        self.bitmaps: list[str] = []
+        self.listed = False
+        self.went: int | None = None
+
+    def found_bitmap(self, name: str) -> int:
+        """One more."""
+        if name.startswith(DIRTY_BITMAP) and len(self.bitmaps) < MOST_BITMAPS:
+            self.bitmaps.append(name)
+        return 0
+
+    def list_done(self, error: Any) -> int:
+        """These were all bitmaps."""
+        self.listed = True
+        return 1
+
+    def go_done(self, error: Any) -> int:
+        """The export is there, or `went` is why not."""
+        self.went = int(error.value)
+        return 1
+
+
 class NbdHandle:
     """One connection. `ended` collects (token, errno, extents or None) of commands as they end."""
 
     def __init__(self, export_name: str) -> None:
         self.ended: deque[tuple[Any, int, Extents | None]] = deque()
-        self._bitmaps: list[str] = []
-        self._listed = False
-        self._went: int | None = None
+        self._agreed = _Agreed()
         self._nbd = nbd.NBD()
         self._nbd.set_export_name(export_name)
         self._nbd.set_opt_mode(True)
@@ -97,40 +124,28 @@ class NbdHandle:
     def list_bitmaps(self) -> None:
         """Ask which dirty bitmaps the export has; `listed()` tells when it is answered."""
         if not self._nbd.get_structured_replies_negotiated():
-            self._listed = True  # there are no contexts without them, and libnbd refuses to ask
+            self._agreed.listed = True  # there are no contexts without them, and libnbd refuses to ask
             return
         self._nbd.add_meta_context("qemu:")
-        self._call(self._nbd.aio_opt_list_meta_context, self._found_bitmap, self._list_done)
-
-    def _found_bitmap(self, name: str) -> int:
-        if name.startswith(DIRTY_BITMAP) and len(self._bitmaps) < MOST_BITMAPS:
-            self._bitmaps.append(name)
-        return 0
-
-    def _list_done(self, error: Any) -> int:
-        self._listed = True
-        return 1
+        self._call(self._nbd.aio_opt_list_meta_context, self._agreed.found_bitmap, self._agreed.list_done)
 
     def listed(self) -> bool:
         """The bitmaps are known; a server that cannot list has none."""
-        return self._listed
+        return self._agreed.listed
 
     def go(self) -> None:
         """Ask for the export with its allocation and bitmaps; `went()` tells when it is answered."""
         self._nbd.clear_meta_contexts()
-        for context in (BASE_ALLOCATION, *self._bitmaps):
+        for context in (BASE_ALLOCATION, *self._agreed.bitmaps):
             self._nbd.add_meta_context(context)
-        self._call(self._nbd.aio_opt_go, self._go_done)
-
-    def _go_done(self, error: Any) -> int:
-        self._went = int(error.value)
-        return 1
+        self._call(self._nbd.aio_opt_go, self._agreed.go_done)
 
     def went(self) -> bool:
         """The export is ours. Raises NbdError when the server refused it."""
-        if self._went:
-            raise NbdError("the server does not serve this export", self._went)
-        return self._went == 0 and self.ready()
+        went = self._agreed.went
+        if went:
+            raise NbdError("the server does not serve this export", went)
+        return went == 0 and self.ready()
 
     def ready(self) -> bool:
         """Commands may be sent."""
@@ -168,7 +183,7 @@ class NbdHandle:
 
     def bitmaps(self) -> list[str]:
         """Names, without prefix, of the dirty bitmaps that were agreed on."""
-        agreed = [name for name in self._bitmaps if self._nbd.can_meta_context(name)]
+        agreed = [name for name in self._agreed.bitmaps if self._nbd.can_meta_context(name)]
         return [name.removeprefix(DIRTY_BITMAP) for name in agreed]
 
     def block_bytes(self) -> int:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Callable
 
+import psutil
 import pytest
 
 from tests.harness.fixtures import Images
@@ -239,3 +240,26 @@ def test_zeros_are_zeros_and_one_bit_anywhere_is_not(length: int) -> None:
         view[at] = 1
         assert not is_zero(view)
         assert is_zero(view[:at]) or not at
+
+
+@pytest.mark.parametrize("asked", ["bitmaps", "export"])
+def test_a_handshake_that_is_given_up_leaves_no_socket(images: Images, asked: str) -> None:
+    """libnbd holds what it is to call until there is an answer: that must not be what holds the connection."""
+    server = images.qemu_nbd(images.pattern("silent", 1, MIB))
+    driven = Driven(server)
+    driven.until(driven.handle.negotiating)
+    before = sockets()
+    server.pause()
+    if asked == "bitmaps":
+        driven.handle.list_bitmaps()
+    else:
+        driven.handle.go()
+    del driven.handle
+    server.resume()
+    assert sockets() == before - 1
+    driven.socket.close()
+
+
+def sockets() -> int:
+    """How many this process has open."""
+    return len(psutil.Process().net_connections("all"))
