@@ -278,6 +278,7 @@ def release_dead_hosts(registry: Registry, host: str, dead_s: float) -> int:
         if holder.partition("/")[0] in dead:
             count += registry.release(holder, host_dead_s=dead_s)
             log.warning("uploads of a host that is gone may be sent again", extra=facts(holder=holder))
+    registry.tell_waiting(host, dead_s)
     for of in registry.transfers.hosts() - {host}:
         ended = registry.transfers.remove_of_dead(of, True, dead_s)
         ended += registry.transfers.remove_of_dead(of, False, max(dead_s, DOWNLOADS_DEAD_S))

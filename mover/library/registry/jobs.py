@@ -189,18 +189,25 @@ class Jobs:
 
     @asked
     def release(self, holder: str, waits: str | None = None) -> int:
-        """What `holder` ran when it died is PENDING again; how many jobs.
-
-        What nobody but its host may run says `waits`, also what was PENDING there already, for a later try.
-        """
+        """What `holder` ran when it died is PENDING again; how many jobs. What nobody else may run says `waits`."""
         held = (JOBS.c.holder == holder, JOBS.c.state == str(JobState.RUNNING))
         if waits is None:
             return self._put_back(held)
-        count = self._put_back((*held, JOBS.c.host.is_(None))) + self._put_back(held, message=waits)
-        bound = (JOBS.c.host == holder.partition("/")[0], JOBS.c.state == str(JobState.PENDING))
+        return self._put_back((*held, JOBS.c.host.is_(None))) + self._put_back(held, message=waits)
+
+    @asked
+    def waited_for(self) -> set[str]:
+        """The hosts that PENDING jobs are bound to."""
+        bound = (JOBS.c.host.is_not(None), JOBS.c.state == str(JobState.PENDING))
+        with reading(self._engine) as connection:
+            return set(connection.scalars(select(JOBS.c.host).where(*bound).distinct()))
+
+    @asked
+    def tell(self, host: str, waits: str) -> None:
+        """PENDING jobs that are bound to this host say that they wait for it."""
+        bound = (JOBS.c.host == host, JOBS.c.state == str(JobState.PENDING), JOBS.c.message != waits)
         with writing(self._engine) as connection:
             connection.execute(update(JOBS).where(*bound).values(message=waits))
-        return count
 
     def _put_back(self, where: tuple[Any, ...], **facts: Any) -> int:
         check_move(JobState.RUNNING, JobState.PENDING)

@@ -293,7 +293,7 @@ class Registry:
             host = holder.partition("/")[0]
             if not self.hosts.dead([host], host_dead_s):
                 return 0
-            waits = f"waits for host {self.hosts.name(host)}, which is gone: nobody else has what it needs"
+            waits = self._waits_for(host)
         jobs = self.jobs.release(holder, waits)
         with self._writing() as connection:
             receiving = [str(State.SAVING), str(State.UPLOADING)]
@@ -303,6 +303,15 @@ class Registry:
             values = {"state": str(State.QUEUED), "upload": None, "holder": None}
             queued = update(IMAGES).where(*held).values(**values, revision=IMAGES.c.revision + 1)
             return jobs + int(connection.execute(queued).rowcount)
+
+    def tell_waiting(self, own: str, host_dead_s: float) -> None:
+        """Jobs for a later try that only another host can do say so, if it has not been seen for so long."""
+        hosts = self.jobs.waited_for() - {own}
+        for host in self.hosts.dead(hosts, host_dead_s) if hosts else ():
+            self.jobs.tell(host, self._waits_for(host))
+
+    def _waits_for(self, host: str) -> str:
+        return f"waits for host {self.hosts.name(host)}, which is gone: nobody else has what it needs"
 
     @asked
     def wanted(self, image_id: str, place: Location, upload: str = "") -> bool:
