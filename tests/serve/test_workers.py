@@ -51,8 +51,8 @@ def connected(stage: Stage, worker: int, server: Server, connection: int = 1) ->
     return client
 
 
-def kept_sockets(stage: Stage) -> int:
-    return len([fd for fd in stage.fds_at_rest() if fd.startswith("socket:")])
+def kept_sockets(stage: Stage) -> set[str]:
+    return {fd for fd in stage.fds_at_rest() if fd.startswith("socket:")}
 
 
 # -- introduction ------------------------------------------------------------------------------------------------
@@ -234,9 +234,10 @@ def test_a_connection_the_worker_ended_is_let_go(stage: Stage, server: Server) -
     worker = stage.attached(stage.front())
     before = kept_sockets(stage)
     with connected(stage, worker, server):
-        wait_for("the duplicate is kept", lambda: kept_sockets(stage) == before + 1)
+        # Of what was there before, some may go: the lane's own ends, which were handed out just now.
+        wait_for("the duplicate is kept", lambda: len(kept_sockets(stage) - before) == 1)
         stage.order(worker, "disconnect", connection=1)
-        wait_for("the duplicate is closed", lambda: kept_sockets(stage) == before)
+        wait_for("the duplicate is closed", lambda: not kept_sockets(stage) - before)
 
 
 def test_deaths_leave_no_descriptor(stage: Stage, server: Server) -> None:
