@@ -7,12 +7,16 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+StoreId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")]
+Prefix = Annotated[str, Meta(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*/)*\Z", max_length=256)]
+Endpoint = Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9.:\[\]_-]+\Z")]
+
 
 class FileStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="file"):
     """One entry of `[[store]]` with `type = "file"`: directories of library images, a file each, named by its id."""
 
     # The name under which clients know the store, and the registry remembers it: letters, digits, "_", "-" and ".".
-    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")]
+    id: StoreId
     # Each "PATH", or "PATH:PRIORITY" with a whole number: an image goes to the highest priority that has room for it,
     # and among equals to the directory with the most free space.
     directories: Annotated[list[str], Meta(min_length=1)]
@@ -35,15 +39,15 @@ class S3Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
     """One entry of `[[store]]` with `type = "s3"`: a bucket of a server that speaks S3, an object for each image."""
 
     # The name under which clients know the store, and the registry remembers it: letters, digits, "_", "-" and ".".
-    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")]
+    id: StoreId
     # The server: http://HOST:PORT or https://HOST. Its bucket is asked for by path, not by a host name of its own.
-    endpoint: Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9.:\[\]_-]+\Z")]
+    endpoint: Endpoint
     # It must be there already.
     bucket: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")]
     # What signatures name; servers that have no regions accept any, or this one.
     region: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z")] = "us-east-1"
     # Names of objects begin with it: empty, or "images/" and the like, so that others may use the bucket, too.
-    prefix: Annotated[str, Meta(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*/)*\Z", max_length=256)] = ""
+    prefix: Prefix = ""
     # A file as of the AWS tools: the lines aws_access_key_id = … and aws_secret_access_key = … below [default]. If
     # empty, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment are used.
     credentials_file: str = ""
@@ -59,7 +63,7 @@ class SwiftStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     """One entry of `[[store]]` with `type = "swift"`: a container of OpenStack Swift, spoken to in its own API."""
 
     # The name under which clients know the store, and the registry remembers it: letters, digits, "_", "-" and ".".
-    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")]
+    id: StoreId
     # Who gives tokens: Keystone (https://HOST:5000/v3), or Swift's own auth (http://HOST:8080/auth/v1.0).
     auth_url: Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~-]+)*/?\Z")]
     # It must be there already.
@@ -69,7 +73,7 @@ class SwiftStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     # Of Keystone's catalogue; the only one there is, if empty.
     region: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}\Z")] = ""
     # Names of objects begin with it: empty, or "images/" and the like, so that others may use the container, too.
-    prefix: Annotated[str, Meta(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*/)*\Z", max_length=256)] = ""
+    prefix: Prefix = ""
     # Lines like `username = …` below [default]; if empty, the environment is used. Keystone: username, password,
     # project_name, user_domain_name, project_domain_name (OS_USERNAME, …); v1: user, key (ST_USER, ST_KEY).
     credentials_file: str = ""
@@ -85,9 +89,9 @@ class WebhdfsStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
     """One entry of `[[store]]` with `type = "webhdfs"`: a directory of HDFS, by way of its HTTP API."""
 
     # The name under which clients know the store, and the registry remembers it: letters, digits, "_", "-" and ".".
-    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")]
+    id: StoreId
     # The name node: http://HOST:9870.
-    endpoint: Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9.:\[\]_-]+\Z")]
+    endpoint: Endpoint
     # A file for each image lies in it; it is made when it is not there.
     directory: Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+\Z", max_length=256)]
     # Lines below [default]: `user = …`, and `delegation = …` where the cluster asks for a token. If empty, the user
@@ -113,7 +117,7 @@ class HttpStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     """
 
     # The name under which clients know the store, and the registry remembers it: letters, digits, "_", "-" and ".".
-    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")]
+    id: StoreId
     # For clients that list the stores.
     description: str = ""
 

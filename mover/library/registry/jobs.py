@@ -188,12 +188,9 @@ class Jobs:
         self._put_back(_held(job), host=host, message=message, due_at_us=self._clock_us())
 
     @asked
-    def release(self, holder: str, waits: str | None = None) -> int:
-        """What `holder` ran when it died is PENDING again; how many jobs. What nobody else may run says `waits`."""
-        held = (JOBS.c.holder == holder, JOBS.c.state == str(JobState.RUNNING))
-        if waits is None:
-            return self._put_back(held)
-        return self._put_back((*held, JOBS.c.host.is_(None))) + self._put_back(held, message=waits)
+    def release(self, holder: str) -> int:
+        """What `holder` ran when it died is PENDING again; how many jobs."""
+        return self._put_back((JOBS.c.holder == holder, JOBS.c.state == str(JobState.RUNNING)))
 
     @asked
     def waited_for(self) -> set[str]:

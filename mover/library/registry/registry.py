@@ -288,13 +288,9 @@ class Registry:
 
         With `host_dead_s` only if its host has not been seen for so long, in this moment.
         """
-        waits = None
-        if host_dead_s is not None:
-            host = holder.partition("/")[0]
-            if not self.hosts.dead([host], host_dead_s):
-                return 0
-            waits = self._waits_for(host)
-        jobs = self.jobs.release(holder, waits)
+        if host_dead_s is not None and not self.hosts.dead([holder.partition("/")[0]], host_dead_s):
+            return 0
+        jobs = self.jobs.release(holder)
         with self._writing() as connection:
             receiving = [str(State.SAVING), str(State.UPLOADING)]
             held = [IMAGES.c.holder == holder, IMAGES.c.state.in_(receiving)]
@@ -305,13 +301,11 @@ class Registry:
             return jobs + int(connection.execute(queued).rowcount)
 
     def tell_waiting(self, own: str, host_dead_s: float) -> None:
-        """Jobs for a later try that only another host can do say so, if it has not been seen for so long."""
+        """Jobs that only another host can do say so, if it has not been seen for so long."""
         hosts = self.jobs.waited_for() - {own}
         for host in self.hosts.dead(hosts, host_dead_s) if hosts else ():
-            self.jobs.tell(host, self._waits_for(host))
-
-    def _waits_for(self, host: str) -> str:
-        return f"waits for host {self.hosts.name(host)}, which is gone: nobody else has what it needs"
+            gone = self.hosts.name(host)
+            self.jobs.tell(host, f"waits for host {gone}, which is gone: nobody else has what it needs")
 
     @asked
     def wanted(self, image_id: str, place: Location, upload: str = "") -> bool:
