@@ -27,6 +27,8 @@ READY = re.compile(r"mover: ready on https?://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)"
 
 # An environment variable that every process of one Mover has, orphans too.
 MARK = "TEST_ROOM"
+# A failed test shows the end of the log: with all of it, what failed is lost where only the end of a report is kept.
+SHOWN_CHARS = 4000
 # A census is settled when it is the same so often: connections come up, and are seen closed, one at a time.
 STEADY = 8
 
@@ -177,7 +179,7 @@ class Mover:
         """End whatever a test left of it."""
         if self._process is None:
             return
-        print(self.log())  # pytest shows it where the test failed
+        print(self.log()[-SHOWN_CHARS:])  # pytest shows it where the test failed
         left = self.family()
         for process in left:
             _kill(process.pid)
