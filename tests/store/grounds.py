@@ -24,7 +24,7 @@ from tests.store.library import Library
 from tests.store.s3_servers import BUCKET, SECRET, S3Server
 from tests.store.swift import KEY, swift
 from tests.store.webhdfs_server import Hdfs, webhdfs
-from workers.store.asking import Request, ask
+from workers.store.objects.asking import Request, ask
 
 T = TypeVar("T")
 
