@@ -77,31 +77,29 @@ class TicketShelf:
         if question is not None:
             question.set_result(None)
 
-    def apply(self, change: Tickets) -> list[int]:
-        """Put a change in force; the versions that it dropped."""
+    def apply(self, change: Tickets) -> None:
+        """Put a change in force."""
         for ticket_id in change.removed:
             self._remember(ticket_id)
-        dropped = [self._drop(ticket_id) for ticket_id in change.removed]
+            self._drop(ticket_id)
         for ticket in change.installed:
-            dropped.append(self._drop(ticket.id))
+            self._drop(ticket.id)
             self._tickets[_place(ticket.id)] = ticket
             if ticket.bytes_s:
                 self.metered.add(ticket.id)
         if change.cancel:
             self._cancel(change.removed)
-        return [version for version in dropped if version is not None]
 
-    def _drop(self, ticket_id: str) -> int | None:
+    def _drop(self, ticket_id: str) -> None:
         ticket = self._tickets.pop(_place(ticket_id), None)
         if ticket is None:
-            return None
+            return
         self.metered.discard(ticket_id)
         usage = self._usages.get(ticket.version)
         if usage is not None and usage.guests:
             self._dropped[ticket.version] = ticket
         else:
             self._release(ticket)
-        return ticket.version
 
     def _release(self, ticket: Ticket) -> None:
         """Nobody uses a ticket that is out of force: what it has moved is told, and that it is free."""

@@ -19,7 +19,7 @@ from tests.harness.mover import Value
 from tests.store.s3_servers import BUCKET, SECRET, S3Server
 from tests.store.swift import KEY, swift
 from tests.store.webhdfs_server import Hdfs, webhdfs
-from workers.store.asking import Request, ask
+from workers.store.objects.asking import Request, ask
 
 MIB = 1024 * 1024
 KINDS = ("file", "s3", "swift", "webhdfs")

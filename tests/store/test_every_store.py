@@ -293,10 +293,10 @@ def test_a_token_that_has_ended_is_replaced_while_an_image_comes(library: Librar
 NESTED = """
 import sys
 from config.store_settings import SwiftStore
-from workers.store import swift_objects
-swift_objects.MANIFEST_MOST = 3
+from workers.store.objects import swift
+swift.MANIFEST_MOST = 3
 auth_url, container = sys.argv[1:]
-objects = swift_objects.SwiftObjects(SwiftStore("s", auth_url, container, auth="v1", part_bytes=1 << 20))
+objects = swift.SwiftObjects(SwiftStore("s", auth_url, container, auth="v1", part_bytes=1 << 20))
 data = bytes(range(256)) * (7 * 4096) + b"tail"
 writer = objects.begin("nested", None)
 writer.write(data)

@@ -25,10 +25,10 @@ from workers.image.loop import Loop
 from workers.lane.extents_format import ZERO, unpack
 from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import Kind
-from workers.store import view_server
-from workers.store.headers import Format, Header
-from workers.store.qemu_img import CONFINE
-from workers.store.view_server import ViewServer
+from workers.store.inspection.headers import Format, Header
+from workers.store.inspection.qemu_img import CONFINE
+from workers.store.views import server as view_server
+from workers.store.views.server import ViewServer
 
 MIB = 1024 * 1024
 QEMU_NAMES = {"qcow2": "qcow2", "vmdk": "vmdk", "vdi": "vdi", "vhd": "vpc", "vhdx": "vhdx"}

@@ -27,6 +27,8 @@ SEND_BUFFER_BYTES = 2 * 1024 * 1024
 GONE_TRIES = 12
 GONE_STEP_S = 0.02
 
+HUNG_UP = "the server closed the connection"
+
 
 class NbdConnection:
     """A connection to `export`; `number` is unique in this worker.
@@ -176,7 +178,7 @@ class NbdConnection:
         assert self._steps is not None and self._handle is not None
         try:
             if self._handle.dead():
-                raise NbdError("the server closed the connection", errno.ENOTCONN)
+                raise NbdError(HUNG_UP, errno.ENOTCONN)
             next(self._steps)
         except StopIteration as done:
             self._steps = None
@@ -188,7 +190,8 @@ class NbdConnection:
             self._arm(self._handle)
             self._owner.connected(self, done.value)
         except NbdError as failed:
-            self.break_off(failed.what)
+            # What cannot be sent has ended at once, as if the server had refused it.
+            self.break_off(HUNG_UP if self._handle.dead() else failed.what)
         else:
             self._arm(self._handle)
 
@@ -245,7 +248,7 @@ class NbdConnection:
         if wanted == self._armed:
             return
         if not wanted and handle.dead():
-            self.break_off("the server closed the connection")
+            self.break_off(HUNG_UP)
             return
         self._armed = wanted
         events = (READ if wanted & READS else 0) | (WRITE if wanted & WRITES else 0)

@@ -11,7 +11,7 @@ from config.stores import SCHEMES
 from workers.image.file_export import read_all
 from workers.lane.store_format import Finish, Publish, Published, Why
 from workers.store.backing import Part, Place, Refusal, Scattering
-from workers.store.inspection import Declared, inspect
+from workers.store.inspection.claims import Declared, inspect
 from workers.store.publishing import publish
 
 READ_BYTES = 1024 * 1024

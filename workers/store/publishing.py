@@ -6,7 +6,7 @@ import errno
 
 from workers.lane.store_format import Publish, Published, Refused, Why
 from workers.store.backing import Part, Refusal
-from workers.store.inspection import Declared, inspect
+from workers.store.inspection.claims import Declared, inspect
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})

@@ -18,7 +18,7 @@ from workers.image.plan import ZEROS, SessionCommand
 from workers.lane.store_format import Answer, Clone, Cloned, Kept, Publish, Published, Receive, Refused, Why
 from workers.store.backing import Part
 from workers.store.digests import Digests, HashPart
-from workers.store.file_part import FilePart
+from workers.store.files.part import FilePart
 from workers.store.progress import Progress
 from workers.store.publishing import publish, refused
 
