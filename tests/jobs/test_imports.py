@@ -62,7 +62,9 @@ def test_staged_data_become_an_image_in_several_stores(jobs: Jobs) -> None:
     assert jobs.stage(image, DATA).status == 204
     assert jobs.show(image)["status"] == "uploading"
     assert jobs.upload(image, b"other").status == 409
-    assert jobs.ended(jobs.begun(image, "glance-direct", stores=["far", "near"]))["state"] == "done"
+    answer = jobs.begin(image, "glance-direct", stores=["far", "near"])
+    task = jobs.ended(answer.headers["location"].rpartition("/")[2])
+    assert (task["state"], task["request_id"]) == ("done", answer.headers["x-openstack-request-id"])
     assert_whole(jobs, image, DATA, "near", "far")
 
 
