@@ -22,7 +22,7 @@ from mover.backup.uploading import restore_to_server
 from mover.backup.verifying import verify
 from mover.cli import client_options, progress
 from mover.cli.client_options import shown_size
-from mover.cli.status import Status, UsageError, complain
+from mover.cli.status import Failed, Interrupted, Status, UsageError, complain, emit
 from mover.cli.tables import print_table
 from mover.cli.terminable import terminable
 from mover.client import ClientError, OnProgress
@@ -42,11 +42,9 @@ def run(options: argparse.Namespace) -> int:
     except ClientError as error:
         wrong = isinstance(error, DamagedError | DifferentError)
         status = Status.VERIFICATION if wrong else client_options.status_of(error)
-        if options.json:
-            progress.report_error(error, status, sys.stdout)
-        return complain(f"{job}: {error}", status)
+        raise Failed(f"{job}: {error}", status, error) from error
     except KeyboardInterrupt:
-        return complain(f"{job}: interrupted: run it again", Status.INTERRUPTED)
+        raise Interrupted(f"{job}: interrupted: run it again") from None
 
 
 def _full(options: argparse.Namespace) -> int:
@@ -88,7 +86,7 @@ def _list(options: argparse.Namespace) -> int:
         damages += survey.damages
     if options.json:
         for disk, manifest in rows:
-            progress.emit(_facts(disk, manifest), sys.stdout)
+            emit(_facts(disk, manifest), sys.stdout)
     else:
         print_table(HEADER, [_row(disk, manifest) for disk, manifest in rows])
     if damages:
@@ -111,7 +109,7 @@ def _verify(options: argparse.Namespace) -> int:
             damages = verify(disk, options.point, shown)
         for damage in damages:
             if options.json:
-                progress.emit({"event": "damage", "disk": disk.name, **damage.facts()}, sys.stdout)
+                emit({"event": "damage", "disk": disk.name, **damage.facts()}, sys.stdout)
             else:
                 print(f"{disk.name}: damaged: {damage}", flush=True)
         what = f"point {options.point}" if options.point is not None else f"{len(disk.survey().points)} points"
@@ -182,7 +180,7 @@ def _named(make: Callable[[], T]) -> T:
     try:
         return make()
     except ValueError as error:
-        raise UsageError(f"--name: {error}") from error
+        raise UsageError(f"backup: --name: {error}") from error
 
 
 def _facts(disk: Disk, manifest: Manifest) -> dict[str, object]:
@@ -201,6 +199,6 @@ def _shown(options: argparse.Namespace) -> Iterator[OnProgress]:
 
 def _done(options: argparse.Namespace, facts: dict[str, object], text: str) -> None:
     if options.json:
-        progress.emit({"event": "done", "job": f"backup {options.action}", **facts}, sys.stdout)
+        emit({"event": "done", "job": f"backup {options.action}", **facts}, sys.stdout)
     else:
         print(text, flush=True)
