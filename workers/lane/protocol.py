@@ -12,7 +12,7 @@ from enum import IntEnum, IntFlag
 
 import msgspec
 
-VERSION = 1
+VERSION = 2
 
 
 class Kind(IntEnum):
@@ -33,6 +33,7 @@ class Kind(IntEnum):
     BEGIN = 11  # write a new file of `length` bytes: `value` is the session; nobody sees it before it is committed
     COMMIT = 12  # all `length` bytes were confirmed: it is made durable and takes the old one's place; offset: session
     ROLLBACK = 13  # end a session that reads, or one that shall change nothing; the offset is the session
+    GO_ON = 14  # the CHECKSUM whose number is the offset may read more than it might, as its slot says; no slot
     # Of stores of library images only. WRITE, ZERO and ROLLBACK there name an upload's session, too; its WRITEs and
     # ZEROs come in the order of the bytes, and end when these are written and hashed.
     STORE = 20  # the question in the slot (workers/lane/store_format.py), answered there
