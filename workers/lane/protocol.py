@@ -27,13 +27,13 @@ class Kind(IntEnum):
     TOLD = 7  # the client was told of them; the offset is the number that came with them
     CHECKSUM = 8  # hash the image as the slot says (workers/lane/checksum_format.py); `value` is the digest's length
     CANCEL = 9  # stop the ZERO or CHECKSUM whose number is the offset: it fails with ECANCELED; no slot
+    GO_ON = 14  # the CHECKSUM whose number is the offset may read more than it might, as its slot says; no slot
     # Of whole files only, in sessions. READ and WRITE there name theirs in `context`; one that the worker does not know
     # (any more) is refused with ESTALE. A lane that closes takes its sessions with it, unless they were committed.
     OPEN = 10  # read the file that is there now: `value` is the session, `covered` its size; `length` MOST_FILE_BYTES
     BEGIN = 11  # write a new file of `length` bytes: `value` is the session; nobody sees it before it is committed
     COMMIT = 12  # all `length` bytes were confirmed: it is made durable and takes the old one's place; offset: session
     ROLLBACK = 13  # end a session that reads, or one that shall change nothing; the offset is the session
-    GO_ON = 14  # the CHECKSUM whose number is the offset may read more than it might, as its slot says; no slot
     # Of stores of library images only. WRITE, ZERO and ROLLBACK there name an upload's session, too; its WRITEs and
     # ZEROs come in the order of the bytes, and end when these are written and hashed.
     STORE = 20  # the question in the slot (workers/lane/store_format.py), answered there
