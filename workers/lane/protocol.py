@@ -108,12 +108,12 @@ class ImageFacts(msgspec.Struct, frozen=True):
 
     size_bytes: int
     read_only: bool
-    can_flush: bool
-    can_zero: bool
-    has_extents: bool
-    multi_conn: bool
-    block_bytes: int
-    bitmaps: list[str]
+    can_flush: bool = False
+    can_zero: bool = False
+    has_extents: bool = False
+    multi_conn: bool = False
+    block_bytes: int = 1
+    bitmaps: list[str] = []
     whole_file: bool = False
     store: bool = False
     version: str = ""
