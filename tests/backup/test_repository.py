@@ -22,6 +22,7 @@ from mover.backup.restoring import restore_to_file
 from mover.backup.taking import Wish, back_up
 from tests.backup.conftest import Chain
 from tests.harness.mover import ROOT
+from tests.harness.waiting import PATIENCE_S
 
 HOLDER = """\
 import sys
@@ -47,7 +48,7 @@ class Holder:
         return self.process.pid
 
     def __exit__(self, *_: object) -> None:
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=PATIENCE_S)
 
 
 def full(chain: Chain) -> None:

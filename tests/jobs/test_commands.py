@@ -14,7 +14,7 @@ import pytest
 
 from tests.harness import servers
 from tests.harness.mover import ROOT
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PROGRAM_S, wait_until
 from tests.jobs.jobs import Jobs
 from tests.jobs.test_imports import DATA, MIB, assert_whole, served
 
@@ -27,7 +27,7 @@ def command(jobs: Jobs, *words: str) -> list[str]:
 
 
 def run(jobs: Jobs, *words: str, status: int = 0) -> tuple[str, str]:
-    done = subprocess.run(command(jobs, *words), cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command(jobs, *words), cwd=ROOT, capture_output=True, text=True, timeout=PROGRAM_S)
     assert done.returncode == status, done.stderr
     return done.stdout.strip(), done.stderr
 
@@ -101,7 +101,7 @@ def openstack(jobs: Jobs, name: str, *words: str | Path) -> str:
     else:
         who = ["--os-auth-type", "none", "--os-endpoint", url]
     done = subprocess.run(
-        [program, *who, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=180
+        [program, *who, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=PROGRAM_S
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

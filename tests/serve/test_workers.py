@@ -12,7 +12,8 @@ import pytest
 
 from config.settings import AllowSettings, Image
 from config.store_settings import FileStore
-from tests.serve.stage import PATIENCE_S, Event, Stage, is_gone, is_zombie, short_waits, wait_for
+from tests.harness.waiting import PATIENCE_S
+from tests.serve.stage import Event, Stage, is_gone, is_zombie, short_waits, wait_for
 
 
 class Server:
