@@ -36,7 +36,8 @@ WRITE_BYTES = 4096
 def setup(settings: LogSettings, process: str) -> None:
     """Send this process's log to standard error; `process` says in each line who speaks, like `supervisor`."""
     handler = _Handler(sys.stderr)
-    handler.setFormatter(JsonLines(process) if settings.format == "json" else TextLines(process))
+    lines = JsonLines(process) if settings.format == "json" else TextLines(process)
+    handler.setFormatter(JournalLines(lines) if _is_journal() else lines)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.level.upper())
@@ -136,6 +137,32 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+
+# sd-daemon(3); a line without is 6, informational.
+_PRIORITIES = {logging.DEBUG: "<7>", logging.WARNING: "<4>", logging.ERROR: "<3>", logging.CRITICAL: "<2>"}
+
+
+class JournalLines(logging.Formatter):
+    """Another one's lines, each with the priority that `journalctl -p` asks for; the journal takes it off again."""
+
+    def __init__(self, lines: logging.Formatter) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record, a traceback's lines too."""
+        priority = _PRIORITIES.get(record.levelno, "")
+        return "\n".join(priority + line for line in self._lines.format(record).split("\n"))
+
+
+def _is_journal() -> bool:
+    """Whether systemd's journal reads standard error (systemd.exec(5), $JOURNAL_STREAM)."""
+    journal = os.environ.get("JOURNAL_STREAM")
+    if not journal:
+        return False
+    found = os.fstat(2)
+    return journal == f"{found.st_dev}:{found.st_ino}"
 
 
 def _facts(record: logging.LogRecord) -> dict[str, object]:

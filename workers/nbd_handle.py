@@ -122,7 +122,7 @@ class NbdHandle:
         return bool(self._nbd.aio_is_negotiating())
 
     def list_bitmaps(self) -> None:
-        """Ask which dirty bitmaps the export has; `listed()` tells when it is answered."""
+        """Ask which dirty bitmaps the export has; `listed()` tells when that has ended, answered or not."""
         if not self._nbd.get_structured_replies_negotiated():
             self._agreed.listed = True  # there are no contexts without them, and libnbd refuses to ask
             return
@@ -134,10 +134,13 @@ class NbdHandle:
         return self._agreed.listed
 
     def go(self) -> None:
-        """Ask for the export with its allocation and bitmaps; `went()` tells when it is answered."""
-        self._nbd.clear_meta_contexts()
+        """Ask for the export with its allocation and bitmaps; `went()` tells when it is answered.
+
+        Raises NbdError if the server has hung up.
+        """
+        self._call(self._nbd.clear_meta_contexts)
         for context in (BASE_ALLOCATION, *self._agreed.bitmaps):
-            self._nbd.add_meta_context(context)
+            self._call(self._nbd.add_meta_context, context)
         self._call(self._nbd.aio_opt_go, self._agreed.go_done)
 
     def went(self) -> bool:

@@ -16,8 +16,9 @@ from mover.bench.errors import BenchError
 from mover.bench.row import Bench
 from mover.bench.rows import ROWS
 from mover.bench.servers import IMAGEIO_VARIABLE, find_imageio
+from mover.cli import status
 from mover.cli.parser import Parser
-from mover.cli.status import Status, complain
+from mover.cli.status import Failed, Interrupted, Status
 from mover.cli.terminable import terminable
 
 DESCRIPTION = "Measures Mover beside nbdcopy and ovirt-imageio: each on the same NBD servers, in turns."
@@ -26,13 +27,14 @@ DESCRIPTION = "Measures Mover beside nbdcopy and ovirt-imageio: each on the same
 def main(argv: Sequence[str]) -> int:
     """Run the rows that `argv` names, print what came of them, and return the exit status."""
     options = parse(argv)
+    events = sys.stdout if options.json else None
     try:
         with terminable():
             _run(options)
     except KeyboardInterrupt:
-        return complain("bench: interrupted: what it had started is ended", Status.INTERRUPTED)
+        return status.report(Interrupted("bench: interrupted: what it had started is ended"), events)
     except BenchError as error:
-        return complain(f"bench: {error}", error.status)
+        return status.report(Failed(f"bench: {error}", error.status, error), events)
     return Status.DONE
 
 

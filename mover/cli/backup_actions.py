@@ -22,7 +22,7 @@ from mover.backup.uploading import restore_to_server
 from mover.backup.verifying import verify
 from mover.cli import client_options, progress
 from mover.cli.client_options import shown_size
-from mover.cli.status import Status, UsageError, complain
+from mover.cli.status import Failed, Interrupted, Status, UsageError, complain, emit
 from mover.cli.tables import print_table
 from mover.cli.terminable import terminable
 from mover.client import ClientError, OnProgress
@@ -30,6 +30,8 @@ from mover.client import ClientError, OnProgress
 T = TypeVar("T")
 
 URLS = ("http://", "https://")
+# What the system counts a file's blocks in.
+SECTOR_BYTES = 512
 HEADER = ["disk", "point", "kind", "time", "size", "data", "parent", "checkpoint"]
 
 
@@ -42,11 +44,9 @@ def run(options: argparse.Namespace) -> int:
     except ClientError as error:
         wrong = isinstance(error, DamagedError | DifferentError)
         status = Status.VERIFICATION if wrong else client_options.status_of(error)
-        if options.json:
-            progress.report_error(error, status, sys.stdout)
-        return complain(f"{job}: {error}", status)
+        raise Failed(f"{job}: {error}", status, error) from error
     except KeyboardInterrupt:
-        return complain(f"{job}: interrupted: run it again", Status.INTERRUPTED)
+        raise Interrupted(f"{job}: interrupted: run it again") from None
 
 
 def _full(options: argparse.Namespace) -> int:
@@ -82,18 +82,37 @@ def _taken_text(disk: Disk, taken: Taken) -> str:
 def _list(options: argparse.Namespace) -> int:
     damages: list[Damage] = []
     rows: list[tuple[Disk, Manifest]] = []
-    for disk in _disks(options):
+    disks = _disks(options)
+    for disk in disks:
         survey = disk.survey()
         rows += [(disk, manifest) for manifest in survey.points]
         damages += survey.damages
     if options.json:
         for disk, manifest in rows:
-            progress.emit(_facts(disk, manifest), sys.stdout)
+            emit(_facts(disk, manifest), sys.stdout)
     else:
         print_table(HEADER, [_row(disk, manifest) for disk, manifest in rows])
+    for disk in disks:
+        _tell_left(disk)
     if damages:
         raise DamagedError(f"repository {options.repo}", damages)
     return Status.DONE
+
+
+def _tell_left(disk: Disk) -> None:
+    """What a killed run has left takes room, and is no point."""
+    left = disk.left()
+    if not left:
+        return
+    held = 0
+    for name in left:
+        with contextlib.suppress(FileNotFoundError):  # a run that has just begun removes it
+            held += disk.file(name).stat().st_blocks * SECTOR_BYTES
+    advice = "the next backup or prune of it removes them"
+    print(
+        f"mover: {disk.name}: {len(left)} files ({shown_size(held)}) are left of a run that was killed: {advice}",
+        file=sys.stderr,
+    )
 
 
 def _row(disk: Disk, each: Manifest) -> list[str]:
@@ -111,7 +130,7 @@ def _verify(options: argparse.Namespace) -> int:
             damages = verify(disk, options.point, shown)
         for damage in damages:
             if options.json:
-                progress.emit({"event": "damage", "disk": disk.name, **damage.facts()}, sys.stdout)
+                emit({"event": "damage", "disk": disk.name, **damage.facts()}, sys.stdout)
             else:
                 print(f"{disk.name}: damaged: {damage}", flush=True)
         what = f"point {options.point}" if options.point is not None else f"{len(disk.survey().points)} points"
@@ -147,17 +166,18 @@ def _prune(options: argparse.Namespace) -> int:
     for disk in _disks(options):
         with _shown(options) as shown:
             done = prune(disk, Keep(options.keep, options.older_than), progress=shown)
-        facts: dict[str, object] = {"disk": disk.name, "gone": done.gone, "merged": done.merged}
+        facts: dict[str, object] = {"disk": disk.name, "gone": done.gone, "merged": done.merged, "swept": done.swept}
         _done(options, facts, f"{disk.name}: {_pruned_text(done)}")
     return Status.DONE
 
 
 def _pruned_text(done: Pruned) -> str:
+    swept = f"{len(done.swept)} files that a killed run had left" if done.swept else ""
     if not done.gone:
-        return "nothing to remove"
+        return f"removed: {swept}" if swept else "nothing to remove"
     gone = ", ".join(str(point) for point in done.gone)
     merged = f"; point {done.merged} is a full one now" if done.merged is not None else ""
-    return f"removed: {gone}{merged}"
+    return f"removed: {gone}{merged}{f'; and {swept}' if swept else ''}"
 
 
 ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -182,7 +202,7 @@ def _named(make: Callable[[], T]) -> T:
     try:
         return make()
     except ValueError as error:
-        raise UsageError(f"--name: {error}") from error
+        raise UsageError(f"backup: --name: {error}") from error
 
 
 def _facts(disk: Disk, manifest: Manifest) -> dict[str, object]:
@@ -201,6 +221,6 @@ def _shown(options: argparse.Namespace) -> Iterator[OnProgress]:
 
 def _done(options: argparse.Namespace, facts: dict[str, object], text: str) -> None:
     if options.json:
-        progress.emit({"event": "done", "job": f"backup {options.action}", **facts}, sys.stdout)
+        emit({"event": "done", "job": f"backup {options.action}", **facts}, sys.stdout)
     else:
         print(text, flush=True)

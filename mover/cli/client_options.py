@@ -61,7 +61,7 @@ def client(options: argparse.Namespace) -> Client:
     from mover.client import Client, Tls
 
     if options.key_file is not None and options.cert_file is None:
-        raise UsageError("--key-file: a key needs its certificate: name it with --cert-file")
+        raise UsageError(f"{_command(options)}: --key-file: a key needs its certificate: name it with --cert-file")
     if options.insecure:
         print("mover: warning: --insecure: the server's certificate is not checked", file=sys.stderr)
     unix = options.unix_socket
@@ -74,16 +74,23 @@ def client(options: argparse.Namespace) -> Client:
             patience_s=options.retry_for,
         )
     except ValueError as error:
-        raise UsageError(f"{options.url}: {error}: give the URL of an image, as http://host:54322/images/ID") from error
+        advice = "give the URL of an image, as http://host:54322/images/ID"
+        raise UsageError(f"{_command(options)}: {error}: {advice}") from error
+
+
+def _command(options: argparse.Namespace) -> str:
+    name: str = options.parser.prog.removeprefix("mover ")
+    return name
 
 
 def status_of(error: ClientError) -> Status:
     """The exit status that an error has."""
     from mover.client import UnreachableError, VerificationError
+    from mover.client.library import LibraryUnreachable
 
     if isinstance(error, VerificationError):
         return Status.VERIFICATION
-    return Status.UNREACHABLE if isinstance(error, UnreachableError) else Status.FAILED
+    return Status.UNREACHABLE if isinstance(error, UnreachableError | LibraryUnreachable) else Status.FAILED
 
 
 def size(text: str) -> int:
@@ -111,7 +118,8 @@ def token(file: Path | None) -> str | None:
         with file.open() as text:
             return text.readline(MOST_TOKEN_BYTES).strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--token-file: {file}: {error}: name a file with a token in it") from error
+        why = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"--token-file: {file}: {why}: name a file with a token in it") from error
 
 
 def _seconds(text: str) -> float:

@@ -12,7 +12,7 @@ from config.load import load, load_with_origins
 from mover.cli.status import Status
 
 if TYPE_CHECKING:
-    from mover.cli.parser import Commands
+    from mover.cli.parser import Commands, Parser
 
 EPILOG = """\
 The values are those that `mover serve` would use: of the file, of MOVER_SECTION_KEY in the environment, or defaults.
@@ -32,16 +32,21 @@ def add(commands: Commands) -> None:
         epilog=EPILOG,
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    show = actions.add_parser("show", help="print every setting with its documentation, as TOML")
+    show = _action(actions, "show", "print every setting with its documentation, as TOML", "")
     show.set_defaults(run=_show)
-    check = actions.add_parser("check", help="say `ok`, or what is wrong, with status 2")
+    check = _action(actions, "check", "say `ok`, or what is wrong, with status 2", "--config mover.toml")
     check.set_defaults(run=_check)
-    example = actions.add_parser("example", help="print a file to begin with: every setting as a comment")
+    example = _action(actions, "example", "print a file to begin with: every setting as a comment", "> mover.toml")
     example.set_defaults(run=_example)
     for action in (show, check):
         action.add_argument(
             "--config", metavar="FILE", type=Path, help="settings; /etc/mover/mover.toml if it is there"
         )
+
+
+def _action(actions: Commands, name: str, summary: str, more: str) -> Parser:
+    example = f"example:\n  mover config {name} {more}".rstrip() + "\n"
+    return actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=example)
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -20,9 +21,8 @@ EPILOG = """\
 The service is asked by its Unix socket: --socket, or serve.unix_socket of its settings.
 
 example:
-  mover status --socket /run/mover/mover.sock --json
-  mover top
 """
+EXAMPLES = {"status": "mover status --socket /run/mover/mover.sock --json", "top": "mover top"}
 
 
 def add(commands: Commands) -> None:
@@ -36,7 +36,9 @@ def add(commands: Commands) -> None:
 
 
 def _parser(commands: Commands, name: str, text: str) -> Parser:
-    parser = commands.add_parser(name, help=text, description=f"{text.capitalize()}.", epilog=EPILOG)
+    parser = commands.add_parser(
+        name, help=text, description=f"{text.capitalize()}.", epilog=f"{EPILOG}  {EXAMPLES[name]}\n"
+    )
     parser.add_argument("--socket", metavar="PATH", help="the service's Unix socket")
     parser.add_argument(
         "--config", metavar="FILE", type=Path, help="its settings; /etc/mover/mover.toml if it is there"
@@ -99,5 +101,6 @@ def _top(options: argparse.Namespace) -> int:
         return Status.DONE
     from mover.cli.live import keep_showing
 
-    keep_showing(path, options.interval)
+    with contextlib.suppress(KeyboardInterrupt):
+        keep_showing(path, options.interval)
     return Status.DONE

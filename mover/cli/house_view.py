@@ -9,6 +9,8 @@ from rich.text import Text
 
 from mover.cli.client_options import shown_size
 from mover.cli.house import Look, Row
+from mover.cli.status import visible
+from mover.cli.tables import cell
 
 
 def screen(look: Look, rows_most: int | None = None) -> RenderableType:
@@ -26,7 +28,7 @@ def screen(look: Look, rows_most: int | None = None) -> RenderableType:
 
 def _head(status: Row) -> list[Text]:
     faults = status["faults"]
-    ready = Text("ready", "green") if not faults else Text(f"not ready: {'; '.join(faults)}", "red")
+    ready = Text("ready", "green") if not faults else Text(visible(f"not ready: {'; '.join(faults)}"), "red")
     return [
         Text.assemble(
             f"mover {status['version']}, ", ready, f", up {_shown_time(status['uptime_s'])}, pid {status['pid']}"
@@ -54,7 +56,12 @@ def _transfers(rows: list[Row]) -> Table:
     for row in rows:
         moved = shown_size(row["bytes_out"]), _rate(row["out_rate"]), shown_size(row["bytes_in"]), _rate(row["in_rate"])
         table.add_row(
-            str(row["transfer"]), row["id"], str(row["in_flight"]), str(row["requests"]), *moved, row["export"]
+            str(row["transfer"]),
+            cell(row["id"]),
+            str(row["in_flight"]),
+            str(row["requests"]),
+            *moved,
+            cell(row["export"]),
         )
     return table
 
@@ -66,7 +73,13 @@ def _workers(rows: list[Row]) -> Table:
         memory = "-" if row["uss_bytes"] is None else shown_size(row["uss_bytes"])
         rates = _rate(row["read_rate"]), _rate(row["written_rate"])
         table.add_row(
-            _count(row["pid"]), row["state"], *map(_count, counts), *rates, str(row["restarts"]), memory, row["export"]
+            _count(row["pid"]),
+            row["state"],
+            *map(_count, counts),
+            *rates,
+            str(row["restarts"]),
+            memory,
+            cell(row["export"]),
         )
     return table
 

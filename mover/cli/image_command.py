@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mover.cli import client_options
 from mover.cli.client_options import shown_size
-from mover.cli.status import Status, complain
+from mover.cli.status import Failed, Status, UsageError
 
 if TYPE_CHECKING:
     from mover.cli.parser import Commands
@@ -78,7 +78,7 @@ def _reported(name: str, run: Run, options: argparse.Namespace) -> int:
     try:
         return run(options)
     except ClientError as error:
-        return complain(f"{name}: {error}", client_options.status_of(error))
+        raise Failed(f"{name}: {error}", client_options.status_of(error), error) from error
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -154,7 +154,7 @@ def _checksum(options: argparse.Namespace) -> int:
     try:
         found = _found_checksum(options)
     except ValueError as error:
-        return complain(f"checksum: --algorithm {options.algorithm}: {error}: name another one", Status.USAGE)
+        raise UsageError(f"checksum: --algorithm {options.algorithm}: {error}: name another one") from error
     facts = {"algorithm": found.algorithm, "block_size": found.block_size, "checksum": found.checksum}
     print(json.dumps(facts) if options.json else found.checksum)
     return Status.DONE

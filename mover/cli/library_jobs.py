@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mover.cli.client_options import shown_size
-from mover.cli.status import Status, complain
+from mover.cli.status import Interrupted, Status
 
 if TYPE_CHECKING:
     from mover.cli.parser import Commands, Parser
@@ -29,6 +29,7 @@ LOOK_S = 0.5
 STOP_S = 10.0
 ENDED = ("done", "failed", "cancelled")
 SUFFIXES = {".qcow2": "qcow2", ".vmdk": "vmdk", ".vdi": "vdi", ".vhd": "vhd", ".vhdx": "vhdx", ".iso": "iso"}
+IMAGE = "an id, or a name that only one image has"
 LISTED = ("ID", "IMAGE", "WHAT", "STATE", "DONE", "MESSAGE")
 
 
@@ -48,19 +49,19 @@ def add(actions: Commands, action: Action) -> None:
     parser.add_argument("--no-digests", action="store_true", help="of a disk: hash nothing, which is faster")
     _add_waiting(parser)
     export = action(actions, "export", "write an image onto a disk of the service's host", _export)
-    export.add_argument("image", metavar="IMAGE")
+    export.add_argument("image", metavar="IMAGE", help=IMAGE)
     export.add_argument("target", metavar="TARGET", help="nbd+unix:///?socket=/PATH, nbd://…, file:///PATH, a ticket")
     _add_waiting(export)
     copy = action(actions, "copy", "copy an image to other stores", _copy)
-    copy.add_argument("image", metavar="IMAGE")
+    copy.add_argument("image", metavar="IMAGE", help=IMAGE)
     to = copy.add_mutually_exclusive_group(required=True)
     to.add_argument("--to", action="append", default=[], metavar="STORE", help="may be repeated")
     to.add_argument("--all-stores", action="store_true", help="to every store that does not have it")
     _add_waiting(copy)
     jobs = action(actions, "jobs", "list the jobs of an image, or of all", _jobs)
-    jobs.add_argument("image", metavar="IMAGE", nargs="?")
+    jobs.add_argument("image", metavar="IMAGE", nargs="?", help=f"{IMAGE}; default: all, for admins")
     cancel = action(actions, "cancel", "cancel jobs", _cancel)
-    cancel.add_argument("jobs", metavar="JOB", nargs="+")
+    cancel.add_argument("jobs", metavar="JOB", nargs="+", help="ids, as `mover image jobs` lists them")
 
 
 def _add_waiting(parser: Parser) -> None:
@@ -145,7 +146,8 @@ def _jobs(options: argparse.Namespace, library: Library) -> int:
 
 
 def _row(job: dict[str, Any]) -> list[str]:
-    size = "?" if job["bytes_total"] is None else shown_size(job["bytes_total"])
+    total = job["bytes_total"]
+    done = f"{shown_size(job['bytes_done'])} of {'?' if total is None else shown_size(total)}"
     request = job["input"].get("import_req")
     what = "export" if request is None else request["method"]["name"]
     return [
@@ -153,7 +155,7 @@ def _row(job: dict[str, Any]) -> list[str]:
         job["image_id"],
         what,
         job["state"],
-        f"{shown_size(job['bytes_done'])} of {size}",
+        "-" if total is None and not job["bytes_done"] else done,
         job["message"],
     ]
 
@@ -182,7 +184,7 @@ def _attend(
         ended = _stopped(library, job)
         if ended["state"] != "done":
             said = f"image {name}: interrupted: it is {ended['state']}: go on with: {again}"
-            return complain(said, Status.INTERRUPTED)
+            raise Interrupted(said) from None
     if ended["state"] == "cancelled":
         raise ClientError(f"job {job}", "it was cancelled by somebody else", f"go on with: {again}")
     if ended["state"] == "failed":

@@ -14,6 +14,8 @@ class Parser(argparse.ArgumentParser):
     # Any: argparse passes arguments of its own on, other ones with each release.
     def __init__(self, **arguments: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **arguments)
+        # A subcommand's takes the place of the whole one's: who does not know an argument says so by its own name.
+        self.set_defaults(parser=self)
 
     def error(self, message: str) -> NoReturn:
         where = self.prog.removeprefix("mover").strip() or "command line"

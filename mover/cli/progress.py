@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -11,11 +10,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mover.cli.client_options import shown_size
+from mover.cli.status import emit, one_line
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from mover.client import ClientError, OnProgress, Progress, Report
+    from mover.client import OnProgress, Progress, Report
 
 LINE_EVERY_S = 5.0
 EVENT_EVERY_S = 0.5
@@ -54,23 +54,12 @@ def report_done(report: Report, what: str, *, as_json: bool, events: TextIO) -> 
     print(f"mover: {report.job} of {what}: {'; '.join(facts)}", file=sys.stderr)
 
 
-def report_error(error: ClientError, status: int, events: TextIO) -> None:
-    """The end of a job that did not, as an event."""
-    facts = {name: value for name, value in vars(error).items() if isinstance(value, int | str | list | float)}
-    emit({"event": "error", "error": type(error).__name__, "status_code": status, **facts}, events)
-
-
 def asdict_report(report: Report) -> dict[str, Any]:
     """A report as JSON has it."""
     checksum = report.checksum
     facts = {name: value for name, value in vars(report).items() if name != "checksum"}
     return facts | {"checksum": None if checksum is None else {"algorithm": checksum.algorithm,
                     "block_size": checksum.block_size, "checksum": checksum.checksum}}  # fmt: skip
-
-
-def emit(event: dict[str, Any], events: TextIO) -> None:
-    """One line of JSON."""
-    print(json.dumps(event, default=str), file=events, flush=True)
 
 
 class _Events:
@@ -98,13 +87,12 @@ class _Lines:
             return
         self._next = time.monotonic() + LINE_EVERY_S
         if now.phase != "data":
-            print(f"mover: {self._job}: {now.phase}", file=sys.stderr, flush=True)
+            print(f"mover: {self._job}: {one_line(now.phase)}", file=sys.stderr, flush=True)
             return
-        left = f", {now.remaining_s:.0f} s left" if now.remaining_s is not None else ""
-        print(
-            f"mover: {self._job}: {shown_size(now.done)} of {shown_size(now.data)}, {shown_size(now.rate)}/s{left}, "
-            f"{shown_size(now.saved)} saved", file=sys.stderr, flush=True,
-        )  # fmt: skip
+        facts = [f"{shown_size(now.done)} of {shown_size(now.data)}", f"{shown_size(now.rate)}/s"]
+        facts += [f"{now.remaining_s:.0f} s left"] if now.remaining_s is not None else []
+        facts += [f"{shown_size(now.saved)} saved"] if now.saved else []
+        print(f"mover: {self._job}: {', '.join(facts)}", file=sys.stderr, flush=True)
 
 
 class _Bar:
@@ -114,7 +102,7 @@ class _Bar:
 
         self._job = job
         self._progress = progress.Progress(
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),  # it may have what a server says
             progress.BarColumn(),
             progress.TaskProgressColumn(),
             progress.DownloadColumn(binary_units=True),
@@ -134,7 +122,7 @@ class _Bar:
         self._progress.stop()
 
     def __call__(self, now: Progress) -> None:
-        phase = "" if now.phase in ("data", "done") else f" ({now.phase})"
+        phase = "" if now.phase in ("data", "done") else f" ({one_line(now.phase)})"
         self._progress.update(
             self._task,
             description=f"{self._job}{phase}",

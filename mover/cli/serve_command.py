@@ -84,5 +84,5 @@ def _check_libnbd() -> None:
     if find_spec("libnbdmod") is None:
         raise CannotStartError(
             "serve: libnbd's Python binding is missing: install it with `apt-get install python3-libnbd`, "
-            "then run `make setup`, which links it into .venv"
+            "then link it into Mover's virtual environment, which `make setup` does, or docs/operations.md by hand"
         )

@@ -15,7 +15,7 @@ from config.load import load
 from mover.cli import client_options
 from mover.cli.client_options import shown_size
 from mover.cli.parser import Parser
-from mover.cli.status import Status, UsageError
+from mover.cli.status import Failed, Status, UsageError
 from mover.cli.ticket_service import TicketService, TicketServiceError
 
 if TYPE_CHECKING:
@@ -63,6 +63,13 @@ SIZE_MOST = 2**63 - 1
 TIMEOUT_S = 3600
 COLUMNS = ("id", "state", "ops", "size", "transferred", "requests", "expires in", "from", "transfer id", "url")
 
+ADVICE = {
+    400: "correct what is asked for",
+    403: "see that you may use the ticket service",
+    404: "see mover ticket list",
+    409: "cancel it, or wait until it has ended",
+}
+
 Run = Callable[[TicketService, argparse.Namespace], int]
 
 
@@ -90,7 +97,7 @@ def _action(actions: Commands, name: str, summary: str, description: str, run: R
 
 
 def _id(parser: Parser) -> Parser:
-    parser.add_argument("id", metavar="ID")
+    parser.add_argument("id", metavar="ID", help="the ticket's, as `mover ticket list` shows it")
     return parser
 
 
@@ -124,7 +131,9 @@ def _run(name: str, run: Run, options: argparse.Namespace) -> int:
     try:
         return run(TicketService(path), options)
     except TicketServiceError as error:
-        return error.complain(name)
+        status = Status.USAGE if error.status == 400 else Status.FAILED
+        advice = ADVICE.get(error.status, "see the service's log")
+        raise Failed(f"ticket {name}: {error}: {advice}", status) from error
 
 
 def _add(service: TicketService, options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import Any
 from urllib.parse import quote
 
-from mover.cli.status import CannotStartError, Status, UsageError, complain
+from mover.cli.status import CannotStartError, UsageError
 
 # Removing a ticket takes 60 s at most, anything else milliseconds.
 PATIENCE_S = 70.0
@@ -21,10 +21,6 @@ class TicketServiceError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
-
-    def complain(self, action: str) -> Status:
-        """Say it, and return the exit status."""
-        return complain(f"ticket {action}: {self}", Status.USAGE if self.status == 400 else Status.FAILED)
 
 
 class TicketService:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from config.load import load
-from mover.cli.status import CannotStartError, Status, UsageError, complain
+from mover.cli.status import CannotStartError, Failed, Status, UsageError, visible
 from mover.library import tokens
 from mover.library.tokens import Entry, TokenFileError
 
@@ -39,20 +39,25 @@ def add(commands: Commands) -> None:
         "token", help="who may use the image library", description="Manages the library's tokens.", epilog=EPILOG
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    new = actions.add_parser("add", help="make a token and print it")
+    new = _action(actions, "add", "make a token and print it", "--user backup --tenant backup")
     new.add_argument("--user", metavar="NAME", required=True, help="who holds it")
     new.add_argument("--tenant", metavar="NAME", help="whose images they work on; `library.default_tenant`")
     new.add_argument(
         "--role", metavar="NAME", action="append", default=[], help="`admin` sees and does everything; may be repeated"
     )
     new.set_defaults(run=_add)
-    listing = actions.add_parser("list", help="show the tokens' ids, and whom they stand for")
+    listing = _action(actions, "list", "show the tokens' ids, and whom they stand for", "--json")
     listing.set_defaults(run=_list)
-    gone = actions.add_parser("remove", help="have a token hold no more")
+    gone = _action(actions, "remove", "have a token hold no more", "3f1c9a52b07d")
     gone.add_argument("id", metavar="ID", help="as `mover token list` shows it, or the beginning of it")
     gone.set_defaults(run=_remove)
     for action in (new, listing, gone):
         _add_common(action)
+
+
+def _action(actions: Commands, name: str, summary: str, more: str) -> Parser:
+    example = f"example:\n  mover token {name} {more}\n"
+    return actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=example)
 
 
 def _add_common(parser: Parser) -> None:
@@ -84,7 +89,7 @@ def _list(options: argparse.Namespace) -> int:
         print(msgspec.json.encode([_shown(entry) for entry in entries]).decode())
         return Status.DONE
     for entry in entries:
-        print(f"{entry.id}  {entry.user}  {entry.tenant}  {','.join(entry.roles) or '-'}")
+        print(visible(f"{entry.id}  {entry.user}  {entry.tenant}  {','.join(entry.roles) or '-'}"))
     return Status.DONE
 
 
@@ -93,7 +98,7 @@ def _remove(options: argparse.Namespace) -> int:
         found = [entry for entry in entries if entry.sha256.startswith(options.id)] if options.id else []
         if len(found) != 1:
             why = "no token has this id" if not found else f"{len(found)} tokens begin so"
-            return complain(f"cannot remove token {options.id}: {why}: see mover token list", Status.FAILED)
+            raise Failed(f"token remove: {options.id}: {why}: see mover token list")
         _write(path, [entry for entry in entries if entry not in found])
     return Status.DONE
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mover.cli import client_options, progress
-from mover.cli.status import Status, UsageError, complain
+from mover.cli.status import Failed, Interrupted, Status, UsageError
 from mover.cli.terminable import terminable
 
 if TYPE_CHECKING:
@@ -93,14 +93,12 @@ def _run(job: str, options: argparse.Namespace, events: TextIO, work: Callable[[
         with terminable(), progress.shown(job, as_json=options.json, events=events) as shown:
             report = work(more | {"progress": shown})
     except ClientError as error:
-        status = client_options.status_of(error)
-        if options.json:
-            progress.report_error(error, status, events)
         text = str(error)
-        return complain(text if text.startswith(f"{job} of") else f"{job}: {text}", status)
+        said = text if text.startswith(f"{job} of") else f"{job}: {text}"
+        raise Failed(said, client_options.status_of(error), error) from error
     except KeyboardInterrupt:
-        again = "" if options.file == "-" else ": the same command with --resume goes on from here"
-        return complain(f"{job}: interrupted{again}", Status.INTERRUPTED)
+        again = "run it again" if options.file == "-" else "the same command with --resume goes on from here"
+        raise Interrupted(f"{job}: interrupted: {again}") from None
     what = {"download": "standard output", "upload": "standard input"}[job] if options.file == "-" else options.file
     progress.report_done(report, what, as_json=options.json, events=events)
     return Status.DONE

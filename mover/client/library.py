@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,10 +72,13 @@ class Library:
     def __init__(
         self, url: str, token: str | None = None, unix_socket: Path | None = None, ca_file: Path | None = None
     ) -> None:
-        """Raises ValueError for what is no URL of a service."""
+        """Raises ValueError for what is no URL of a service, OSError for a `ca_file` that is none."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("not a URL of a service")
+            raise ValueError(f"{url!r} is not a URL of a service")
+        if parts.username is not None or parts.path.strip("/") or parts.query:
+            raise ValueError("it has more than a host and a port")
+        _ = parts.port  # raises ValueError for what is no number
         self._place = parts.netloc
         self._tls = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
         self._unix_socket = unix_socket
@@ -99,9 +103,11 @@ class Library:
 
     def find(self, name: str) -> Image:
         """The image of this id, or the only one of this name."""
-        with contextlib.suppress(LibraryRefused):
-            return self.show(name)
-        found = list(self.images([("name", "in:" + json.dumps(name, ensure_ascii=False))], 2))
+        if name:
+            with contextlib.suppress(LibraryRefused):
+                return self.show(name)
+        quoted = re.sub(r'(["\\])', r"\\\1", name)
+        found = list(self.images([("name", f'in:"{quoted}"')], 2)) if name else []
         if len(found) != 1:
             why = "no image has this id or name" if not found else "more than one image has this name"
             raise ClientError(f"find image {name}", why, "see mover image list, and name its id")
@@ -155,6 +161,17 @@ class Library:
             text = answer.read()
             _check(what, answer, text)
             return json.loads(text) if text else None
+
+    def stores(self) -> list[dict[str, Any]]:
+        """Where data can be, with what only an admin is told if the caller is one."""
+        try:
+            answer = self.ask("list stores", "GET", "/v2/info/stores/detail")
+        except LibraryRefused as error:
+            if error.status != 403:
+                raise
+            answer = self.ask("list stores", "GET", "/v2/info/stores")
+        found: list[dict[str, Any]] = answer["stores"]
+        return found
 
     # -- jobs --------------------------------------------------------------------------------------------------
 
@@ -257,7 +274,7 @@ class Library:
                 _check(what, answer, answer.read())
                 raise LibraryRefused(what, answer.status, "instead of the data")
             while piece := answer.read(PIECE_BYTES):
-                file.write(piece)
+                _write(file, piece)
                 yield piece
 
     @contextlib.contextmanager
@@ -271,10 +288,17 @@ class Library:
         try:
             yield connection
         except (OSError, http.client.HTTPException) as error:
-            why = str(error) or type(error).__name__
-            raise LibraryUnreachable(what, why, "check --url, and whether `mover serve` runs there") from error
+            raise LibraryUnreachable(what, *_unreachable(error)) from error
         finally:
             connection.close()
+
+
+def _unreachable(error: OSError | http.client.HTTPException) -> tuple[str, str]:
+    """Why, and what to do."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate: {error.verify_message}", "name who vouches for it with --ca-file, or check --url"
+    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return why, "check --url, and whether `mover serve` runs there"
 
 
 def _expected(image: Image) -> tuple[str, str]:
@@ -286,8 +310,20 @@ def _expected(image: Image) -> tuple[str, str]:
 
 
 def _read(file: BinaryIO) -> Iterator[bytes]:
-    while piece := file.read(PIECE_BYTES):
-        yield piece
+    try:
+        while piece := file.read(PIECE_BYTES):
+            yield piece
+    except OSError as error:  # not the server's, whose connection may be open around this
+        raise LocalError.from_os(file.name, "read", error) from error
+
+
+def _write(file: BinaryIO, piece: bytes) -> None:
+    """All of it goes to the system, so that what it says is about the file, and now."""
+    try:
+        file.write(piece)
+        file.flush()
+    except OSError as error:
+        raise LocalError.from_os(file.name, "write", error, "make room, and go on with --resume") from error
 
 
 def _counted(pieces: Iterator[bytes], moved: Moved) -> Iterator[bytes]:

@@ -129,7 +129,8 @@ class _Out:
             while len(view):
                 view = view[os.write(self._fd, view) :]
         except OSError as error:
-            raise LocalError.from_os("standard output", "writing to", error, "see why its reader has left") from error
+            advice = "see why its reader has left" if isinstance(error, BrokenPipeError) else "see where it goes"
+            raise LocalError.from_os("standard output", "writing to", error, advice) from error
 
     def _verified(self, hashes: BlockHashes) -> Checksum:
         assert self._hasher is not None

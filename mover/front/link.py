@@ -191,13 +191,13 @@ class Link:
 
     def _apply(self, change: Tickets) -> None:
         self._tickets_of.update(ticket.export.key for ticket in change.installed)
-        for version in self.tickets.apply(change):
-            self._keys.pop(version, None)
+        self.tickets.apply(change)
         self._send(TicketsApplied(change.number))
 
     def _gone(self, ticket: Ticket) -> None:
         """Nobody will come for its export any more, unless by another ticket: the lane's memory is for others."""
         key = ticket.export.key
+        self._keys.pop(ticket.version, None)
         self._tickets_of[key] -= 1
         if self._tickets_of[key] > 0:
             return

@@ -1,5 +1,6 @@
-"""The image library: a catalogue of images, its views (Glance's Images API v1 and v2), and the bytes behind it.
+"""The image library: a catalogue, its views (Glance's Images API v1 and v2, and VISOR's), and the bytes behind it.
 
-registry/ keeps what is known of each image; the views in v1/ and v2/ put it into each API's words; a Carrier
-(seam.py) moves the bytes between a client and the stores.
+Read seam.py, what a view asks of a Carrier, then library.py, what a front end holds, and uploads.py, an image from
+claim to end. registry/ keeps what is known of each image, v1/, v2/ and visor/ put it into each API's words, bytes/
+moves the bytes, jobs/ does what no request waits for, and bridge.py makes tickets of images.
 """

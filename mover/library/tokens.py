@@ -62,12 +62,18 @@ def read(path: Path) -> list[Entry] | None:
 
 
 def write(path: Path, entries: Sequence[Entry]) -> None:
-    """Replace the table, readable by its owner alone. Raises OSError."""
+    """Replace the table, readable by its owner alone: whom root writes it for is whose it was, or its directory is.
+
+    Raises OSError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    owner = os.stat(path if path.exists() else path.parent)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
     try:
         with os.fdopen(fd, "wb") as file:
+            if os.geteuid() == 0:
+                os.fchown(fd, owner.st_uid, owner.st_gid)
             file.write(msgspec.json.format(msgspec.json.encode(_File(list(entries))), indent=2) + b"\n")
             file.flush()
             os.fsync(file.fileno())

@@ -12,8 +12,8 @@ from config.store_settings import FileStore, ObjectStore, Store
 from mover.library.registry import schema
 from mover.serve.errors import CannotStart
 from workers.store.backing import Refusal
-from workers.store.credentials import read_credentials
-from workers.store.preparing import prepare
+from workers.store.files.preparing import prepare
+from workers.store.objects.credentials import read_credentials
 
 log = logging.getLogger(__name__)
 

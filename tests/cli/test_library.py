@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from mover.cli.main import main
+from mover.client.library import Library
 from tests.harness.http import Client
 from tests.harness.mover import ROOT, Mover
 from tests.harness.patterns import pattern
@@ -122,6 +124,21 @@ def test_a_download_goes_on(command: Command) -> None:
     assert copy.read_bytes() == DATA
 
 
+def test_a_full_disk_is_not_the_servers_fault(command: Command) -> None:
+    """Status 1, not 3, and how to go on."""
+    command.json("create", "too large", "--file", command.file)
+    program = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    program += "resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, 2 << 20)); "
+    program += "from mover.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    copy = command.directory / "too-large"
+    words = ["image", "download", f"--url=http://127.0.0.1:{command.mover.tcp[1]}", "too large", str(copy)]
+    done = subprocess.run([sys.executable, "-c", program, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.endswith(f"write {copy}.part: File too large: make room, and go on with --resume\n")
+    command.run("download", "--resume", "too large", copy)
+    assert copy.read_bytes() == DATA
+
+
 def test_sharing(command: Command) -> None:
     """Offered, answered, taken back."""
     command.json("create", "shared")
@@ -145,3 +162,68 @@ def test_errors_are_one_line(command: Command) -> None:
     assert "415" in command.run("create", "x", "--file", command.file, "--disk-format", "qcow2", status=1)
     unreachable = command.run("list", "--url=http://127.0.0.1:1", status=3)
     assert unreachable.startswith("mover: image list: list images:")
+
+
+def test_stores_are_listed(command: Command) -> None:
+    """As people and as machines read it: id, kind, which one is the default, and what each can do."""
+    lines = [line.split() for line in command.run("stores").splitlines()]
+    assert lines[0] == ["ID", "KIND", "USE", "CAPABILITIES", "DESCRIPTION"]
+    assert [line[:3] for line in lines[1:]] == [["file", "file", "default"], ["http", "http", "read"]]
+    kinds = {store["id"]: (store["type"], store.get("default")) for store in command.json("stores")}
+    assert kinds == {"file": ("file", "true"), "http": ("http", None)}
+
+
+def test_an_image_of_any_name_is_listed_and_shown(command: Command) -> None:
+    """Markup and what a terminal obeys, by which one tenant could spoil another one's list, stand there as text."""
+    for name, shown in (("[/x]", "[/x]"), ("\x1b[31mred", "\\x1b[31mred"), ('a"b\\', 'a"b\\')):
+        image = command.json("create", name)
+        assert shown in command.run("show", image["id"])
+        assert shown in command.run("list")
+        command.run("delete", name)
+
+
+def test_no_name_is_no_image(command: Command) -> None:
+    """An empty word, as of a variable that is not set, names nothing: least of all the list of all images."""
+    for action in ("show", "delete", "jobs"):
+        assert "no image has this id or name" in command.run(action, "", status=1)
+
+
+def test_an_image_that_was_refused_is_not_left_behind(command: Command) -> None:
+    """`create --file` makes an image for the data: data that are refused leave none; nor does a file that is none."""
+    command.run("create", "refused", "--file", command.file, "--disk-format", "qcow2", status=1)
+    assert "it is no file" in command.run("create", "refused", "--file", command.directory, status=2)
+    assert command.json("list", "--name", "refused") == []
+
+
+def test_what_is_interrupted_says_how_to_go_on(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C while data move: status 130, and what does the rest."""
+    image = command.json("create", "interrupted")["id"]
+    command.json("create", "whole", "--file", command.file)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Library, "upload", interrupted)
+    monkeypatch.setattr(Library, "download", interrupted)
+    url = f"--url=http://127.0.0.1:{command.mover.tcp[1]}"
+    said = {}
+    for words in (
+        ["upload", image, command.file],
+        ["download", "whole", "x"],
+        ["create", "new", "--file", command.file],
+    ):
+        assert main(["image", str(words[0]), url, *map(str, words[1:])]) == 130
+        said[words[0]] = capsys.readouterr().err.splitlines()[-1]
+    assert said["upload"] == "mover: image upload: interrupted: go on with: the same command, with --resume"
+    assert said["download"] == "mover: image download: interrupted: go on with: the same command, with --resume"
+    made = command.json("show", "new")["id"]
+    again = f"mover: image create: interrupted: go on with: mover image upload --resume {made} {command.file}"
+    assert said["create"].startswith(again)
+
+
+def test_going_on_after_create_was_interrupted_needs_no_other_words(command: Command) -> None:
+    """An image without any data yet is uploaded with --resume, too."""
+    image = command.json("create", "without data")["id"]
+    assert command.json("upload", "--resume", image, command.file)["status"] == "active"

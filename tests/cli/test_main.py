@@ -68,4 +68,4 @@ def test_an_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
     stand_in(monkeypatch, "mover.bench.main", main=interrupted)
     assert main(["bench"]) == 130
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "mover: bench: interrupted: run it again\n"

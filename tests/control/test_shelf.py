@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
 
 from config.export import Export
+from config.settings import FrontSettings
 from mover.front import tickets
+from mover.front.link import Host, Link
 from mover.front.ranges import Span
 from mover.front.tickets import TicketShelf
-from mover.serve.messages import AskTicket, Ticket, TicketFirstUsed, TicketReleased, Tickets, TicketsUsed
+from mover.serve.messages import AskTicket, Ticket, TicketFirstUsed, TicketReleased, Tickets, TicketsUsed, ToFrontEnd
 from tests.harness.waiting import PATIENCE_S
+from workers.lane.channel import Channel
 
 EXPORT = Export(transport="unix", socket="/disk.sock")
 
@@ -61,8 +66,8 @@ def test_a_ticket_that_nobody_uses_is_released_at_once() -> None:
 
     async def play(shelf: TicketShelf) -> None:
         shelf.apply(Tickets(1, [ticket(1)]))
-        assert shelf.apply(Tickets(2, [ticket(2)])) == [1]
-        assert shelf.apply(Tickets(3, removed=["one", "unknown"])) == [2]
+        shelf.apply(Tickets(2, [ticket(2)]))
+        shelf.apply(Tickets(3, removed=["one", "unknown"]))
         assert shelf.get("one") is None
 
     assert shelf(play) == [TicketReleased(1), TicketReleased(2)]
@@ -132,3 +137,21 @@ def test_many_who_want_one_id_are_one_question() -> None:
         assert await again is None
 
     assert shelf(play) == [AskTicket("one"), AskTicket("two")]
+
+
+def test_nothing_is_kept_of_a_ticket_that_was_replaced_while_it_was_used() -> None:
+    """Its requests still ask for its export's key, up to the last one's end."""
+
+    async def play() -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            link = Link(Channel(ours, ToFrontEnd), FrontSettings(), Mock(spec=Host))
+            old, one = ticket(1), Someone()
+            link._handle(Tickets(1, [old]), [])
+            link.tickets.enter(old, one)
+            link._handle(Tickets(2, [ticket(2)]), [])
+            assert link.key(old) == EXPORT.key
+            link.tickets.leave(old, one)
+            assert link._keys == {}
+
+    asyncio.run(play())

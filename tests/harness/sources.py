@@ -138,11 +138,13 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def sources(context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iterator[Sources]:
+def sources(
+    context: ssl.SSLContext | None = None, host: str = "127.0.0.1", *, keep_alive: bool = True
+) -> Iterator[Sources]:
     """A server on a port of its own."""
 
     class Here(Asked):
-        pass
+        protocol_version = "HTTP/1.1" if keep_alive else "HTTP/1.0"
 
     class Server(_Server):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET

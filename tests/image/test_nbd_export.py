@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import msgspec
@@ -332,6 +333,47 @@ def test_a_server_that_hangs_up_in_the_handshake_ends_the_connection(
     client.close()
     owner.until(lambda: owner.ends)
     assert owner.told == ["disconnected"]
+
+
+# Replies to options: magic, option, what it is, length.
+REPLY = struct.Struct(">QIII")
+REPLY_MAGIC, ACK, UNSUPPORTED = 0x3E889045565A9, 1, 0x80000001
+STRUCTURED_REPLY, LIST_META_CONTEXT = 8, 9
+
+
+@pytest.mark.parametrize("last", [STRUCTURED_REPLY, LIST_META_CONTEXT], ids=["bitmaps", "export"])
+def test_a_server_that_hangs_up_before_it_is_asked_for_more_ends_the_connection(
+    owner: Owner, listener: tuple[socket.socket, Export], last: int
+) -> None:
+    """What it is asked for cannot be sent, so asking for it and the end of that are one."""
+    sock, export = listener
+    connection_to(owner, export)
+    client, _ = sock.accept()
+    client.setblocking(False)
+    client.sendall(b"NBDMAGICIHAVEOPT\0\3")
+
+    def take(count: int) -> bytes:
+        got = bytearray()
+
+        def enough() -> bool:
+            with suppress(BlockingIOError):
+                got.extend(client.recv(count - len(got)))
+            return len(got) == count
+
+        owner.until(enough)
+        return bytes(got)
+
+    take(4)
+    option = 0
+    while option != last:
+        option, length = struct.unpack(">8xII", take(16))
+        if length:
+            take(length)
+        says = ACK if option in (STRUCTURED_REPLY, LIST_META_CONTEXT) else UNSUPPORTED
+        client.sendall(REPLY.pack(REPLY_MAGIC, option, says, 0))
+    client.close()
+    owner.until(lambda: owner.ends)
+    assert owner.ends == [("the server closed the connection", [], True)]
 
 
 @pytest.mark.parametrize("greeting", [b"", b"NBDMAGICIHAVEOPT\0\3"])

@@ -62,14 +62,26 @@ def test_staged_data_become_an_image_in_several_stores(jobs: Jobs) -> None:
     assert jobs.stage(image, DATA).status == 204
     assert jobs.show(image)["status"] == "uploading"
     assert jobs.upload(image, b"other").status == 409
-    assert jobs.ended(jobs.begun(image, "glance-direct", stores=["far", "near"]))["state"] == "done"
+    answer = jobs.begin(image, "glance-direct", stores=["far", "near"])
+    job = jobs.ended(answer.headers["location"].rpartition("/")[2])
+    assert job["request_id"] == answer.headers["x-openstack-request-id"]
+    assert (job["state"], job["bytes_done"], job["bytes_total"]) == ("done", 2 * len(DATA), 2 * len(DATA))
     assert_whole(jobs, image, DATA, "near", "far")
+
+
+def test_staged_data_that_stay_where_they_lie_are_all_there(jobs: Jobs) -> None:
+    """A job that moves no byte says so: all of so many, not nothing of an unknown size."""
+    image = jobs.create()["id"]
+    assert jobs.stage(image, DATA).status == 204
+    job = jobs.ended(jobs.begun(image, "glance-direct", stores=["near"]))
+    assert (job["state"], job["bytes_done"], job["bytes_total"]) == ("done", len(DATA), len(DATA))
 
 
 def test_staged_data_go_to_another_store_than_they_lie_in(jobs: Jobs) -> None:
     image = jobs.create()["id"]
     assert jobs.stage(image, DATA).status == 204
-    assert jobs.ended(jobs.begun(image, "glance-direct", stores=["far"]))["state"] == "done"
+    job = jobs.ended(jobs.begun(image, "glance-direct", stores=["far"]))
+    assert (job["state"], job["bytes_done"], job["bytes_total"]) == ("done", len(DATA), len(DATA))
     assert_whole(jobs, image, DATA, "far")
 
 

@@ -6,13 +6,14 @@ import grp
 import os
 import pwd
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.harness.certificates import Authority, tables
 from tests.harness.fixtures import Images, StartMover
-from tests.harness.mover import Mover, Tables
+from tests.harness.mover import PROGRAM, ROOT, Mover, Tables
 from tests.harness.patterns import MIB, pattern
 from tests.harness.waiting import PATIENCE_S, wait_until
 
@@ -73,6 +74,18 @@ def test_every_process_serves_as_the_user(images: Images, room: Path, start_move
     assert mover.unix.stat().st_gid == pwd.getpwnam(USER).pw_gid
     assert mover.state_dir.stat().st_uid == pwd.getpwnam(USER).pw_uid
     assert mover.stop() == 0
+
+
+def test_a_token_that_root_adds_lets_its_holder_in(room: Path, start_mover: StartMover) -> None:
+    """The table is the service's to read, whoever wrote it, and stays so when it is written again."""
+    room.chmod(0o755)
+    mover = start_mover({}, {"serve": {"user": USER}}, front_ends=1)
+    for name in ("one", "two"):
+        command = [*PROGRAM, "token", "add", "--user", name, "--state-dir", str(mover.state_dir)]
+        added = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=60, check=True)
+        answer = mover.ask("GET", "/v2/images", X_Auth_Token=added.stdout.strip())
+        assert answer.status == 200, answer.body
+        assert (mover.state_dir / "tokens.json").stat().st_uid == pwd.getpwnam(USER).pw_uid
 
 
 @pytest.mark.parametrize(

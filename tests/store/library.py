@@ -32,6 +32,15 @@ class Library:
         created: str = answer.json()["id"]
         return created
 
+    def refer(self, url: str) -> str:
+        """An active image whose data stay at a URL."""
+        words = {"disk_format": "raw", "container_format": "bare", "location": url}
+        sent = {f"x_image_meta_{word}": value for word, value in words.items()}
+        answer = ask(self.mover.address(), "POST", "/v1/images", None, None, **sent)
+        assert answer.status == 201, answer
+        made: str = answer.json()["image"]["id"]
+        return made
+
     def put(self, image: str, data: Body, **headers: str) -> Answer:
         return ask(self.mover.address(), "PUT", f"/v2/images/{image}/file", data, None, Content_Type=OCTETS, **headers)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from config.store_settings import S3Store
-from workers.store.asking import ask
-from workers.store.credentials import Credentials
-from workers.store.s3_multipart import signed
+from workers.store.objects.asking import ask
+from workers.store.objects.credentials import Credentials
+from workers.store.objects.s3_multipart import signed
 
 KEY, SECRET = "AKIAMOVERTEST", "its-secret-is-never-shown"
 BUCKET = "images"

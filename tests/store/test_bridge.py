@@ -20,7 +20,7 @@ import pytest
 
 from config.settings import LibrarySettings
 from config.store_settings import S3Store
-from mover.library.bytes import StoreCarrier
+from mover.library.bytes.carrier import StoreCarrier
 from mover.library.records import ImageRecord, Location, Visibility
 from mover.library.seam import NotPossible
 from mover.library.states import State

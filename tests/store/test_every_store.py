@@ -1,4 +1,7 @@
-"""What holds for every store, by whatever API an image comes and goes; Swift is real, WebHDFS a double."""
+"""What holds for every store, by whatever API an image comes and goes; Swift is real, WebHDFS a double.
+
+Of what a URL names, which is only read, the same holds for who reads it.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +24,7 @@ from tests.harness.fixtures import StartMover
 from tests.harness.http import Client
 from tests.harness.mover import Mover, Value
 from tests.harness.waiting import wait_until
-from tests.store.grounds import KINDS, Ground, Grounds, grounds
+from tests.store.grounds import KINDS, READ_KINDS, Ground, Grounds, grounds
 from tests.store.library import OCTETS, Library, in_chunks
 from tests.store.s3_servers import KEY as S3_KEY
 from tests.store.s3_servers import SECRET
@@ -29,7 +33,8 @@ from tests.store.swift import KEY
 pytestmark = pytest.mark.slow
 
 MIB = 1024 * 1024
-EVERY = pytest.mark.parametrize("ground", KINDS, indirect=True)
+EVERY = pytest.mark.parametrize("ground", READ_KINDS, indirect=True)
+WRITTEN = pytest.mark.parametrize("ground", KINDS, indirect=True)
 
 
 def noise(length: int, seed: int = 1) -> bytes:
@@ -46,10 +51,12 @@ def all_grounds(module_room: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def library(all_grounds: Grounds, module_room: Path) -> Iterator[Library]:
     """One Mover with every store, each a second time for reading only, and a `walrus` as VISOR knows them."""
     tables = [ground.table for ground in all_grounds.by_kind.values()]
-    read_only: list[dict[str, Value]] = [table | {"id": f"{table['id']}-ro", "read_only": True} for table in tables]
+    written = [ground.table for ground in all_grounds.written]
+    read_only: list[dict[str, Value]] = [table | {"id": f"{table['id']}-ro", "read_only": True} for table in written]
+    urls: dict[str, Value] = {"url_ports": [all_grounds.web.port], "url_allow": ["127.0.0.1"]}
     walrus: dict[str, Value] = all_grounds.by_kind["s3"].table | {"id": "walrus", "prefix": "walrus/"}
     del walrus["credentials_file"]
-    mover = Mover(module_room, {}, {"store": [*tables, *read_only, walrus], "worker": {"idle_s": 2.0}})
+    mover = Mover(module_room, {}, {"store": [*tables, *read_only, walrus], "worker": {"idle_s": 2.0}, "library": urls})
     mover.environ = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "ST_USER": KEY, "ST_KEY": SECRET}
     mover.start()
     try:
@@ -65,36 +72,115 @@ def ground(all_grounds: Grounds, request: pytest.FixtureRequest) -> Ground:
     return all_grounds.by_kind[request.param]
 
 
+def rows_of(library: Library, ground: Ground, image: str) -> list[dict[str, Any]]:
+    """The rows of `/workers` that are the image's, of what a URL names of all such."""
+    word = image if ground.writes else "/image-"
+    return [row for row in library.mover.workers() if word in row["export"] and row["pid"]]
+
+
 def put(library: Library, image: str, data: bytes, ground: Ground, **headers: str) -> int:
     """The status of an upload to the ground's store."""
     return library.put(image, data, X_Image_Meta_Store=str(ground.table["id"]), **headers).status
 
 
 @EVERY
-def test_an_image_of_any_size_comes_back_as_it_was_whole_and_in_ranges_and_goes_without_a_trace(
+def test_an_image_of_any_size_is_there_as_it_was_whole_and_in_ranges_and_goes_without_a_trace(
     library: Library, ground: Ground
 ) -> None:
     part = ground.part_bytes
     for length in (0, 1, part - 1, part, 2 * part + 17):
-        data, image = noise(length, length), library.create()
-        answer = library.put(image, in_chunks(data, 70_001), X_Image_Meta_Store=str(ground.table["id"]))
-        assert answer.status == 204, answer
+        data = noise(length, length)
+        image = brought(library, data, ground) if ground.writes else ground.have(library, data)
         seen = library.show(image)
-        assert (seen["status"], seen["size"], seen["virtual_size"]) == ("active", length, length)
-        assert (seen["checksum"], seen["os_hash_value"]) == (
-            hashlib.md5(data).hexdigest(),
-            hashlib.sha512(data).hexdigest(),
-        )
+        assert (seen["status"], seen["size"]) == ("active", length)
         assert library.get(image).body == data
         for first, last in ((0, 0), (part - 3, min(part + 70_000, length - 1)), (length - 1, length - 1)):
             if 0 <= first <= last < length:
                 answer = library.get(image, Range=f"bytes={first}-{last}")
                 assert (answer.status, answer.body) == (206, data[first : last + 1])
+        if length:
+            answer = library.get(image, Range=f"bytes=-{part}")
+            assert (answer.status, answer.body) == (206, data[-part:])
+            assert library.get(image, Range=f"bytes={length}-").status == 416
         assert library.delete(image).status == 204
         assert ground.left() == []
 
 
+def brought(library: Library, data: bytes, ground: Ground) -> str:
+    """An image that came in pieces without an announced size; its digests are those of the bytes."""
+    image = library.create()
+    answer = library.put(image, in_chunks(data, 70_001), X_Image_Meta_Store=str(ground.table["id"]))
+    assert answer.status == 204, answer
+    seen = library.show(image)
+    assert seen["virtual_size"] == len(data)
+    assert (seen["checksum"], seen["os_hash_value"]) == (
+        hashlib.md5(data).hexdigest(),
+        hashlib.sha512(data).hexdigest(),
+    )
+    return image
+
+
 @EVERY
+def test_an_image_is_read_at_random_by_many_and_by_ticket(library: Library, ground: Ground) -> None:
+    """Ranges of any length anywhere, several at a time; long holes are read as zeros."""
+    data = noise(3 * MIB + 5) + bytes(5 * MIB) + noise(2 * MIB, 2)
+    image, anywhere = ground.have(library, data), random.Random(3)
+    opened = library.mover.ask("POST", f"/v2/images/{image}/transfers", b'{"direction": "download"}')
+    assert opened.status == 201, opened
+    paths = [f"/v2/images/{image}/file", f"/images/{opened.json()['ticket']}"]
+
+    def one(number: int) -> None:
+        first = anywhere.randrange(len(data))
+        last = min(first + anywhere.choice((1, 4096, 70_000, 3 * MIB)), len(data)) - 1
+        answer = library.mover.ask("GET", paths[number % 2], Range=f"bytes={first}-{last}")
+        assert (answer.status, answer.body) == (206, data[first : last + 1]), (first, last, answer.status)
+
+    with ThreadPoolExecutor(4) as readers:
+        list(readers.map(one, range(24)))
+    assert library.delete(image).status == 204
+    assert ground.left() == []
+
+
+@EVERY
+def test_who_reads_does_not_notice_that_the_worker_is_killed_and_who_leaves_leaves_nothing(
+    library: Library, ground: Ground
+) -> None:
+    data = noise(12 * MIB)
+    image = ground.have(library, data)
+    with library.mover.client() as reader, library.mover.client() as leaver:
+        leaver.begin("GET", f"/v2/images/{image}/file").read(10)
+        response = reader.begin("GET", f"/v2/images/{image}/file")
+        start = response.read(MIB)
+        killed = rows_of(library, ground, image)
+        assert killed
+        for row in killed:
+            os.kill(row["pid"], signal.SIGKILL)
+        leaver.close()
+        assert start + response.read() == data
+
+    def slots() -> int:
+        return sum(lane["slots_used"] for row in rows_of(library, ground, image) for lane in row["lanes"])
+
+    wait_until("no slot is held", lambda: not slots())
+    assert library.delete(image).status == 204
+    assert ground.left() == []
+
+
+@EVERY
+def test_what_is_not_as_it_was_any_more_is_never_sent_as_if_it_were(library: Library, ground: Ground) -> None:
+    """Somebody has cut what is in the store, or taken it away: that is said, and the image can be deleted."""
+    data = noise(2 * MIB)
+    for instead in (data[:MIB], None):
+        image = ground.have(library, data)
+        ground.spoil(instead)
+        answer = library.get(image)
+        assert answer.status == 404, answer
+        assert instead is None or b"the store has 1048576 bytes" in answer.body, answer
+        assert library.delete(image).status == 204
+        assert ground.left() == []
+
+
+@WRITTEN
 def test_v1_and_visor_keep_images_there_too_and_duplicates_are_refused(library: Library, ground: Ground) -> None:
     data, mover = noise(ground.part_bytes + 5), library.mover
     words = {"name": "x", "store": str(ground.table["id"]), "disk_format": "raw", "container_format": "bare"}
@@ -123,8 +209,8 @@ def test_v1_and_visor_keep_images_there_too_and_duplicates_are_refused(library: 
 @EVERY
 def test_several_images_come_and_are_read_at_once(library: Library, ground: Ground) -> None:
     def one(number: int) -> None:
-        data, image = noise(3 * MIB + number, number), library.create()
-        assert put(library, image, data, ground) == 204
+        data = noise(3 * MIB + number, number)
+        image = ground.have(library, data)
         with ThreadPoolExecutor(3) as readers:
             spans = [(at, min(at + MIB, len(data)) - 1) for at in range(0, len(data), MIB)]
             found = readers.map(lambda span: library.get(image, Range=f"bytes={span[0]}-{span[1]}").body, spans)
@@ -136,7 +222,7 @@ def test_several_images_come_and_are_read_at_once(library: Library, ground: Grou
     assert ground.left() == []
 
 
-@EVERY
+@WRITTEN
 def test_what_is_not_what_was_announced_is_refused_and_leaves_nothing(library: Library, ground: Ground) -> None:
     data, store = noise(ground.part_bytes + MIB), str(ground.table["id"])
     sent = {"x-image-meta-store": store, "x-image-meta-disk_format": "raw", "x-image-meta-container_format": "bare"}
@@ -153,13 +239,18 @@ def test_what_is_not_what_was_announced_is_refused_and_leaves_nothing(library: L
     assert ground.left() == []
     assert put(library, image, data, ground) == 204
     assert library.delete(image).status == 204
-    answer = library.put(library.create(), data, X_Image_Meta_Store=f"{store}-ro")
-    assert answer.status == 410
-    assert b"takes no new images" in answer.body
     assert ground.left() == []
 
 
 @EVERY
+def test_a_store_that_is_only_read_takes_nothing(library: Library, ground: Ground) -> None:
+    store = f"{ground.table['id']}-ro" if ground.writes else str(ground.table["id"])
+    answer = library.put(library.create(), b"data", X_Image_Meta_Store=store)
+    assert (answer.status, b"takes no new images" in answer.body) == (410, True), answer
+    assert ground.left() == []
+
+
+@WRITTEN
 def test_a_client_that_leaves_leaves_nothing(library: Library, ground: Ground) -> None:
     image = library.create()
     with Client(library.mover.address()) as client:
@@ -175,20 +266,29 @@ def test_a_client_that_leaves_leaves_nothing(library: Library, ground: Ground) -
 
 @EVERY
 def test_the_memory_of_a_worker_does_not_grow_with_the_image(library: Library, ground: Ground) -> None:
-    image, peak = library.create(), 0
+    """When its bytes come; those at a URL come when they are read."""
+    image, piece, peak = library.create(), noise(MIB), 0
 
-    def anonymous() -> int:
-        rows = [row for row in library.mover.workers() if image in row["export"] and row["pid"]]
-        return max(_anonymous(row["pid"]) for row in rows)
-
-    def pieces(piece: bytes = noise(MIB)) -> Iterator[bytes]:
+    def look(number: int) -> None:
         nonlocal peak
+        if number % 16 == 15:
+            peak = max(peak, *(_anonymous(row["pid"]) for row in rows_of(library, ground, image)))
+
+    def pieces() -> Iterator[bytes]:
         for number in range(96):
-            if number % 16 == 15:
-                peak = max(peak, anonymous())
+            look(number)
             yield piece
 
-    assert library.put(image, pieces(), X_Image_Meta_Store=str(ground.table["id"])).status == 204
+    if ground.serve is None:
+        assert library.put(image, pieces(), X_Image_Meta_Store=str(ground.table["id"])).status == 204
+    else:
+        image = library.refer(ground.serve(piece * 96))
+        with library.mover.client() as client:
+            response = client.begin("GET", f"/v2/images/{image}/file")
+            for number in range(96):
+                assert response.read(MIB) == piece
+                look(number)
+        ground.spoil(None)
     assert 0 < peak < 96 * MIB
     assert library.show(image)["size"] == 96 * MIB
     assert library.delete(image).status == 204
@@ -226,13 +326,13 @@ def test_what_killed_workers_have_left_is_swept_and_nothing_of_it_was_ever_activ
         return image
 
     with ThreadPoolExecutor(4) as clients:
-        images = list(clients.map(one, all_grounds.by_kind.values()))
+        images = list(clients.map(one, all_grounds.written))
     library.mover.stop_clean()
     library.mover.start()
     assert {library.show(image)["status"] for image in images} == {"queued"}
-    nothing: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    nothing: dict[str, list[str]] = {kind: [] for kind in READ_KINDS}
     wait_until("all is swept", lambda: all_grounds.left() == nothing, 120)
-    for image, ground in zip(images, all_grounds.by_kind.values(), strict=True):
+    for image, ground in zip(images, all_grounds.written, strict=True):
         assert put(library, image, data, ground) == 204
         assert library.get(image).body == data
         assert library.delete(image).status == 204
@@ -252,6 +352,7 @@ def test_stores_are_chosen_by_id_and_by_scheme_and_say_what_they_can(library: Li
         "properties": {"container": "disks", "large_object_chunk_size": MIB},
     }
     assert (stores["a-file"]["default"], stores["a-file"]["capabilities"]) == ("true", [*both, "resume"])
+    assert stores["a-http"]["capabilities"] == both[:2]
     assert (stores["a-s3-ro"]["read-only"], stores["a-s3-ro"]["capabilities"]) == ("true", both[:2])
     listed = library.mover.ask("GET", "/v2/info/stores").json()["stores"]
     assert [store["id"] for store in listed] == list(stores)
@@ -293,10 +394,10 @@ def test_a_token_that_has_ended_is_replaced_while_an_image_comes(library: Librar
 NESTED = """
 import sys
 from config.store_settings import SwiftStore
-from workers.store import swift_objects
-swift_objects.MANIFEST_MOST = 3
+from workers.store.objects import swift
+swift.MANIFEST_MOST = 3
 auth_url, container = sys.argv[1:]
-objects = swift_objects.SwiftObjects(SwiftStore("s", auth_url, container, auth="v1", part_bytes=1 << 20))
+objects = swift.SwiftObjects(SwiftStore("s", auth_url, container, auth="v1", part_bytes=1 << 20))
 data = bytes(range(256)) * (7 * 4096) + b"tail"
 writer = objects.begin("nested", None)
 writer.write(data)

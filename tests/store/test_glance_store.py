@@ -18,7 +18,7 @@ from config.stores import check_store
 from tests.harness.mover import ROOT
 from tests.store.shop import listing, shop, store_in
 from workers.lane.store_format import Confirm, Done, Publish, Published, Receive, Receiving, Refused, Remove
-from workers.store.preparing import prepare
+from workers.store.files.preparing import prepare
 
 GLANCE = ROOT / ".venv-glance-store" / "bin" / "python"
 PROGRAM = Path(__file__).with_name("glance_program.py")

@@ -16,10 +16,10 @@ from tests.harness.waiting import PROGRAM_S
 from tests.store.shop import IMAGE, MIB, assert_published, assert_refused, listing, shop, store_in
 from workers.image.file_export import read_all
 from workers.lane.store_format import Published, Why
-from workers.store import qemu_img
 from workers.store.backing import Refusal
-from workers.store.inspection import Declared, inspect
-from workers.store.qemu_img import CONFINE, Unreadable
+from workers.store.inspection import qemu_img
+from workers.store.inspection.claims import Declared, inspect
+from workers.store.inspection.qemu_img import CONFINE, Unreadable
 
 GIB = 1024 * MIB
 SECRET = "/etc/passwd"
@@ -147,7 +147,7 @@ def no_qemu(monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(fd: int, image_format: str) -> None:
         raise AssertionError("qemu-img was let near it")
 
-    monkeypatch.setattr("workers.store.inspection.info", asked)
+    monkeypatch.setattr("workers.store.inspection.claims.info", asked)
 
 
 @pytest.mark.usefixtures("no_qemu")

@@ -13,8 +13,8 @@ import pytest
 
 from config.store_settings import SwiftStore
 from workers.store.backing import Refusal
-from workers.store.credentials import read_credentials
-from workers.store.swift_auth import authenticate
+from workers.store.objects.credentials import read_credentials
+from workers.store.objects.swift_auth import authenticate
 
 ENVIRON = {"OS_USERNAME": "mover", "OS_PASSWORD": "its-secret-is-never-shown", "OS_PROJECT_NAME": "images"}
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.nbd_handle import zeros_in
-from workers.store.thin import BLOCK_BYTES, data_runs
+from workers.store.files.thin import BLOCK_BYTES, data_runs
 
 CHUNK = 4 * BLOCK_BYTES
 

@@ -16,10 +16,10 @@ from config.url_rules import UrlRefused, UrlRules
 from tests.harness.certificates import Authority
 from tests.harness.sources import Asked, Fault, Sources, sources
 from tests.harness.waiting import PATIENCE_S
-from workers.store import url_connection
-from workers.store.url_answers import Found
-from workers.store.url_connection import resolve
-from workers.store.url_source import ATTEMPTS, Missing, Unreachable, UrlSource
+from workers.store.urls import connection as url_connection
+from workers.store.urls.answers import Found
+from workers.store.urls.connection import resolve
+from workers.store.urls.source import ATTEMPTS, Missing, Unreachable, UrlSource
 
 DATA = random.Random(1).randbytes(1_000_000)
 LOOPBACK = ("127.0.0.0/8", "::1")

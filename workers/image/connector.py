@@ -11,7 +11,7 @@ from workers.image.nbd_export import NbdConnection
 from workers.messages import Serve
 
 if TYPE_CHECKING:
-    from workers.store.view_export import View
+    from workers.store.views.export import View
 
 # What the kernel keeps itself.
 FILES = ("file", "part")
@@ -32,15 +32,15 @@ class Connector:
         """One more, CLOSED still, that is to be READY within `connect_s`."""
         number = next(self._numbers)
         if serve.export.transport == "http":
-            from workers.store.url_export import UrlExport
+            from workers.store.urls.export import UrlExport
 
             return UrlExport(number, serve.export, serve.urls, self._loop, self._owner)
         if serve.store is not None and serve.export.transport == "object":
-            from workers.store.object_export import ObjectExport
+            from workers.store.objects.export import ObjectExport
 
             return ObjectExport(number, serve.export, serve.store, self._loop, self._owner)
         if serve.store is not None:
-            from workers.store.store_export import Around, StoreExport
+            from workers.store.export import Around, StoreExport
 
             around = Around(serve.urls, serve.neighbours)
             numbers = self._session_numbers
@@ -48,17 +48,17 @@ class Connector:
         if serve.export.transport == "view":
             return self._new_view(number, serve, connect_s)
         if serve.export.transport not in FILES:
-            return NbdConnection(number, serve.export, serve.places, serve.settings, self._loop, self._owner, connect_s)
+            return NbdConnection(number, serve.export, serve.roots, serve.settings, self._loop, self._owner, connect_s)
         if not serve.export.whole_file:
             from workers.image.file_export import FileExport
 
-            return FileExport(number, serve.export, serve.places, self._loop, self._owner)
+            return FileExport(number, serve.export, serve.roots, self._loop, self._owner)
         from workers.image.whole_file import WholeFile
 
-        return WholeFile(number, serve.export, serve.places, self._loop, self._owner, self._session_numbers)
+        return WholeFile(number, serve.export, serve.roots, self._loop, self._owner, self._session_numbers)
 
     def _new_view(self, number: int, serve: Serve, connect_s: float) -> Connection:
-        from workers.store.view_export import View, ViewConnection
+        from workers.store.views.export import View, ViewConnection
 
         if self._view is None:
             self._view = View(serve.export, self._loop)

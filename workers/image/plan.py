@@ -44,7 +44,7 @@ class Operation(IntEnum):
     BEGIN = 8
     COMMIT = 9
     ROLLBACK = 10
-    # Of stores (workers/store/store_export.py).
+    # Of stores (workers/store/export.py).
     ASK = 11
 
 

@@ -73,6 +73,8 @@ class Work:
         staged: Copy | None = None
         if job.kind is JobKind.GLANCE_DIRECT:
             staged = await self._staged(image)
+            left = set(job.input.stores) - self._settled
+            self._progress(0 if left else staged.size_bytes, staged.size_bytes)
         for store in job.input.stores:
             if store not in self._settled:
                 await self._fill(image, store)
@@ -203,7 +205,7 @@ class Work:
 
     def _progress(self, done: int, size: int | None) -> None:
         """Of one store; shown of all together."""
-        stores, settled = max(1, len(self._job.input.stores)), len(self._settled)
+        stores, settled = max(1, len(self._job.input.stores)), len(self._settled & set(self._job.input.stores))
         if size is None:
             self.done_bytes = max(self.done_bytes, done)
             return
