@@ -63,18 +63,20 @@ def test_what_is_refused_leaves_no_image(jobs: Jobs) -> None:
 def test_ctrl_c_cancels_and_the_next_one_goes_on(jobs: Jobs, endings: ExitStack) -> None:
     """Exit status 130 and the command that goes on; which does not read again what has come."""
     (jobs.room / "slow").write_bytes(DATA[: 3 * MIB] * 4)
-    slow = servers.nbdkit(jobs.room, "slow", "file", str(jobs.room / "slow"), "rate=16M", filters=["rate"])
+    slow = servers.nbdkit(jobs.room, "slow", "file", str(jobs.room / "slow"), "rate=8M", filters=["rate"])
     endings.callback(slow.close)
     slow.start()
     process = subprocess.Popen(command(jobs, "import", slow.uri()), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    endings.enter_context(process)
+    endings.callback(process.kill)
     assert process.stderr is not None
     image = process.stderr.readline().split()[2]
-    [job] = wait_until("the job is there", lambda: json.loads(run(jobs, "jobs", image, "--json")[0]))
+    # Not by the command: it may take longer than the job.
+    [job] = wait_until("the job is there", lambda: jobs.ask("GET", f"/v2/images/{image}/tasks").json()["tasks"])
     jobs.moved(job["id"])
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(PROGRAM_S) == 130
     said = process.stderr.read()
-    process.stderr.close()
     host, port = jobs.mover.tcp
     again = f"go on with: mover image import '{slow.uri()}' --image {image} --url http://{host}:{port}"
     assert said.rstrip().endswith(again), said

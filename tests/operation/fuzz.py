@@ -38,6 +38,6 @@ def fuzz(room: Path, document: dict[str, Any], port: int, examples: int, phases:
     ]  # fmt: skip
     environment = {**os.environ, "COLUMNS": "160", "PYTHONPATH": str(room), "SCHEMATHESIS_HOOKS": "hooks"}
     done = subprocess.run(
-        command, cwd=room, env=environment, text=True, capture_output=True, timeout=PROGRAM_S, check=False
+        command, cwd=room, env=environment, text=True, capture_output=True, timeout=3 * PROGRAM_S, check=False
     )
     assert done.returncode == 0, done.stdout[-12000:] + done.stderr[-2000:]

@@ -123,7 +123,7 @@ def test_introductions_leave_no_descriptor(stage: Stage) -> None:
     before = len(stage.fds_at_rest())
     for lane in range(1, 20):
         stage.attached(front, lane=lane)
-    assert len(stage.fds()) == before
+    wait_for("the last one's descriptors are closed", lambda: len(stage.fds()) == before)
 
 
 # -- death -------------------------------------------------------------------------------------------------------
