@@ -8,6 +8,8 @@ from mover.library import seam
 from mover.library.jobs.records import JobKind
 from mover.library.records import Host
 
+# What is told of a job whose catalogue was away for a moment.
+UNTOLD = "the catalogue did not answer: goes on when it does"
 # Pauses grow from the first to the last.
 FIRST_S, LAST_S = 1.0, 60.0
 

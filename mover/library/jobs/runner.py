@@ -164,6 +164,12 @@ class Runner:
             due_us = int((time.time() + verdict.pause_s) * 1e6)
             log.warning("job is tried again", extra=facts(job=job.id, reason=verdict.message))
             await self._insist(lambda registry: registry.jobs.again(job, due_us, verdict.message))
+        except RegistryError as error:
+            # What it was told last may have been done all the same: nothing is taken back. A job that has ended then
+            # stays as it is; else it goes on at what was noted.
+            due_us = int((time.time() + AGAIN_S) * 1e6)
+            log.warning("job is tried again", extra=facts(job=job.id, reason=str(error)))
+            await self._insist(lambda registry: registry.jobs.again(job, due_us, rules.UNTOLD))
         except Exception:
             log.exception("job failed", extra=facts(job=job.id))
             await self._fail(job, work, f"{job.kind} failed: internal error: the log of the service has it")
