@@ -183,6 +183,12 @@ class Jobs:
         self._put_back(_held(job), due_at_us=self._clock_us())
 
     @asked
+    def leave_others(self, holder: str, job_ids: Sequence[str]) -> int:
+        """`holder` runs just these, and no other one that it has claimed; how many those were."""
+        others = (JOBS.c.holder == holder, JOBS.c.state == str(JobState.RUNNING), JOBS.c.id.not_in(job_ids))
+        return self._put_back(others, due_at_us=self._clock_us())
+
+    @asked
     def hand_over(self, job: Job, host: str, message: str) -> None:
         """From now on it is that host's alone."""
         self._put_back(_held(job), host=host, message=message, due_at_us=self._clock_us())
