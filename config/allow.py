@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from config.errors import shown
 from config.export import Export
-from config.places import NotAllowed, Places
+from config.roots import NotAllowed, Roots
 from config.settings import AllowSettings, Settings
 from config.store_settings import FileStore, Store
 from config.stores import directories
@@ -18,28 +18,28 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def places_of(settings: Settings) -> Places:
+def roots_of(settings: Settings) -> Roots:
     """The paths that tickets may name."""
-    return places_in(settings.allow, settings.serve.state_dir, settings.store)
+    return roots_in(settings.allow, settings.serve.state_dir, settings.store)
 
 
-def places_in(allow: AllowSettings, state_dir: str, stores: Iterable[Store]) -> Places:
+def roots_in(allow: AllowSettings, state_dir: str, stores: Iterable[Store]) -> Roots:
     """The same, of a part of the settings."""
     kept = tuple(one.path for store in stores if isinstance(store, FileStore) for one in directories(store))
-    return Places(allow.files, allow.nbd_sockets, allow.tls_files, (state_dir,), kept)
+    return Roots(allow.files, allow.nbd_sockets, allow.tls_files, (state_dir,), kept)
 
 
-def check_export(export: Export, allow: AllowSettings, places: Places) -> None:
+def check_export(export: Export, allow: AllowSettings, roots: Roots) -> None:
     """Look where the export's paths lead now. May block on a file system. Raises NotAllowed."""
     if export.transport == "file":
-        places.file(export.path)
+        roots.file(export.path)
     elif export.transport == "unix":
-        places.socket(export.socket)
+        roots.socket(export.socket)
     else:
         check_host(export.host, allow.nbd_hosts)
     for path in (export.tls_certificates, export.tls_psk_file):
         if path is not None:
-            places.credentials(path)
+            roots.credentials(path)
 
 
 def check_host(host: str, hosts: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from config.export import Export
-from config.places import Places
+from config.roots import Roots
 from config.settings import LogSettings, WorkerSettings
 from config.store_settings import FileStore, Store
 from config.url_rules import UrlRules
@@ -22,8 +22,8 @@ class Serve(msgspec.Struct, tag=True, frozen=True):
 
     `doubts` are (offset, length, tag): ranges in bytes that a predecessor's command, of the job `tag`, may still write
     until `doubts_until_s` (CLOCK_MONOTONIC): overlapping writes wait. `server_lost`: a non-local connection had
-    already ended when the predecessor died, or did not end as asked, so unflushed writes may be lost. `places` are
-    those where the export's paths may lead, None if Mover or its settings name the export themselves. `store` is the
+    already ended when the predecessor died, or did not end as asked, so unflushed writes may be lost. `roots` say
+    where the export's paths may lead, None if Mover or its settings name the export themselves. `store` is the
     one that an export of a store names, `urls` says which URLs may be read.
     `neighbours` are all file stores, for an export of a store: images are copied from them.
     """
@@ -36,7 +36,7 @@ class Serve(msgspec.Struct, tag=True, frozen=True):
     doubts_until_s: float = 0.0
     server_lost: bool = False
     log: LogSettings = LogSettings()
-    places: Places | None = None
+    roots: Roots | None = None
     store: Store | None = None
     urls: UrlRules = UrlRules()
     neighbours: list[FileStore] = []

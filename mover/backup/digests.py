@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mover.backup.clusters import Segment
+from mover.backup.files import open_file
 from mover.client.clusters import CLUSTER_BYTES
 
 ALGORITHM = "blake2b"
@@ -46,7 +48,7 @@ def is_zero(found: bytes, length: int) -> bool:
 
 def load(path: Path, count: int) -> Digests:
     """The `count` digests in the file, not copied. Raises OSError; ValueError if the file has another length."""
-    with path.open("rb") as file:
+    with os.fdopen(open_file(path), "rb") as file:
         length = file.seek(0, 2)
         if length != count * DIGEST_BYTES:
             raise ValueError(f"it has {length} bytes instead of {count * DIGEST_BYTES}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 
@@ -23,6 +25,21 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def open_file(path: Path) -> int:
+    """Open it for reading. What is no file is refused: of a pipe the end would never come. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(errno.EINVAL, "it is no file", str(path))
+
+
+def read_file(path: Path) -> bytes:
+    """All of it, in the same way. Raises OSError."""
+    with os.fdopen(open_file(path), "rb") as file:
+        return file.read()
 
 
 def pwrite_all(fd: int, data: bytes | memoryview, offset: int) -> None:

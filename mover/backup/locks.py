@@ -44,11 +44,14 @@ def alone(directory: Path, name: str, work: str) -> Iterator[None]:
         yield
 
 
+def writer(directory: Path) -> int | None:
+    """The process of this host that adds or removes points, None if none does: for lists, which hold no lock."""
+    return _holder_by_kernel(directory / WRITING_LOCK)
+
+
 @contextlib.contextmanager
 def _locked(path: Path, kind: int, name: str) -> Iterator[int]:
-    # Who only reads needs no right to write: a repository may be mounted so.
-    flags = os.O_RDONLY if kind == fcntl.LOCK_SH else os.O_RDWR | os.O_CREAT
-    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    fd = _opened(path, kind)
     try:
         try:
             fcntl.flock(fd, kind | fcntl.LOCK_NB)
@@ -57,6 +60,15 @@ def _locked(path: Path, kind: int, name: str) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def _opened(path: Path, kind: int) -> int:
+    """The lock's file, made where a copy of the repository has left it out."""
+    if kind == fcntl.LOCK_SH:
+        # Who only reads needs no right to write: a repository may be mounted so.
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _holder(path: Path, wanted: int) -> tuple[int | None, str]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import calendar
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -55,10 +55,14 @@ class Keep:
 
 @dataclass(frozen=True)
 class Pruned:
-    """The numbers of the points that have gone, and of the one that became a full one, if one did."""
+    """The numbers of the points that have gone, and of the one that became a full one, if one did.
+
+    `swept` are files that a run had left which was killed.
+    """
 
     gone: list[int]
     merged: int | None
+    swept: list[str] = field(default_factory=list)
 
 
 def prune(disk: Disk, keep: Keep, now_s: float | None = None, progress: OnProgress | None = None) -> Pruned:
@@ -66,12 +70,12 @@ def prune(disk: Disk, keep: Keep, now_s: float | None = None, progress: OnProgre
 
     Raises DamagedError before anything is removed that a point needs; BusyError, RepositoryError.
     """
-    with disk.alone("prune"):
+    with disk.alone("prune") as swept:
         points = disk.points()
         kept = keep.kept(points, time.time() if now_s is None else now_s)
         gone = points[: len(points) - len(kept)]
         if not gone:
-            return Pruned([], None)
+            return Pruned([], None, swept)
         oldest = kept[0]
         merges = oldest.parent is not None
         if merges:
@@ -79,7 +83,7 @@ def prune(disk: Disk, keep: Keep, now_s: float | None = None, progress: OnProgre
             disk.sweep()
         disk.withdraw(gone)
         disk.sweep()
-        return Pruned([each.point for each in gone], oldest.point if merges else None)
+        return Pruned([each.point for each in gone], oldest.point if merges else None, swept)
 
 
 def _merge(disk: Disk, oldest: Manifest, tally: Tally) -> None:

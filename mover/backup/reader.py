@@ -9,7 +9,7 @@ from types import TracebackType
 from mover.backup.clusters import Segment, cut, overlay
 from mover.backup.digests import DIGEST_BYTES, Digests, blkhash_of_data, blkhash_of_disk, digests_of, load
 from mover.backup.errors import Damage, DamagedError
-from mover.backup.files import pread_into
+from mover.backup.files import open_file, pread_into
 from mover.backup.manifest import Manifest
 from mover.backup.repository import Disk
 from mover.client.clusters import CLUSTER_BYTES
@@ -35,7 +35,8 @@ class Layer:
         try:
             found = load(self._disk.file(name), self.content.data_clusters)
         except (OSError, ValueError) as error:
-            raise DamagedError(self._disk.name, [Damage(name, 0, 0, None, str(error))]) from error
+            why = getattr(error, "strerror", None) or str(error)
+            raise DamagedError(self._disk.name, [Damage(name, 0, 0, None, why)]) from error
         if blkhash_of_data(found) != self.manifest.data_blkhash.checksum:
             raise DamagedError(self._disk.name, [Damage(name, 0, 0, None, "its digests are not those of the manifest")])
         return found
@@ -43,7 +44,7 @@ class Layer:
     def _open(self) -> int:
         name = self.manifest.file
         try:
-            fd = os.open(self._disk.file(name), os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_file(self._disk.file(name))
         except OSError as error:
             raise DamagedError(self._disk.name, [Damage(name, 0, 0, None, error.strerror or str(error))]) from error
         length = os.fstat(fd).st_size

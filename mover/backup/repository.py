@@ -21,7 +21,7 @@ import msgspec
 
 from mover.backup import locks
 from mover.backup.errors import Damage, DamagedError, NoSuchPoint, RepositoryError
-from mover.backup.files import fsync_directory, write_durably
+from mover.backup.files import fsync_directory, read_file, write_durably
 from mover.backup.manifest import FormatError, Manifest, decode, encode
 from mover.backup.names import (
     MANIFEST,
@@ -71,11 +71,10 @@ class Disk:
             yield
 
     @contextlib.contextmanager
-    def alone(self, work: str) -> Iterator[None]:
-        """For pruning: nobody else is at work. What a crash left is swept first. Raises BusyError."""
+    def alone(self, work: str) -> Iterator[list[str]]:
+        """For pruning: nobody else is at work. What a crash left is swept first, and named. Raises BusyError."""
         with locks.alone(self.directory, self.name, work):
-            self.sweep()
-            yield
+            yield self.sweep()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
@@ -110,11 +109,12 @@ class Disk:
 
     def _read(self, name: str) -> Manifest:
         try:
-            manifest = decode(self.file(name).read_bytes())
-        except (PermissionError, IsADirectoryError) as error:
-            raise RepositoryError(
-                self.file(name), f"reading {self.file(name)}", str(error), "check its mode"
-            ) from error
+            manifest = decode(read_file(self.file(name)))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise RepositoryError(self.file(name), f"reading {self.file(name)}", why, "check what it is") from error
         if manifest_name(manifest.point) != name:
             raise FormatError(f"it is about point {manifest.point}", damaged=True)
         return manifest
@@ -172,21 +172,36 @@ class Disk:
             self.file(manifest_name(manifest.point)).unlink()
             fsync_directory(self.directory)
 
-    def sweep(self) -> None:
-        """Have the files be what the manifests say: what a crash left is put right or removed.
+    def left(self) -> list[str]:
+        """Files of a run that was killed, which the next one removes; none while a run is at work."""
+        if locks.writer(self.directory) is not None:
+            return []
+        return self._unnamed(self.survey())
 
-        Nothing that was published is removed while a manifest cannot be read: it may name any of them.
-        """
+    def sweep(self) -> list[str]:
+        """Have the files be what the manifests say: what a crash left is put right or removed, and named."""
         survey = self.survey()
         by_number = {manifest.point: manifest for manifest in survey.points}
         for manifest in survey.points:
             parent = by_number.get(manifest.parent) if manifest.parent is not None else None
             if parent is not None and parent.kind == "merged":
                 self._point_at(manifest, parent)
+        unnamed = self._unnamed(survey)
+        for name in unnamed:
+            self.file(name).unlink()
+        return unnamed
+
+    def _unnamed(self, survey: Survey) -> list[str]:
+        """The repository's files that no manifest names.
+
+        Nothing that was published is one of them while a manifest cannot be read: it may name any of them.
+        """
         named = {name for each in survey.points for name in (each.file, each.digests, manifest_name(each.point))}
-        for name in sorted(os.listdir(self.directory)):
-            if point_of(name) is not None and name not in named and (name.startswith(".") or not survey.damages):
-                self.file(name).unlink()
+        return [
+            name
+            for name in sorted(os.listdir(self.directory))
+            if point_of(name) is not None and name not in named and (name.startswith(".") or not survey.damages)
+        ]
 
     def _point_at(self, manifest: Manifest, parent: Manifest) -> None:
         """Have the header name the parent's file. It is one sector, and says the same disk before and after."""
@@ -214,6 +229,13 @@ def _missing(points: Sequence[Manifest], damages: Sequence[Damage]) -> list[Dama
     ]
 
 
+def _is_disk(directory: Path) -> bool:
+    """Whether it has a lock or, where a copy of the repository has left that out, a manifest."""
+    if (directory / READING_LOCK).exists():
+        return True
+    return directory.is_dir() and any(MANIFEST.fullmatch(name) for name in os.listdir(directory))
+
+
 class Repository:
     """A directory with many disks."""
 
@@ -225,7 +247,7 @@ class Repository:
         check_disk(name)
         self._check()
         directory = self.directory / name
-        if not (directory / READING_LOCK).exists():
+        if not _is_disk(directory):
             have = ", ".join(self.names()) or "none"
             raise NoSuchPoint(f"disk {name} in {self.directory}", f"the disks there are: {have}", "check --name")
         return Disk(directory, name)
@@ -248,9 +270,7 @@ class Repository:
     def names(self) -> list[str]:
         """The disks, in order."""
         self._check()
-        return sorted(
-            str(lock.parent.relative_to(self.directory)) for lock in self.directory.glob(f"*/*/{READING_LOCK}")
-        )
+        return sorted(str(each.relative_to(self.directory)) for each in self.directory.glob("*/*") if _is_disk(each))
 
     def _make(self) -> None:
         """A directory becomes a repository only while it is empty."""
@@ -271,7 +291,7 @@ class Repository:
     def _check(self) -> None:
         file = self.directory / REPOSITORY_FILE
         try:
-            found = msgspec.json.decode(file.read_bytes(), type=Described)
+            found = msgspec.json.decode(read_file(file), type=Described)
         except OSError as error:
             raise self._refused(f"it is none: {REPOSITORY_FILE}: {error.strerror}", "check --repo") from error
         except msgspec.DecodeError as error:

@@ -30,6 +30,8 @@ from mover.client import ClientError, OnProgress
 T = TypeVar("T")
 
 URLS = ("http://", "https://")
+# What the system counts a file's blocks in.
+SECTOR_BYTES = 512
 HEADER = ["disk", "point", "kind", "time", "size", "data", "parent", "checkpoint"]
 
 
@@ -80,7 +82,8 @@ def _taken_text(disk: Disk, taken: Taken) -> str:
 def _list(options: argparse.Namespace) -> int:
     damages: list[Damage] = []
     rows: list[tuple[Disk, Manifest]] = []
-    for disk in _disks(options):
+    disks = _disks(options)
+    for disk in disks:
         survey = disk.survey()
         rows += [(disk, manifest) for manifest in survey.points]
         damages += survey.damages
@@ -89,9 +92,27 @@ def _list(options: argparse.Namespace) -> int:
             emit(_facts(disk, manifest), sys.stdout)
     else:
         print_table(HEADER, [_row(disk, manifest) for disk, manifest in rows])
+    for disk in disks:
+        _tell_left(disk)
     if damages:
         raise DamagedError(f"repository {options.repo}", damages)
     return Status.DONE
+
+
+def _tell_left(disk: Disk) -> None:
+    """What a killed run has left takes room, and is no point."""
+    left = disk.left()
+    if not left:
+        return
+    held = 0
+    for name in left:
+        with contextlib.suppress(FileNotFoundError):  # a run that has just begun removes it
+            held += disk.file(name).stat().st_blocks * SECTOR_BYTES
+    advice = "the next backup or prune of it removes them"
+    print(
+        f"mover: {disk.name}: {len(left)} files ({shown_size(held)}) are left of a run that was killed: {advice}",
+        file=sys.stderr,
+    )
 
 
 def _row(disk: Disk, each: Manifest) -> list[str]:
@@ -145,17 +166,18 @@ def _prune(options: argparse.Namespace) -> int:
     for disk in _disks(options):
         with _shown(options) as shown:
             done = prune(disk, Keep(options.keep, options.older_than), progress=shown)
-        facts: dict[str, object] = {"disk": disk.name, "gone": done.gone, "merged": done.merged}
+        facts: dict[str, object] = {"disk": disk.name, "gone": done.gone, "merged": done.merged, "swept": done.swept}
         _done(options, facts, f"{disk.name}: {_pruned_text(done)}")
     return Status.DONE
 
 
 def _pruned_text(done: Pruned) -> str:
+    swept = f"{len(done.swept)} files that a killed run had left" if done.swept else ""
     if not done.gone:
-        return "nothing to remove"
+        return f"removed: {swept}" if swept else "nothing to remove"
     gone = ", ".join(str(point) for point in done.gone)
     merged = f"; point {done.merged} is a full one now" if done.merged is not None else ""
-    return f"removed: {gone}{merged}"
+    return f"removed: {gone}{merged}{f'; and {swept}' if swept else ''}"
 
 
 ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -25,7 +25,10 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH)
-    table = Table(*header, box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    for number, name in enumerate(header):
+        # What a row is called by, as an id, is of no use when it is cut: others give their room.
+        table.add_column(name, no_wrap=number == 0)
     for row in rows:
         table.add_row(*map(cell, row))
     if console.is_terminal:

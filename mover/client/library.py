@@ -274,7 +274,7 @@ class Library:
                 _check(what, answer, answer.read())
                 raise LibraryRefused(what, answer.status, "instead of the data")
             while piece := answer.read(PIECE_BYTES):
-                file.write(piece)
+                _write(file, piece)
                 yield piece
 
     @contextlib.contextmanager
@@ -310,8 +310,20 @@ def _expected(image: Image) -> tuple[str, str]:
 
 
 def _read(file: BinaryIO) -> Iterator[bytes]:
-    while piece := file.read(PIECE_BYTES):
-        yield piece
+    try:
+        while piece := file.read(PIECE_BYTES):
+            yield piece
+    except OSError as error:  # not the server's, whose connection may be open around this
+        raise LocalError.from_os(file.name, "read", error) from error
+
+
+def _write(file: BinaryIO, piece: bytes) -> None:
+    """All of it goes to the system, so that what it says is about the file, and now."""
+    try:
+        file.write(piece)
+        file.flush()
+    except OSError as error:
+        raise LocalError.from_os(file.name, "write", error, "make room, and go on with --resume") from error
 
 
 def _counted(pieces: Iterator[bytes], moved: Moved) -> Iterator[bytes]:

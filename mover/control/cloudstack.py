@@ -9,7 +9,7 @@ import socket
 import msgspec
 
 from config.log import facts
-from config.places import NotAllowed
+from config.roots import NotAllowed
 from mover.control import audit
 from mover.control.peers import Peer, Peers
 from mover.control.registry import Registry, TooMany

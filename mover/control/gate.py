@@ -7,11 +7,11 @@ import logging
 import threading
 from collections.abc import Sequence
 
-from config.allow import check_export, check_host, places_of
+from config.allow import check_export, check_host, roots_of
 from config.errors import shown
 from config.export import Export
 from config.log import facts
-from config.places import NotAllowed, Places
+from config.roots import NotAllowed, Roots
 from config.settings import AllowSettings, Settings
 from config.store_settings import Store
 from config.stores import is_of_stores
@@ -27,16 +27,16 @@ LOOKS_MOST = 16
 class Gate:
     """The allow-lists of the settings."""
 
-    def __init__(self, allow: AllowSettings, places: Places, stores: Sequence[Store] = ()) -> None:
+    def __init__(self, allow: AllowSettings, roots: Roots, stores: Sequence[Store] = ()) -> None:
         self._allow = allow
         self._stores = stores
-        self._places = places
+        self._roots = roots
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Semaphore(LOOKS_MOST)
 
     def retune(self, settings: Settings) -> None:
         """Other lists are in force."""
-        self._allow, self._places = settings.allow, places_of(settings)
+        self._allow, self._roots = settings.allow, roots_of(settings)
 
     def check_host(self, export: Export) -> None:
         """What can be said without looking at paths, which are looked at again when they are opened.
@@ -66,7 +66,7 @@ class Gate:
                 await self._room.acquire()
                 # A thread of its own: one that is held must not keep others, or the end of this process, waiting.
                 threading.Thread(
-                    target=self._follow, args=(export, (self._allow, self._places), done), daemon=True
+                    target=self._follow, args=(export, (self._allow, self._roots), done), daemon=True
                 ).start()
                 refused = await asyncio.shield(done)
         except TimeoutError:
@@ -76,7 +76,7 @@ class Gate:
             raise refused
 
     def _follow(
-        self, export: Export, lists: tuple[AllowSettings, Places], done: asyncio.Future[NotAllowed | None]
+        self, export: Export, lists: tuple[AllowSettings, Roots], done: asyncio.Future[NotAllowed | None]
     ) -> None:
         """In a thread."""
         found = None

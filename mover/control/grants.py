@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from config.log import facts
-from config.places import NotAllowed
+from config.roots import NotAllowed
 from mover.control import audit
 from mover.control.entries import State
 from mover.control.registry import NoAnswer, Registry, TooMany

@@ -14,7 +14,7 @@ import msgspec
 
 from config.export import Export
 from config.log import facts
-from config.places import NotAllowed
+from config.roots import NotAllowed
 from mover.control import audit
 from mover.control.entries import STATES, Entry, Event, Info, State
 from mover.control.port import GatePort, Holder, TicketPort, TransferPort

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterable
 
-from config.allow import places_of
+from config.allow import roots_of
 from config.export_url import parse_export
 from config.settings import Settings
 from mover.control.cloudstack import ControlSocket
@@ -29,7 +29,7 @@ class Sources:
         """Put in force what the settings say and what is kept. Raises CannotStart."""
         serve = settings.serve
         store = TicketStore(serve.state_dir)
-        self._gate = Gate(settings.allow, places_of(settings), settings.store)
+        self._gate = Gate(settings.allow, roots_of(settings), settings.store)
         self._registry = Registry(tickets, transfers, store, self._gate, settings.control.tickets_most)
         self._service = TicketService(self._registry, settings.control.cancel_s)
         self._grants = Grants(self._registry)

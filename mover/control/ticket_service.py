@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from config.images import id_fault
 from config.log import facts
-from config.places import NotAllowed
+from config.roots import NotAllowed
 from mover.control import audit
 from mover.control.http_socket import Answer, Request, refusal
 from mover.control.imageio import BadTicket, Change, answer_of, change_of, ticket_of

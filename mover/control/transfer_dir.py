@@ -18,7 +18,7 @@ import msgspec
 from config.export import Export
 from config.images import id_fault
 from config.log import facts
-from config.places import NotAllowed
+from config.roots import NotAllowed
 from mover.control import audit
 from mover.control.config import BadTransfer, Config, export_of
 from mover.control.port import GatePort, NumberPort, TicketPort

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from sanic import Request
 
 from mover.front import asked
 from mover.front.admission import Use
 from mover.front.errors import RequestError, job_failed
-from mover.front.jobs import run_while_wanted
+from mover.front.jobs import tell, while_wanted
+from mover.front.meter import Meter
 from mover.front.ranges import Span
 from mover.front.sanic_seam import Sent
 from mover.front.visit import Door, Visit
 from workers.lane import checksum_format
-from workers.lane.checksum_format import Asked, ChecksumRefused
-from workers.lane.protocol import Kind, Status
+from workers.lane.checksum_format import NO_LIMIT, Asked, ChecksumRefused
+from workers.lane.front_lane import FrontLane, InFlight
+from workers.lane.protocol import Completion, Kind, Status
+
+# How soon a limit is seen that was not there before, and that a limited checksum wants to read on.
+LOOK_S, POLL_S = 0.05, 0.002
 
 
 class Checksums:
@@ -44,7 +51,7 @@ class Checksums:
         try:
             slot = await lane.take_slot(holder)
             checksum_format.ask(lane.views[slot], question)
-            completion = await run_while_wanted(lane, Kind.CHECKSUM, 0, size, slot=slot)
+            completion = await _metered(lane, slot, size, visit.meter())
             digest = checksum_format.answered(lane.views[slot], completion.value)
             lane.give_back(slot)
         finally:
@@ -59,6 +66,49 @@ class Checksums:
         async with self._door.visit(request, ticket, Use.LOOK) as visit:
             visit.check_block_device("checksum")
             return await visit.send_json({"algorithms": checksum_format.algorithms()})
+
+
+async def _metered(lane: FrontLane, slot: int, size: int, meter: Meter) -> Completion:
+    if meter.limited:
+        checksum_format.may_read(lane.views[slot], 0)
+    in_flight = lane.submit(Kind.CHECKSUM, 0, size, slot=slot)
+    metering = asyncio.create_task(_let_read(lane, in_flight, size, meter))
+    try:
+        return await while_wanted(lane, in_flight)
+    finally:
+        metering.cancel()
+        meter.close()
+
+
+async def _let_read(lane: FrontLane, in_flight: InFlight, size: int, meter: Meter) -> None:
+    """Let the worker read as fast as the limits are, block by block. What its successor reads again is not counted."""
+    view = lane.views[in_flight.job.slot]
+    most = checksum_format.readable(view)
+    while True:
+        if not meter.limited:
+            if most != NO_LIMIT:
+                most = NO_LIMIT
+                _admit(lane, in_flight, most)
+            await asyncio.sleep(LOOK_S)
+            continue
+        wanted = min(size, checksum_format.wanted(view))
+        if most == NO_LIMIT:
+            most = wanted
+            checksum_format.may_read(view, most)
+        elif most < wanted:
+            step = min(wanted - most, meter.step_bytes)
+            await meter.ready(step)
+            meter.moved(step)
+            most += step
+            if most == wanted:
+                _admit(lane, in_flight, most)
+        else:
+            await asyncio.sleep(POLL_S)
+
+
+def _admit(lane: FrontLane, in_flight: InFlight, count: int) -> None:
+    checksum_format.may_read(lane.views[in_flight.job.slot], count)
+    tell(lane, Kind.GO_ON, in_flight.job.number)
 
 
 def _asked(request: Request) -> Asked:

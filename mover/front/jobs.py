@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-from workers.lane.front_lane import FrontLane
+from workers.lane.front_lane import FrontLane, InFlight
 from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import Completion, Kind
 
 
 async def run_while_wanted(lane: FrontLane, kind: Kind, offset: int = 0, length: int = 0, **fields: int) -> Completion:
     """Run a job; when the request is cancelled, so is the job. Raises LaneLost."""
-    in_flight = lane.submit(kind, offset, length, **fields)
+    return await while_wanted(lane, lane.submit(kind, offset, length, **fields))
+
+
+async def while_wanted(lane: FrontLane, in_flight: InFlight) -> Completion:
+    """The end of such a job. Raises LaneLost."""
     try:
         return await in_flight.done
     except asyncio.CancelledError:

@@ -33,7 +33,7 @@ RUNS_MOST = 4096
 KEY = os.urandom(32)
 
 
-def _place(ticket_id: str) -> bytes:
+def _hashed(ticket_id: str) -> bytes:
     return blake2b(ticket_id.encode(), key=KEY, digest_size=16).digest()
 
 
@@ -61,7 +61,7 @@ class TicketShelf:
 
     def get(self, ticket_id: str) -> Ticket | None:
         """The ticket in force under this id, as far as is known here."""
-        return self._tickets.get(_place(ticket_id))
+        return self._tickets.get(_hashed(ticket_id))
 
     async def ask(self, ticket_id: str) -> Ticket | None:
         """The ticket of an id that is not known here, once the supervisor has looked for it."""
@@ -84,14 +84,14 @@ class TicketShelf:
             self._drop(ticket_id)
         for ticket in change.installed:
             self._drop(ticket.id)
-            self._tickets[_place(ticket.id)] = ticket
+            self._tickets[_hashed(ticket.id)] = ticket
             if ticket.bytes_s:
                 self.metered.add(ticket.id)
         if change.cancel:
             self._cancel(change.removed)
 
     def _drop(self, ticket_id: str) -> None:
-        ticket = self._tickets.pop(_place(ticket_id), None)
+        ticket = self._tickets.pop(_hashed(ticket_id), None)
         if ticket is None:
             return
         self.metered.discard(ticket_id)
@@ -121,16 +121,16 @@ class TicketShelf:
                 guest.cancel()
 
     def _remember(self, ticket_id: str) -> None:
-        place = _place(ticket_id)
-        if place in self._tickets:
-            self._removed.pop(place, None)
-            self._removed[place] = self._tickets[place].dialect
+        hashed = _hashed(ticket_id)
+        if hashed in self._tickets:
+            self._removed.pop(hashed, None)
+            self._removed[hashed] = self._tickets[hashed].dialect
             if len(self._removed) > REMEMBERED:
                 del self._removed[next(iter(self._removed))]
 
     def removed_dialect(self, ticket_id: str) -> DialectName | None:
         """The dialect of a ticket that was removed, as far as that is remembered."""
-        return self._removed.get(_place(ticket_id))
+        return self._removed.get(_hashed(ticket_id))
 
     # -- use -------------------------------------------------------------------------------------------------
 

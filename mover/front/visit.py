@@ -22,7 +22,7 @@ from mover.front.answers import Written, send_json
 from mover.front.dialect import DIALECTS, Dialect
 from mover.front.errors import RequestError, lane_lost
 from mover.front.link import Link
-from mover.front.meter import Meters
+from mover.front.meter import Meter, Meters
 from mover.front.pace import Pace
 from mover.front.ranges import Span
 from mover.front.sanic_seam import Sent
@@ -243,6 +243,10 @@ class Visit:
     def patience_s(self) -> float:
         """How long a client may neither take nor send a byte."""
         return self.ticket.inactivity_s or self._door.settings.progress_s
+
+    def meter(self) -> Meter:
+        """How fast the image may be read for this request."""
+        return self._door.meters.meter(self.ticket, self._door.link.key(self.ticket))
 
     def pace(self) -> Pace:
         """How slowly a client may move a body."""

@@ -33,20 +33,29 @@ _ERROR_PAGE = """<html>
 """
 
 
-def request_id() -> tuple[str, str]:
+def request_id(request: Request) -> str:
+    """The name that OpenStack's clients know a request by: their answer's, and the task's that it began."""
+    ctx = request.ctx
+    if not hasattr(ctx, "openstack_id"):
+        ctx.openstack_id = f"req-{uuid.uuid4()}"
+    named: str = ctx.openstack_id
+    return named
+
+
+def request_id_header(request: Request) -> tuple[str, str]:
     """The header that every answer of the library has."""
-    return ("x-openstack-request-id", f"req-{uuid.uuid4()}")
+    return ("x-openstack-request-id", request_id(request))
 
 
 async def send(request: Request, status: int, headers: Headers = (), body: bytes = b"") -> Sent:
     """An answer whose body, if there is one, `headers` say the type of."""
     length = [] if status == 204 else [("Content-Length", str(len(body)))]
-    return await sanic_seam.reply(request, status, [request_id(), *headers, *length], body)
+    return await sanic_seam.reply(request, status, [request_id_header(request), *headers, *length], body)
 
 
 async def send_head(request: Request, status: int, headers: Headers) -> Sent:
     """An answer whose headers say all, Content-Length too: to HEAD, or with a body of no bytes."""
-    return await sanic_seam.reply(request, status, [request_id(), *headers])
+    return await sanic_seam.reply(request, status, [request_id_header(request), *headers])
 
 
 async def send_json(request: Request, status: int, answer: object, headers: Headers = ()) -> Sent:

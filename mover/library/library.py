@@ -219,8 +219,8 @@ class Library:
     async def sweep(self, shared: bool = True) -> None:
         """Have the stores remove what crashes have left in them. Raises CarrierError."""
 
-        async def wanted(image_id: str, place: Location, upload: str) -> bool:
-            return await self.ask(lambda registry: registry.wanted(image_id, place, upload))
+        async def wanted(image_id: str, location: Location, upload: str) -> bool:
+            return await self.ask(lambda registry: registry.wanted(image_id, location, upload))
 
         await self.carrier.sweep(wanted, shared)
 

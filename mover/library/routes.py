@@ -75,6 +75,8 @@ V2: dict[str, Methods] = {
     "/v2/info/stores": {"GET": info.stores},
     "/v2/info/stores/detail": {"GET": info.stores_in_detail},
 }
+# An image whose id is empty is none: a client that asks for one, or deletes it, must not have the list.
+STRICT = frozenset({"/v2/images"})
 # A detail of genuine servers: what this path's 405 says depends on the method.
 _DETAIL = "/v1/images/detail"
 
@@ -100,7 +102,10 @@ def add(app: App, library: Library) -> None:
     for path, methods in {**V1, **V2}.items():
         # All methods, so that a wrong one gets the library's answer; a partial, since Sanic marks its handlers.
         handler = partial(_answer, library, path, methods)
-        app.add_route(handler, path, methods=ALL_METHODS, stream=True, name=f"library:{path}")
+        strict = path in STRICT or None
+        app.add_route(
+            handler, path, methods=ALL_METHODS, stream=True, strict_slashes=strict, name=f"library:{path}"
+        )  # fmt: skip
     # Which of them is meant says the slash at the end, and nothing else.
     index = partial(_answer, library, "/v1/", {"GET": v1_images.list_brief})
     app.add_route(index, "/v1/", methods=ALL_METHODS, stream=True, strict_slashes=True, name="library:/v1/")

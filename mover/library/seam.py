@@ -102,7 +102,7 @@ def named(stores: Sequence[Store], name: str) -> Store | None:
 
 
 Wanted = Callable[[str, Location, str], Awaitable[bool]]
-"""Asks the registry, of an image's id and a place, whether the bytes there are the image's, or may become so: by the
+"""Asks the registry, of an image's id and a location, whether the bytes there are the image's, or may become so: by the
 upload with this token, or by any if it is empty."""
 
 WhoHas = Callable[[str], Awaitable[Sequence[Host]]]

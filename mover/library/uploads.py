@@ -142,8 +142,8 @@ def _activate(registry: Registry, image: ImageRecord, received: Received) -> Ima
         return active
     # Perhaps it was moved before, and only the answer was lost on the way.
     now = registry.get(image.id)
-    place = received.location
-    done = now is not None and any((one.uri, one.volume) == (place.uri, place.volume) for one in now.locations)
+    location = received.location
+    done = now is not None and any((one.uri, one.volume) == (location.uri, location.volume) for one in now.locations)
     return now if done and now is not None and now.deleted_at_us is None else None
 
 

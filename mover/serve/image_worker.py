@@ -244,7 +244,7 @@ class ImageWorker:
             self._doubts.until_s,
             self._server_lost,
             self._house.settings.log,
-            self._house.places_for(first.export),
+            self._house.roots_for(first.export),
             self._house.store_of(first.export),
             rules_of(self._house.settings.library),
             self._house.neighbours_of(first.export),

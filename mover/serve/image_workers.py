@@ -7,11 +7,11 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 
-from config.allow import check_host, places_of
+from config.allow import check_host, roots_of
 from config.export import Export
 from config.export_url import parse_export
 from config.log import facts
-from config.places import NotAllowed
+from config.roots import NotAllowed
 from config.settings import Settings
 from config.stores import is_of_stores
 from mover.serve.image_worker import ImageWorker
@@ -56,7 +56,7 @@ class ImageWorkers:
         self.lanes = LaneBook(settings.supervisor.arena_limit_bytes)
         self.spare = Spare(programs)
         named = frozenset(parse_export(image.url).key for image in settings.image)
-        self._house = House(self.spare, settings, self.lanes, ledgers, count(1), named, places_of(settings))
+        self._house = House(self.spare, settings, self.lanes, ledgers, count(1), named, roots_of(settings))
         self._workers: dict[str, ImageWorker] = {}
         self._dropped = Dropped()
 
@@ -65,7 +65,7 @@ class ImageWorkers:
 
     def retune(self, settings: Settings) -> None:
         """Put other settings in force, in every worker that runs and all that will."""
-        self._house.settings, self._house.places = settings, places_of(settings)
+        self._house.settings, self._house.roots = settings, roots_of(settings)
         self.lanes.limit_bytes = settings.supervisor.arena_limit_bytes
         for worker in self._workers.values():
             worker.retune()

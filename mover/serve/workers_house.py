@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from config.export import Export
-from config.places import Places
+from config.roots import Roots
 from config.settings import Settings
 from config.store_settings import FileStore, Store
 from mover.serve.lanes import LaneBook
@@ -18,7 +18,7 @@ from mover.serve.spare import Spare
 class House:
     """What all workers share; a reload changes the settings.
 
-    `named` are the keys of the settings' own images, whose paths may lead anywhere; those of tickets to `places` only.
+    `named` are the keys of the settings' own images, whose paths may lead anywhere; those of tickets to `roots` only.
     """
 
     spare: Spare
@@ -27,12 +27,12 @@ class House:
     ledgers: Ledgers
     generations: Iterator[int]  # of every start and every attachment, always increasing
     named: frozenset[str]
-    places: Places
+    roots: Roots
 
-    def places_for(self, export: Export) -> Places | None:
+    def roots_for(self, export: Export) -> Roots | None:
         """Where its paths may lead: a library's files and the settings' own images are named by nobody else."""
         own = export.of_library or export.key in self.named
-        return None if own else self.places
+        return None if own else self.roots
 
     def neighbours_of(self, export: Export) -> list[FileStore]:
         """The stores whose files may be copied into a store that takes images."""

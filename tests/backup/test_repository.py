@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,12 +15,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from mover.backup import locks
 from mover.backup.errors import BackupError, BusyError, DamagedError, NoSuchPoint, RepositoryError
 from mover.backup.manifest import FormatError, decode, encode
 from mover.backup.pruning import Keep, prune
 from mover.backup.repository import Repository
 from mover.backup.restoring import restore_to_file
 from mover.backup.taking import Wish, back_up
+from mover.backup.verifying import verify
+from mover.cli.main import main
 from tests.backup.conftest import Chain
 from tests.harness.mover import ROOT
 
@@ -283,3 +287,48 @@ def test_junk_is_no_manifest(junk: bytes) -> None:
     with pytest.raises(FormatError) as caught:
         decode(junk)
     assert caught.value.damaged
+
+
+def test_what_a_killed_run_has_left_is_named_and_removed(five: Chain, capsys: pytest.CaptureFixture[str]) -> None:
+    """By `list`, unless a run is at work, whose files they may be; and by `prune`, which also says so to machines."""
+    repo = str(five.disk.directory.parents[1])
+    for name in (".000006.qcow2.new", "000006.digests"):
+        five.disk.file(name).write_text("left")
+    with five.disk.reading():
+        assert five.disk.left() == [".000006.qcow2.new", "000006.digests"]
+    with locks.writing(five.disk.directory, five.disk.name, "full"):
+        assert five.disk.left() == []
+    assert main(["backup", "list", "--repo", repo]) == 0
+    assert re.search(r"mover: vm/vda: 2 files \(.*B\) are left of a run that was killed: ", capsys.readouterr().err)
+    assert main(["backup", "prune", "--repo", repo, "--keep", "9"]) == 0
+    assert capsys.readouterr().out == "vm/vda: removed: 2 files that a killed run had left\n"
+    assert main(["backup", "prune", "--repo", repo, "--keep", "9", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["swept"] == []
+    assert five.disk.left() == []
+    assert main(["backup", "list", "--repo", repo]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_copy_without_the_locks_is_still_all_of_it(
+    five: Chain, room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tool that leaves *.lock out must not make a disk that `list` does not know, and `verify` calls sound."""
+    repo = str(five.disk.directory.parents[1])
+    for name in ("reading.lock", "writing.lock"):
+        five.disk.file(name).unlink()
+    five.disk.file("000005.digests").write_bytes(b"")
+    assert main(["backup", "verify", "--repo", repo]) == 4
+    assert "vm/vda: damaged: 000005.digests: it has 0 bytes" in capsys.readouterr().out
+    five.assert_point_restores(4, room)
+
+
+@pytest.mark.parametrize("name", ["000003.json", "000003.qcow2", "000003.digests"])
+def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(name: str, five: Chain, room: Path) -> None:
+    """Nobody would ever write into it: it is told as what it is, and the points before it restore."""
+    five.disk.file(name).unlink()
+    os.mkfifo(five.disk.file(name))
+    with pytest.raises(BackupError, match=f"{name}.*: it is no file"):
+        five.assert_point_restores(3, room)
+    if not name.endswith(".json"):
+        assert [damage.file for damage in verify(five.disk, 3)] == [name]
+        five.assert_point_restores(2, room)

@@ -124,6 +124,21 @@ def test_a_download_goes_on(command: Command) -> None:
     assert copy.read_bytes() == DATA
 
 
+def test_a_full_disk_is_not_the_servers_fault(command: Command) -> None:
+    """Status 1, not 3, and how to go on."""
+    command.json("create", "too large", "--file", command.file)
+    program = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    program += "resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, 2 << 20)); "
+    program += "from mover.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    copy = command.directory / "too-large"
+    words = ["image", "download", f"--url=http://127.0.0.1:{command.mover.tcp[1]}", "too large", str(copy)]
+    done = subprocess.run([sys.executable, "-c", program, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.endswith(f"write {copy}.part: File too large: make room, and go on with --resume\n")
+    command.run("download", "--resume", "too large", copy)
+    assert copy.read_bytes() == DATA
+
+
 def test_sharing(command: Command) -> None:
     """Offered, answered, taken back."""
     command.json("create", "shared")

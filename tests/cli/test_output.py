@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -53,6 +54,17 @@ def test_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None
     tables.print_table(["NAME"], [["[/x]"], ["[bold]b[/bold]"], ["\x1b[31mred\x07"], ["two\nlines"], ["ünï 名"]])
     shown = capsys.readouterr().out.splitlines()[1:]
     assert shown == ["[/x]", "[bold]b[/bold]", "\\x1b[31mred\\x07", "two\\nlines", "ünï 名"]
+
+
+def test_a_narrow_terminal_keeps_ids_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are what the next command needs; the other columns are wrapped or cut."""
+    for name, value in (("FORCE_COLOR", "1"), ("NO_COLOR", "1"), ("COLUMNS", "80"), ("TERM", "xterm")):
+        monkeypatch.setenv(name, value)
+    row = ["fa527a96-af32-4d4c-9cc4-dd040ad40cae", *(f"column {number}" * 3 for number in range(6))]
+    tables.print_table(["ID", *"ABCDEF"], [row])
+    shown = re.sub("\x1b[^m]*m", "", capsys.readouterr().out)
+    assert row[0] in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 # Each prints something to standard output.

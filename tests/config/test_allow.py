@@ -11,12 +11,12 @@ from typing import ClassVar
 
 import pytest
 
-from config.allow import check_export, check_host, places_of
+from config.allow import check_export, check_host, roots_of
 from config.errors import ConfigError, shown
 from config.export import Export
 from config.export_url import ExportUrlError, parse_export
 from config.load import load
-from config.places import NotAllowed, Places, handle, pin
+from config.roots import NotAllowed, Roots, handle, pin
 from config.settings import AllowSettings, ServeSettings, Settings
 
 
@@ -32,13 +32,13 @@ def disks(request: pytest.FixtureRequest) -> Path:
     return directory
 
 
-def places(*roots: Path | str, private: tuple[str, ...] = ()) -> Places:
-    return Places(files=tuple(map(str, roots)), private=private)
+def under(*roots: Path | str, private: tuple[str, ...] = ()) -> Roots:
+    return Roots(files=tuple(map(str, roots)), private=private)
 
 
 @pytest.mark.parametrize("path", ["disk", "deep", "deep/not-there-yet", "not/there/at/all", ""])
 def test_what_is_beneath_a_directory_is_allowed_whether_it_is_there_or_not(disks: Path, path: str) -> None:
-    assert places(disks).file(str(disks / path)) == str(disks / path).rstrip("/")
+    assert under(disks).file(str(disks / path)) == str(disks / path).rstrip("/")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_what_is_beneath_a_directory_is_allowed_whether_it_is_there_or_not(disks
 def test_a_link_that_leads_out_is_not_allowed_however_it_does(disks: Path, link: str, to: str) -> None:
     (disks / link).symlink_to(to.format(top=disks.parent))
     with pytest.raises(NotAllowed, match=r"leads to .* allow.files: it is not beneath") as refused:
-        places(disks).file(str(disks / link))
+        under(disks).file(str(disks / link))
     assert (refused.value.key, shown(str(disks / link)) in refused.value.what) == ("allow.files", True)
 
 
@@ -67,33 +67,33 @@ def test_a_directory_that_is_a_link_leads_out_too(disks: Path) -> None:
     (disks / "chain").symlink_to("away")
     for path in ("away/key", "chain/key", "away/not-there"):
         with pytest.raises(NotAllowed):
-            places(disks).file(str(disks / path))
+            under(disks).file(str(disks / path))
 
 
 @pytest.mark.parametrize("path", ["{disks}more/x", "/", "{top}", "/proc/self/root{top}/secret/key", "{top}/secret/key"])
 def test_a_name_that_only_looks_alike_is_not_beneath(disks: Path, path: str) -> None:
     with pytest.raises(NotAllowed):
-        places(disks).file(path.format(disks=disks, top=disks.parent))
+        under(disks).file(path.format(disks=disks, top=disks.parent))
 
 
 def test_links_that_stay_within_and_roots_that_are_links_are_allowed(disks: Path) -> None:
     (disks / "link").symlink_to("deep/../disk")
     (disks.parent / "alias").symlink_to("disks")
-    found = places(disks.parent / "alias").file(str(disks.parent / "alias" / "link"))
+    found = under(disks.parent / "alias").file(str(disks.parent / "alias" / "link"))
     assert found == str(disks / "disk")
-    assert places(disks).file(f"/proc/self/root{disks}/disk") == str(disks / "disk")
+    assert under(disks).file(f"/proc/self/root{disks}/disk") == str(disks / "disk")
 
 
 def test_a_link_in_a_circle_is_nowhere(disks: Path) -> None:
     (disks / "one").symlink_to("other")
     (disks / "other").symlink_to("one")
-    place = places(disks).file(str(disks / "one"))
+    place = under(disks).file(str(disks / "one"))
     with pytest.raises(OSError, match="Too many levels"):
         os.open(place, os.O_RDONLY)
 
 
 def test_a_single_path_can_be_allowed_and_nothing_beside_it(disks: Path) -> None:
-    allowed = places(disks / "disk")
+    allowed = under(disks / "disk")
     assert allowed.file(str(disks / "disk")) == str(disks / "disk")
     for path in ("disk2", "deep", "."):
         with pytest.raises(NotAllowed):
@@ -102,7 +102,7 @@ def test_a_single_path_can_be_allowed_and_nothing_beside_it(disks: Path) -> None
 
 def test_movers_own_state_is_never_served_whatever_is_allowed(disks: Path) -> None:
     (disks / "link").symlink_to("deep")
-    allowed = places("/", private=(str(disks / "link"),))
+    allowed = under("/", private=(str(disks / "link"),))
     for path in ("deep", "deep/tickets", "link/tickets"):
         with pytest.raises(NotAllowed, match="own state"):
             allowed.file(str(disks / path))
@@ -110,7 +110,7 @@ def test_movers_own_state_is_never_served_whatever_is_allowed(disks: Path) -> No
 
 def test_nothing_is_allowed_by_an_empty_list() -> None:
     with pytest.raises(NotAllowed, match=r"allow.files: that is empty"):
-        Places().file("/disk")
+        Roots().file("/disk")
 
 
 class FakeDev:
@@ -155,13 +155,13 @@ def test_a_directory_of_devices_allows_those_that_its_links_lead_to(monkeypatch:
     monkeypatch.setattr(os.path, "realpath", fake.realpath)
     monkeypatch.setattr(os, "readlink", fake.readlink)
     monkeypatch.setattr(os, "lstat", fake.lstat)
-    allowed = places("/dev/vg", "/dev/shm")
+    allowed = under("/dev/vg", "/dev/shm")
     assert allowed.file("/dev/vg/disk") == allowed.file("/rhev/disk") == "/dev/dm-3"
     for path in ("/dev/dm-3", "/dev/vg/out", "/dev/vg/null", "/rhev/dm", "/dev/sda", "/dev/shm/disk"):
         with pytest.raises(NotAllowed):
             allowed.file(path)
     with pytest.raises(NotAllowed):
-        places("/rhev").file("/rhev/disk")
+        under("/rhev").file("/rhev/disk")
 
 
 # -- opening ---------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_a_pinned_file_stays_the_same_when_others_take_its_place(disks: Path) ->
 @pytest.mark.parametrize("swap", ["directory", "file"])
 def test_a_link_that_was_swapped_in_after_the_look_is_not_opened(disks: Path, swap: str) -> None:
     (disks / "deep" / "key").write_text("mine")
-    place = places(disks).file(str(disks / "deep" / "key"))
+    place = under(disks).file(str(disks / "deep" / "key"))
     if swap == "directory":
         (disks / "deep").rename(disks / "was")
         (disks / "deep").symlink_to("../secret")
@@ -246,7 +246,7 @@ def test_the_defaults_keep_a_host_that_runs_it_as_root(url: str, key: str | None
             parse_export(url)
         return
     with pytest.raises(NotAllowed) as refused:
-        check_export(parse_export(url), settings.allow, places_of(settings))
+        check_export(parse_export(url), settings.allow, roots_of(settings))
     assert refused.value.key == key
 
 
@@ -264,7 +264,7 @@ def test_the_defaults_keep_a_host_that_runs_it_as_root(url: str, key: str | None
 )
 def test_the_defaults_let_pass_what_agents_use(export: Export) -> None:
     settings = Settings(serve=ServeSettings(state_dir="/var/lib/mover"))
-    check_export(export, settings.allow, places_of(settings))
+    check_export(export, settings.allow, roots_of(settings))
 
 
 # -- settings ----------------------------------------------------------------------------------------------------

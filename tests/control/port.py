@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from config.export import Export
-from config.places import NotAllowed
+from config.roots import NotAllowed
 from mover.serve.messages import Ticket, TicketUse
 from mover.serve.tickets import TicketBook
 

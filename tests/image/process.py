@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 from config.export import Export
-from config.places import Places
+from config.roots import Roots
 from config.settings import WorkerSettings
 from config.store_settings import Store
 from config.url_rules import UrlRules
@@ -31,7 +31,7 @@ SLOTS = 16
 PATIENCE_S = 20.0
 SETTINGS = WorkerSettings()
 # Every path may be opened, but is looked at as one that a ticket names.
-ANYWHERE = Places(files=("/",), nbd_sockets=("/",), tls_files=("/",))
+ANYWHERE = Roots(files=("/",), nbd_sockets=("/",), tls_files=("/",))
 NO_URLS = UrlRules()
 _generations = count(1)
 
@@ -44,14 +44,14 @@ class Process:
         export: Export,
         settings: WorkerSettings,
         store: Store | None = None,
-        places: Places | None = None,
+        roots: Roots | None = None,
         urls: UrlRules = NO_URLS,
     ) -> None:
         self._export = export
         self._urls = urls
         self._store = store
         self._settings = settings
-        self._places = places
+        self._roots = roots
         self._ledger_fd = memory.create("ledger", FILE_BYTES)
         self._tally_fd = memory.create("tally", LAYOUT.size_bytes)
         self._channel: Channel[FromWorker]
@@ -77,7 +77,7 @@ class Process:
             self._export,
             self._settings,
             store=self._store,
-            places=self._places,
+            roots=self._roots,
             urls=self._urls,
         )
         self._channel.send(serve, [self._ledger_fd, self._tally_fd])
@@ -173,10 +173,10 @@ async def working(
     export: Export,
     settings: WorkerSettings = SETTINGS,
     store: Store | None = None,
-    places: Places | None = ANYWHERE,
+    roots: Roots | None = ANYWHERE,
 ) -> AsyncIterator[Process]:
     """A worker of `export` with an open lane."""
-    process = Process(export, settings, store, places)
+    process = Process(export, settings, store, roots)
     process.start()
     try:
         async with asyncio.timeout(PATIENCE_S):

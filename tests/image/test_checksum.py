@@ -125,6 +125,7 @@ def test_an_export_of_large_blocks_is_asked_for_whole_ones_only(block: int, has_
     device = Device(limits, os.urandom(MIB) + bytes(MIB) + os.urandom(MIB + 65536))
     slot = memoryview(bytearray(4096))
     asked = Asked(block_bytes=MIB + 4096)
+    checksum_format.ask(slot, asked)
     plan = checksum(limits, asked, 2, slot)
     waiting: list[Command] = []
     try:
@@ -227,6 +228,32 @@ async def test_a_checksum_goes_on_with_the_next_worker_when_its_own_is_killed(fi
         completion = await in_flight.done
         digest = checksum_format.answered(process.lane.views[in_flight.job.slot], completion.value)
         assert digest == model(file.read_bytes(), Asked("sha256"))
+
+
+async def test_one_that_may_not_read_waits_until_it_may(file: Path) -> None:
+    """Block by block, over a worker's death, too; zeros that are told of do not count."""
+    async with working(raw(file)) as process:
+        slot = await process.lane.take_slot(process.lane.slots.enter())
+        view = process.lane.views[slot]
+        checksum_format.ask(view, Asked(block_bytes=MIB))
+        checksum_format.may_read(view, 0)
+        in_flight = process.lane.submit(Kind.CHECKSUM, slot=slot)
+        steps = 0
+        while not in_flight.done.done():
+            wanted = checksum_format.wanted(view)
+            if wanted > checksum_format.readable(view):
+                checksum_format.may_read(view, wanted)
+                steps += 1
+                if steps == 3:
+                    process.kill()
+                    process.start()
+                await process.do(Kind.GO_ON, in_flight.job.number)
+            else:
+                await process.read(0, 4096)
+        completion = await in_flight.done
+        assert checksum_format.answered(view, completion.value) == model(file.read_bytes(), Asked(block_bytes=MIB))
+        assert steps >= 3
+        assert checksum_format.readable(view) < file.stat().st_size
 
 
 async def test_bytes_that_cannot_be_read_fail_it(file: Path) -> None:

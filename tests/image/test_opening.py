@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from config.export import Export
-from config.places import Places
+from config.roots import Roots
 from config.settings import WorkerSettings
 from tests.harness.fixtures import Images
 from tests.image.process import MIB, Process, working
@@ -32,8 +32,8 @@ def disks(room: Path) -> Path:
     return room / "disks"
 
 
-def only(disks: Path) -> Places:
-    return Places(files=(str(disks),), nbd_sockets=(str(disks),))
+def only(disks: Path) -> Roots:
+    return Roots(files=(str(disks),), nbd_sockets=(str(disks),))
 
 
 def turn(disks: Path) -> None:
@@ -62,7 +62,7 @@ async def refused_anew(process: Process, key: str) -> None:
 
 async def test_a_raw_file_whose_path_is_turned_elsewhere_is_let_go_and_not_opened_there(disks: Path) -> None:
     export = Export("file", path=str(disks / "deep" / "disk"))
-    async with working(export, QUICK, places=only(disks)) as process:
+    async with working(export, QUICK, roots=only(disks)) as process:
         assert await process.read(0, 4096) == bytes(4096)
         turn(disks)
         assert "another one has taken its place" in await lane_closed(process)
@@ -75,14 +75,14 @@ async def test_a_path_that_leads_out_before_it_is_opened_first_is_refused(disks:
     turn(disks)
     export = Export("file", path=str(disks / "deep" / "disk"), whole_file=whole_file)
     with pytest.raises(LaneLost, match=r"cannot open the file: it is outside of allow\.files now"):
-        async with working(export, QUICK, places=only(disks)):
+        async with working(export, QUICK, roots=only(disks)):
             raise AssertionError("it is open")
 
 
 async def test_a_whole_file_is_looked_at_for_every_session(disks: Path) -> None:
     """Neither is the other file read, nor is anything written beside it; what was open before goes on."""
     export = Export("file", path=str(disks / "deep" / "disk"), whole_file=True)
-    async with working(export, QUICK, places=only(disks)) as process:
+    async with working(export, QUICK, roots=only(disks)) as process:
         old = await process.open()
         begun = await process.do(Kind.BEGIN, length=3)
         turn(disks)
@@ -98,7 +98,7 @@ async def test_a_whole_file_is_looked_at_for_every_session(disks: Path) -> None:
 
 async def test_a_whole_file_that_becomes_a_link_is_not_followed_out(disks: Path) -> None:
     export = Export("file", path=str(disks / "deep" / "disk"), whole_file=True)
-    async with working(export, QUICK, places=only(disks)) as process:
+    async with working(export, QUICK, roots=only(disks)) as process:
         (disks / "deep" / "disk").unlink()
         (disks / "deep" / "disk").symlink_to("../../secret/disk")
         assert (await process.open()).value == errno.EACCES
@@ -117,7 +117,7 @@ async def test_a_socket_is_reached_by_links_within_and_not_without(disks: Path, 
     link.symlink_to("deep/nbd")
     os.link(server.socket, disks / "deep" / "nbd")
     export = Export("unix", socket=str(link))
-    async with working(export, QUICK, places=only(disks)) as process:
+    async with working(export, QUICK, roots=only(disks)) as process:
         assert await process.read(0, 4096) == bytes(4096)
         link.unlink()
         link.symlink_to(server.socket)

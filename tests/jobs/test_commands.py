@@ -128,3 +128,8 @@ def test_glance_and_openstack_import(jobs: Jobs) -> None:
     openstack(jobs, "openstack", "image", "stage", "--file", str(file), "theirs")
     openstack(jobs, "openstack", "image", "import", "theirs")
     assert "success" in openstack(jobs, "openstack", "image", "task", "list")
+    formats = ("--disk-format", "raw", "--container-format", "bare")
+    openstack(jobs, "openstack", "image", "create", "--import", "--file", str(file), *formats, "at once")
+    made = jobs.listed("?name=at%20once")[0]["id"]
+    wait_until("it is active", lambda: jobs.show(made)["status"] == "active")
+    assert_whole(jobs, made, DATA, "near")

@@ -62,7 +62,9 @@ def test_staged_data_become_an_image_in_several_stores(jobs: Jobs) -> None:
     assert jobs.stage(image, DATA).status == 204
     assert jobs.show(image)["status"] == "uploading"
     assert jobs.upload(image, b"other").status == 409
-    job = jobs.ended(jobs.begun(image, "glance-direct", stores=["far", "near"]))
+    answer = jobs.begin(image, "glance-direct", stores=["far", "near"])
+    job = jobs.ended(answer.headers["location"].rpartition("/")[2])
+    assert job["request_id"] == answer.headers["x-openstack-request-id"]
     assert (job["state"], job["bytes_done"], job["bytes_total"]) == ("done", 2 * len(DATA), 2 * len(DATA))
     assert_whole(jobs, image, DATA, "near", "far")
 

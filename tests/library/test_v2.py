@@ -233,6 +233,34 @@ def test_schemas(service: Service) -> None:
     assert service.ask("GET", "/v2/schemas/other").status == 404
 
 
+@over_sqlite
+def test_an_empty_id_is_no_image(service: Service) -> None:
+    """A client whose variable is empty gets 404, not the list, which it would take for an image."""
+    service.create()
+    for method in ("GET", "DELETE"):
+        assert service.ask(method, "/v2/images/").status == 404
+
+
+@over_sqlite
+def test_the_answer_to_a_create_says_how_to_import(service: Service) -> None:
+    """openstacksdk's create with `use_import` refuses by itself if this answer does not."""
+    answer = service.json("POST", "/v2/images", {"disk_format": "raw", "container_format": "bare"})
+    assert "glance-direct" in answer.headers["openstack-image-import-methods"].split(",")
+    stores = service.done(200, service.ask("GET", "/v2/info/stores"))["stores"]
+    taking = [store["id"] for store in stores if store.get("read-only") != "true"]
+    assert answer.headers["openstack-image-store-ids"].split(",") == taking
+
+
+@over_sqlite
+@pytest.mark.parametrize("path", ["/location", "/locations", "/locations/-", "/locations/0", "/deleted"])
+def test_what_is_no_property_is_refused(service: Service, path: str) -> None:
+    """Glance's clients read 403 as "locations are not to be had here", as they are where Glance hides them."""
+    image = service.create()["id"]
+    for op in ("add", "replace", "remove"):
+        answer = service.patch(image, {"op": op, "path": path, "value": {"url": "http://x/", "metadata": {}}})
+        assert answer.status == 403, answer
+
+
 # -- patch -----------------------------------------------------------------------------------------------------
 
 
@@ -511,7 +539,11 @@ def test_members_who_accept_and_reject(service: Service) -> None:
     member = service.done(200, service.json("POST", path, {"member": "tenant"}))
     assert {"member_id": "tenant", "image_id": image["id"], "status": "pending"}.items() <= member.items()
     assert service.json("POST", path, {"member": "tenant"}).status == 409
-    assert service.json("POST", f"/v2/images/{public['id']}/members", {"member": "tenant"}).status == 403
+    for answer in (
+        service.json("POST", f"/v2/images/{public['id']}/members", {"member": "tenant"}),
+        service.ask("GET", f"/v2/images/{public['id']}/members"),
+    ):
+        assert (answer.status, b"Only shared images have members" in answer.body) == (403, True), answer
     bodies: list[object] = [{}, [], {"member": ""}, {"member": 5}, {"member": "x" * 256}]
     for body in bodies:
         assert service.json("POST", path, body).status == 400, body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import signal
 import time
 from collections.abc import Iterator
@@ -76,6 +77,22 @@ def test_a_limit_holds_for_reads_and_writes_over_all_front_ends(
     mover.stop_clean()
 
 
+def checksum(mover: Mover, ticket: str, unix: bool = False) -> str:
+    """As the service answers, of blocks of 1 MiB."""
+    answer = mover.ask("GET", f"/images/{ticket}/checksum?algorithm=sha256&block_size={MIB}", unix=unix)
+    assert answer.status == 200, answer.body
+    found: str = answer.json()["checksum"]
+    return found
+
+
+def digest(block: int) -> str:
+    """The same of the disk's bytes."""
+    whole = hashlib.sha256()
+    for at in range(0, SIZE, block):
+        whole.update(hashlib.sha256(body()[at : at + block]).digest())
+    return whole.hexdigest()
+
+
 def has_requests(vdsm: Vdsm, ticket: str) -> bool:
     """Whether somebody uses it."""
     return bool(vdsm.look(ticket)["requests"])
@@ -104,6 +121,45 @@ def test_a_limit_changes_under_way(vdsm: Vdsm, disk: NbdServer, start_mover: Sta
         download(mover.tcp, f"/images/{ticket}", body())
     assert vdsm.ask("PATCH", ticket, {"bytes_per_second": None}).status == 200
     assert "bytes_per_second" not in vdsm.look(ticket)
+    mover.stop_clean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limited", ["ticket", "image", "host"])
+def test_what_a_checksum_reads_is_limited_like_a_body(
+    limited: str, vdsm: Vdsm, disk: NbdServer, start_mover: StartMover
+) -> None:
+    """Whatever limits it, and together with another one where both have the limit; the digest is right."""
+    qos = {} if limited == "ticket" else {f"{limited}_bytes_s": 16 * MIB}
+    mover = start_mover({}, settings(vdsm, **qos), 2)
+    own: dict[str, Any] = {"bytes_per_second": 16 * MIB} if limited == "ticket" else {}
+    ticket = vdsm.install(nbd_url(disk), SIZE, **own)
+    with takes_at_least(2 * SIZE / (16 * MIB)):
+        asking = [Doing(partial(checksum, mover, ticket, unix)) for unix in (True, False)]
+        assert {one.result() for one in asking} == {digest(MIB)}
+    mover.stop_clean()
+
+
+@pytest.mark.slow
+def test_a_checksum_under_way_is_freed_of_its_limit(vdsm: Vdsm, disk: NbdServer, start_mover: StartMover) -> None:
+    """One that would take minutes ends by PATCH, and by DELETE with nothing left; another ticket goes on meanwhile."""
+    mover = start_mover({}, settings(vdsm), 1)
+    first, other = (vdsm.install(nbd_url(disk), SIZE) for _ in range(2))
+    assert checksum(mover, other) == digest(MIB)
+    before = mover.settled_census()
+    assert vdsm.ask("PATCH", first, {"bytes_per_second": 65536}).status == 200
+    asking = Doing(partial(checksum, mover, first))
+    wait_until("it has begun", partial(has_requests, vdsm, first))
+    assert checksum(mover, other) == digest(MIB)
+    assert not asking.done
+    assert vdsm.ask("PATCH", first, {"bytes_per_second": 0}).status == 200
+    assert asking.result() == digest(MIB)
+    assert vdsm.ask("PATCH", first, {"bytes_per_second": 65536}).status == 200
+    refused = Doing(partial(mover.ask, "GET", f"/images/{first}/checksum"))
+    wait_until("the next one has begun", partial(has_requests, vdsm, first))
+    vdsm.remove(first)
+    assert refused.result().status == 403
+    mover.assert_returns_to(before)
     mover.stop_clean()
 
 

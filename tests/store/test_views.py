@@ -95,7 +95,7 @@ def servers(pid: int) -> list[psutil.Process]:
 @pytest.mark.parametrize("disk_format", QEMU_NAMES)
 async def test_a_view_has_the_disks_bytes_and_extents(loop: object, convert: Convert, disk_format: str) -> None:
     image = convert(disk_format)
-    async with working(view(image, disk_format), places=None) as process:
+    async with working(view(image, disk_format), roots=None) as process:
         assert await whole(process) == DISK
         assert await zeros(process) == mapped_zeros(image, disk_format)
         facts = await process.lane.opened()
@@ -104,7 +104,7 @@ async def test_a_view_has_the_disks_bytes_and_extents(loop: object, convert: Con
 
 async def test_reads_go_on_when_the_server_is_killed_and_end_with_the_worker(loop: object, convert: Convert) -> None:
     image = convert("qcow2", "-c")
-    async with working(view(image, "qcow2"), places=None) as process:
+    async with working(view(image, "qcow2"), roots=None) as process:
         [first] = servers(process.pid)
         first.kill()
         assert await whole(process) == DISK
@@ -141,7 +141,7 @@ async def test_the_reader_is_told_what_a_server_said_that_does_not_serve(
 async def refusal(image: Path, disk_format: str) -> str:
     """What a client is told of it."""
     with pytest.raises(LaneLost) as refused:
-        async with working(view(image, disk_format), places=None):
+        async with working(view(image, disk_format), roots=None):
             pass
     return refused.value.reason
 

@@ -5,7 +5,8 @@
     hashed       h     h     z     z     h     h      h     h       z: known beforehand, neither read nor hashed
     outer     h(h0 + h1 + z + z + h4 + ...)
 
-Blocks are read ahead into a few buffers, and hashed by threads while others are read.
+Blocks are read ahead into a few buffers, and hashed by threads while others are read. What is read counts towards what
+may be read (workers/lane/checksum_format.py); zeros that the server tells of are not read.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Protocol
 
 from workers.image.extents import clip, merge_contexts
 from workers.image.plan import Command, Done, Limits, Operation, Plan, pieces
-from workers.lane.checksum_format import BLAKE2_DIGEST_BYTES, Asked, answer
+from workers.lane.checksum_format import BLAKE2_DIGEST_BYTES, Asked, answer, readable, wants
 from workers.lane.extents_format import ZERO, ExtentsBroken
 from workers.nbd_handle import is_zero
 
@@ -97,11 +98,13 @@ class _Reading:
 
 
 def checksum(limits: Limits, asked: Asked, threads: int, slot: memoryview) -> Plan:
-    """Hash the image and write the hex digest into the slot. It goes on whenever a command has ended."""
+    """Hash the image and write the hex digest into the slot. It goes on whenever a command has ended, or by GO_ON."""
     new, block = new_hash(asked.algorithm), asked.block_bytes
     zeros = HashCommand(new, memoryview(bytes(min(block, max(limits.size, 1)))))
     yield [zeros]
-    pipeline = _Pipeline(limits, zeros, block, threads)
+    while not zeros.answered:
+        yield []
+    pipeline = _Pipeline(limits, zeros, block, threads, slot)
     at = 0
     while at < limits.size or pipeline.busy:
         if not pipeline.upcoming and at < limits.size:
@@ -118,11 +121,13 @@ def checksum(limits: Limits, asked: Asked, threads: int, slot: memoryview) -> Pl
 class _Pipeline:
     """Blocks in the order of the image: `upcoming` ones, those that are read or hashed now, and the hash of all."""
 
-    def __init__(self, limits: Limits, zeros: HashCommand, block: int, threads: int) -> None:
+    def __init__(self, limits: Limits, zeros: HashCommand, block: int, threads: int, slot: memoryview) -> None:
         self.upcoming: deque[Block] = deque()
         self.outer = zeros.new_hash(b"")
         self._limits = limits
         self._zeros = zeros
+        self._slot = slot
+        self._taken = 0
         self._under_way: deque[_Reading] = deque()
         # An export's blocks that do not fit into these are rounded out.
         margin = 2 * limits.facts.block_bytes if block % limits.facts.block_bytes else 0
@@ -167,13 +172,21 @@ class _Pipeline:
         """Whether blocks of zeros were taken, which may be all that stands before the end."""
         found_zeros = False
         while self.upcoming and (self._free or self._is_known(self.upcoming[0])):
-            offset, length, zero = self.upcoming.popleft()
+            offset, length, zero = self.upcoming[0]
             if self._is_known((offset, length, zero)):
                 self._under_way.append(_Reading(self._zeros.digest))
                 found_zeros = True
-            else:
+            elif self._may_read(length):
                 self._read(commands, offset, length)
+            else:
+                break
+            self.upcoming.popleft()
         return found_zeros
+
+    def _may_read(self, length: int) -> bool:
+        """Whether a block may be read now; if not, who asked learns that it is wanted."""
+        wants(self._slot, self._taken + length)
+        return self._taken + length <= readable(self._slot)
 
     def _is_known(self, block: Block) -> bool:
         _, length, zero = block
@@ -187,6 +200,7 @@ class _Pipeline:
         most = min(READ_BYTES, self._limits.most_bytes)
         one.reads = pieces(Operation.READ, start, one.buffer[: stop - start], most)
         self._under_way.append(one)
+        self._taken += length
         commands += one.reads
 
 

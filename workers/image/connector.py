@@ -48,14 +48,14 @@ class Connector:
         if serve.export.transport == "view":
             return self._new_view(number, serve, connect_s)
         if serve.export.transport not in FILES:
-            return NbdConnection(number, serve.export, serve.places, serve.settings, self._loop, self._owner, connect_s)
+            return NbdConnection(number, serve.export, serve.roots, serve.settings, self._loop, self._owner, connect_s)
         if not serve.export.whole_file:
             from workers.image.file_export import FileExport
 
-            return FileExport(number, serve.export, serve.places, self._loop, self._owner)
+            return FileExport(number, serve.export, serve.roots, self._loop, self._owner)
         from workers.image.whole_file import WholeFile
 
-        return WholeFile(number, serve.export, serve.places, self._loop, self._owner, self._session_numbers)
+        return WholeFile(number, serve.export, serve.roots, self._loop, self._owner, self._session_numbers)
 
     def _new_view(self, number: int, serve: Serve, connect_s: float) -> Connection:
         from workers.store.views.export import View, ViewConnection

@@ -11,7 +11,7 @@ import os
 import stat
 
 from config.export import Export
-from config.places import Places
+from config.roots import Roots
 from workers.image.connection import Owner, State
 from workers.image.local_export import LocalExport
 from workers.image.loop import Loop, Timer
@@ -39,8 +39,8 @@ READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY})
 class FileExport(LocalExport):
     """The file at `export.path`. `server` is (device, inode): another file there does not have what this one had."""
 
-    def __init__(self, number: int, export: Export, places: Places | None, loop: Loop, owner: Owner) -> None:
-        super().__init__(number, export, places, loop, owner)
+    def __init__(self, number: int, export: Export, roots: Roots | None, loop: Loop, owner: Owner) -> None:
+        super().__init__(number, export, roots, loop, owner)
         self._frozen = export.frozen
         self._of_library = export.of_library
         self._fd = -1
@@ -53,7 +53,7 @@ class FileExport(LocalExport):
 
     def _open(self) -> Limits:
         self._fd, read_only = (
-            open_own(self._path, self._frozen) if self._of_library else open_image(self._path, self._places)
+            open_own(self._path, self._frozen) if self._of_library else open_image(self._path, self._roots)
         )
         try:
             found = os.fstat(self._fd)
@@ -74,9 +74,6 @@ class FileExport(LocalExport):
             can_flush=True,
             can_zero=True,
             has_extents=self._has_extents(),
-            multi_conn=False,
-            block_bytes=1,
-            bitmaps=[],
         )
 
     def _has_extents(self) -> bool:
@@ -205,11 +202,11 @@ class FileExport(LocalExport):
         command.found = {"base:allocation": runs}
 
 
-def open_image(path: str, places: Places | None) -> tuple[int, bool]:
+def open_image(path: str, roots: Roots | None) -> tuple[int, bool]:
     """A descriptor, and whether it is for reading only, as the file allows. Raises OSError."""
-    if places is None:
+    if roots is None:
         return _open(path)
-    with Pinned(allowed(places.file, path)) as pinned:
+    with Pinned(allowed(roots.file, path)) as pinned:
         return _open(pinned)
 
 

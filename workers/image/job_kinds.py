@@ -27,7 +27,7 @@ OF_STORES = {
     Kind.ZERO: Operation.ZERO,
     Kind.ROLLBACK: Operation.ROLLBACK,
 }
-ANYWHERE = frozenset({Kind.FLUSH, Kind.LOST, Kind.TOLD, Kind.CANCEL})
+ANYWHERE = frozenset({Kind.FLUSH, Kind.LOST, Kind.TOLD, Kind.CANCEL, Kind.GO_ON})
 # What changes bytes that clients see.
 CHANGING = WRITING | {Kind.COMMIT}
 WRITING_ANY = WRITING | {Kind.BEGIN}

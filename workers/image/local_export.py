@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from config.export import Export
-from config.places import Places
+from config.roots import Roots
 from workers.image.connection import Event, Owner
 from workers.image.loop import Loop
 from workers.image.plan import Limits
@@ -18,12 +18,12 @@ THREADS = 4
 class LocalExport(ThreadedExport):
     """A file as a connection; `number` is unique in this worker. Subclasses open it and say what a command does.
 
-    `places` are those where the path may lead, None where it is the settings' own.
+    `roots` say where the path may lead, None where it is the settings' own.
     """
 
-    def __init__(self, number: int, export: Export, places: Places | None, loop: Loop, owner: Owner) -> None:
+    def __init__(self, number: int, export: Export, roots: Roots | None, loop: Loop, owner: Owner) -> None:
         super().__init__(number, export, loop, owner)
-        self._places = places
+        self._roots = roots
 
     def open(self) -> None:
         """Open the file; `connected` or `disconnected` of the owner is called before this returns."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator
 
 from config.export import Export
-from config.places import Places
+from config.roots import Roots
 from config.settings import WorkerSettings
 from workers import server_process
 from workers.image.connection import STATES, Event, Owner, State
@@ -33,14 +33,14 @@ HUNG_UP = "the server closed the connection"
 class NbdConnection:
     """A connection to `export`; `number` is unique in this worker.
 
-    `places` are those where the paths of its socket and TLS credentials may lead, None if the settings named them.
+    `roots` say where the paths of its socket and TLS credentials may lead, None if the settings named them.
     """
 
     def __init__(
         self,
         number: int,
         export: Export,
-        places: Places | None,
+        roots: Roots | None,
         settings: WorkerSettings,
         loop: Loop,
         owner: Owner,
@@ -51,7 +51,7 @@ class NbdConnection:
         self.server = server_process.UNKNOWN
         self.was_ready = False
         self._export = export
-        self._places = places
+        self._roots = roots
         self._settings = settings
         self._loop = loop
         self._owner = owner
@@ -103,9 +103,9 @@ class NbdConnection:
         export = self._export
         if export.transport == "tcp":
             return sock.connect_ex((export.host, export.port))
-        if self._places is None:
+        if self._roots is None:
             return sock.connect_ex(export.socket)
-        with Pinned(allowed(self._places.socket, export.socket)) as pinned:
+        with Pinned(allowed(self._roots.socket, export.socket)) as pinned:
             return sock.connect_ex(pinned)
 
     def _on_connect(self, events: int) -> None:
@@ -148,7 +148,7 @@ class NbdConnection:
 
     def _credentials(self, path: str | None) -> str | None:
         """Where a path of TLS credentials leads. Raises OSError where it may not lead."""
-        return path if path is None or self._places is None else allowed(self._places.credentials, path)
+        return path if path is None or self._roots is None else allowed(self._roots.credentials, path)
 
     def _handshake(self, handle: NbdHandle) -> Generator[None, None, Limits]:
         while not handle.negotiating():

@@ -7,13 +7,13 @@ import logging
 import os
 from collections.abc import Callable
 
-from config.places import NotAllowed, Places, handle, pin
+from config.roots import NotAllowed, Roots, handle, pin
 
 log = logging.getLogger(__name__)
 
 
 def allowed(place: Callable[[str], str], path: str) -> str:
-    """Where the path leads, by one of the methods of Places. Raises OSError where it may not lead."""
+    """Where the path leads, by one of the methods of Roots. Raises OSError where it may not lead."""
     try:
         return place(path)
     except NotAllowed as refused:
@@ -47,8 +47,8 @@ class Spot:
     Whoever opens `path` must not follow links: there was none. Raises OSError.
     """
 
-    def __init__(self, path: str, places: Places | None) -> None:
-        target = os.path.realpath(path) if places is None else allowed(places.file, path)
+    def __init__(self, path: str, roots: Roots | None) -> None:
+        target = os.path.realpath(path) if roots is None else allowed(roots.file, path)
         directory, self.name = os.path.split(target)
         self._directory = Pinned(directory)
         self.directory = self._directory.path

@@ -180,6 +180,9 @@ class Schedule(Generic[LaneT]):
         elif task.job.kind is Kind.CANCEL:
             self._cancel(task.lane, task.job.offset)
             self._finish(task, Status.OK)
+        elif task.job.kind is Kind.GO_ON:
+            self._go_on(task.lane, task.job.offset)
+            self._finish(task, Status.OK)
         else:
             task.plan = self._plan(task)
             self._advance(task)
@@ -341,6 +344,12 @@ class Schedule(Generic[LaneT]):
         else:
             task.plan = checksum(self._limits, asked, self.hash_threads, task.slot)
             self._advance(task)
+
+    def _go_on(self, lane: LaneT, number: int) -> None:
+        """Have a CHECKSUM of `lane` look at what it may read."""
+        for task in list(self._checksums.values()):
+            if task.lane is lane and task.job.number == number and task.plan is not None:
+                self._advance(task)
 
     def _cancel(self, lane: LaneT, number: int) -> None:
         """End a ZERO or CHECKSUM of `lane` as soon as nothing of it is on the way any more."""

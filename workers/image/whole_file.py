@@ -17,7 +17,7 @@ import stat
 from collections.abc import Iterator
 
 from config.export import Export
-from config.places import Places
+from config.roots import Roots
 from workers.image.connection import Owner
 from workers.image.file_export import MOST_BYTES, read_all, write_all
 from workers.image.local_export import LocalExport
@@ -77,12 +77,12 @@ class WholeFile(LocalExport):
         self,
         number: int,
         export: Export,
-        places: Places | None,
+        roots: Roots | None,
         loop: Loop,
         owner: Owner,
         numbers: Iterator[int],
     ) -> None:
-        super().__init__(number, export, places, loop, owner)
+        super().__init__(number, export, roots, loop, owner)
         self._numbers = numbers
         self._sessions: dict[int, Session] = {}
         self._opened: dict[Command, Session] = {}
@@ -106,18 +106,13 @@ class WholeFile(LocalExport):
 
     def _spot(self) -> Spot:
         """Where the file is to be now. Raises OSError."""
-        return Spot(self._path, self._places)
+        return Spot(self._path, self._roots)
 
     def _facts(self, size: int, writable: bool) -> ImageFacts:
         return ImageFacts(
             size_bytes=size,
             read_only=not writable,
             can_flush=True,
-            can_zero=False,
-            has_extents=False,
-            multi_conn=False,
-            block_bytes=1,
-            bitmaps=[],
             whole_file=True,
         )
 

@@ -1,9 +1,12 @@
 """How a checksum is asked for and answered in a slot, and which algorithms there are.
 
-    0                                        ANSWER_AT
-    ├ u16 length │ msgpack of Asked ──┤      ├ hex digest in ASCII ──┤
+    0                                        ANSWER_AT                  READING_AT
+    ├ u16 length │ msgpack of Asked ──┤      ├ hex digest in ASCII ──┤  ├ may read │ wants to ┤
 
 The answer does not overwrite the question: a worker that dies between the two leaves it for its successor.
+
+Who asked says how many bytes may be read in all, and can change that while they are; the worker says how many it wants
+to have read with the next block. Each is one word, which one process writes; GO_ON has the worker look again.
 """
 
 from __future__ import annotations
@@ -24,6 +27,10 @@ BLAKE2_DIGEST_BYTES = 32
 
 LENGTH = struct.Struct("<H")
 ANSWER_AT = 2048
+READING_AT = 3072
+# As the machine has it: one store, which the other process sees whole or not at all.
+WORD = struct.Struct("Q")
+NO_LIMIT = 2**64 - 1
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -62,10 +69,34 @@ def check(asked: Asked) -> None:
 
 
 def ask(view: memoryview, asked: Asked) -> None:
-    """Write the question into a slot."""
+    """Write the question into a slot; there is no limit yet."""
     question = msgspec.msgpack.encode(asked)
     LENGTH.pack_into(view, 0, len(question))
     view[LENGTH.size : LENGTH.size + len(question)] = question
+    may_read(view, NO_LIMIT)
+    wants(view, 0)
+
+
+def may_read(view: memoryview, count: int) -> None:
+    """So many bytes in all, from now on; what has been begun goes on."""
+    WORD.pack_into(view, READING_AT, count)
+
+
+def readable(view: memoryview) -> int:
+    """How many bytes may be read in all."""
+    count: int = WORD.unpack_from(view, READING_AT)[0]
+    return count
+
+
+def wants(view: memoryview, count: int) -> None:
+    """So many bytes are read in all, with the next block."""
+    WORD.pack_into(view, READING_AT + WORD.size, count)
+
+
+def wanted(view: memoryview) -> int:
+    """How many bytes the worker wants to have read."""
+    count: int = WORD.unpack_from(view, READING_AT + WORD.size)[0]
+    return count
 
 
 def asked_in(view: memoryview) -> Asked:

@@ -12,7 +12,7 @@ from enum import IntEnum, IntFlag
 
 import msgspec
 
-VERSION = 1
+VERSION = 2
 
 
 class Kind(IntEnum):
@@ -27,6 +27,7 @@ class Kind(IntEnum):
     TOLD = 7  # the client was told of them; the offset is the number that came with them
     CHECKSUM = 8  # hash the image as the slot says (workers/lane/checksum_format.py); `value` is the digest's length
     CANCEL = 9  # stop the ZERO or CHECKSUM whose number is the offset: it fails with ECANCELED; no slot
+    GO_ON = 14  # the CHECKSUM whose number is the offset may read more than it might, as its slot says; no slot
     # Of whole files only, in sessions. READ and WRITE there name theirs in `context`; one that the worker does not know
     # (any more) is refused with ESTALE. A lane that closes takes its sessions with it, unless they were committed.
     OPEN = 10  # read the file that is there now: `value` is the session, `covered` its size; `length` MOST_FILE_BYTES
@@ -108,12 +109,12 @@ class ImageFacts(msgspec.Struct, frozen=True):
 
     size_bytes: int
     read_only: bool
-    can_flush: bool
-    can_zero: bool
-    has_extents: bool
-    multi_conn: bool
-    block_bytes: int
-    bitmaps: list[str]
+    can_flush: bool = False
+    can_zero: bool = False
+    has_extents: bool = False
+    multi_conn: bool = False
+    block_bytes: int = 1
+    bitmaps: list[str] = []
     whole_file: bool = False
     store: bool = False
     version: str = ""

@@ -23,7 +23,7 @@ class Refusal(Exception):
         self.offset = offset
 
 
-class Place(msgspec.Struct, frozen=True):
+class Location(msgspec.Struct, frozen=True):
     """Where an image was published."""
 
     uri: str
@@ -56,7 +56,7 @@ class Part(Protocol):
     def fileno(self) -> int | None:
         """A descriptor of the bytes, the part's own, for who cannot do with `read`; None if it has none."""
 
-    def publish(self, size: int) -> Place:
+    def publish(self, size: int) -> Location:
         """Make all of it durable, and let everybody see it; never in the place of another. The part is over then."""
 
     def close(self) -> None:
@@ -64,6 +64,17 @@ class Part(Protocol):
 
     def drop(self) -> None:
         """Let go of it, with all that it has left."""
+
+
+@runtime_checkable
+class Cloning(Part, Protocol):
+    """A part that the kernel can fill from another file."""
+
+    def clone(self, path: str, offset: int, size: int, most: int) -> int:
+        """Bring bytes of the file at `path`, which has `size` of them, from `offset` on; where that ended.
+
+        `most` of them where they have to be copied; zeros do not count.
+        """
 
 
 class Backing(Protocol):
@@ -106,8 +117,8 @@ class Scattering(Backing, Protocol):
     def prepare(self, image: str, size: int, catalogue: str) -> str:
         """Room for such an image: a file of `size` bytes, its path. It stays until it is taken, or forgotten."""
 
-    def take(self, image: str, catalogue: str) -> Part | Place:
-        """The part that was prepared, which nobody writes any more; its place, if it was published before."""
+    def take(self, image: str, catalogue: str) -> Part | Location:
+        """The part that was prepared, which nobody writes any more; its location, if it was published before."""
 
 
 @runtime_checkable

@@ -61,12 +61,6 @@ MOST_BYTES = 4 * 1024 * 1024
 FACTS = ImageFacts(
     size_bytes=0,
     read_only=False,
-    can_flush=False,
-    can_zero=False,
-    has_extents=False,
-    multi_conn=False,
-    block_bytes=1,
-    bitmaps=[],
     whole_file=True,
     store=True,
 )

@@ -10,7 +10,7 @@ from typing import Any
 from config.stores import SCHEMES
 from workers.image.file_export import read_all
 from workers.lane.store_format import Finish, Publish, Published, Why
-from workers.store.backing import Part, Place, Refusal, Scattering
+from workers.store.backing import Location, Part, Refusal, Scattering
 from workers.store.inspection.claims import Declared, inspect
 from workers.store.publishing import publish
 
@@ -21,7 +21,7 @@ ZEROS = memoryview(bytes(READ_BYTES))
 def finish(backing: Scattering, asked: Finish) -> Published:
     """Publish what was prepared; nothing is left of it if that is refused. Raises Refusal and OSError."""
     taken = backing.take(asked.image, asked.catalogue)
-    if isinstance(taken, Place):
+    if isinstance(taken, Location):
         return _published_before(taken, asked)
     try:
         published = _finish(taken, asked)
@@ -45,9 +45,9 @@ def _finish(part: Part, asked: Finish) -> Published:
     return publish(part, question, size, md5, value)
 
 
-def _published_before(place: Place, asked: Finish) -> Published:
+def _published_before(location: Location, asked: Finish) -> Published:
     """Who published it died before anybody heard of it: only the answer is to be made again."""
-    path = place.uri.removeprefix(f"{SCHEMES[0]}://")
+    path = location.uri.removeprefix(f"{SCHEMES[0]}://")
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         size = os.fstat(fd).st_size
@@ -56,7 +56,7 @@ def _published_before(place: Place, asked: Finish) -> Published:
         md5, value = digests(fd, size, ("md5", asked.hash_algo))
     finally:
         os.close(fd)
-    return Published(place.uri, place.metadata, size, md5, value, virtual_size)
+    return Published(location.uri, location.metadata, size, md5, value, virtual_size)
 
 
 class _Seen:

@@ -18,8 +18,8 @@ def publish(part: Part, asked: Publish, size: int, md5: str | None, hash_value: 
         raise Refusal(Why.WRONG_CHECKSUM, f"the image's MD5 is {md5}, {asked.md5} was announced")
     declared = Declared(asked.disk_format, asked.container_format, asked.backing_files)
     virtual_size = inspect(part, size, declared)
-    place = part.publish(size)
-    return Published(place.uri, place.metadata, size, md5, hash_value, virtual_size, place.volume)
+    location = part.publish(size)
+    return Published(location.uri, location.metadata, size, md5, hash_value, virtual_size, location.volume)
 
 
 def refused(outcome: object) -> Refused:

@@ -16,9 +16,8 @@ from typing import Protocol
 from workers.image.loop import Loop
 from workers.image.plan import ZEROS, SessionCommand
 from workers.lane.store_format import Answer, Clone, Cloned, Kept, Publish, Published, Receive, Refused, Why
-from workers.store.backing import Part
+from workers.store.backing import Cloning, Part
 from workers.store.digests import Digests, HashPart
-from workers.store.files.part import FilePart
 from workers.store.progress import Progress
 from workers.store.publishing import publish, refused
 
@@ -167,7 +166,7 @@ class Session:
     def clone(self, command: SessionCommand, path: str, asked: Clone) -> None:
         """Go on with the next bytes of another file."""
         part, at = self._part, self._progress.arrived
-        if not (self._is_whole() and isinstance(part, FilePart)) or self._asked.digests:
+        if not (self._is_whole() and isinstance(part, Cloning)) or self._asked.digests:
             self._port.answer(command, Refused(Why.GONE, "this upload cannot go on with another file's bytes"))
             return
         self._waiting[command] = 1

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import uuid
 
+import msgspec
+
+from mover.library import answers
 from mover.library.call import Call
 from mover.library.errors import ApiError
 from mover.library.jobs.records import Job, JobInput, JobKind, NewJob
@@ -31,7 +34,7 @@ async def begin(
             id=str(uuid.uuid4()),
             image_id=image.id,
             kind=kind,
-            input=asked,
+            input=msgspec.structs.replace(asked, request_id=answers.request_id(call.request)),
             owner=call.caller.tenant,
             user=call.caller.user,
             host=library.host if kind in _BOUND else None,

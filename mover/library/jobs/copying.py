@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
+from config.url_rules import UrlRefused, parse_url, rules_of
 from mover.library.call import Call
 from mover.library.checks import check_text
 from mover.library.errors import ApiError
@@ -13,20 +13,15 @@ from mover.library.errors import ApiError
 PLACE = 4096
 
 
-def check_url(value: Any) -> str:
-    """A URL that a client names. Raises ApiError 400."""
+def check_url(call: Call, value: Any) -> str:
+    """A URL that a client names, and that may be read as far as its text tells. Raises ApiError 400."""
     if not isinstance(value, str) or not value:
         raise ApiError(400, "The URL to import from is required")
     text = check_text("uri", value, PLACE)
     try:
-        parts = urlsplit(text)
-        host = parts.hostname if parts.scheme in ("http", "https") else None
-    except ValueError:
-        raise ApiError(400, f"{text[:80]!r} is no URL") from None
-    if not host:
-        raise ApiError(400, f"Images are imported from http:// and https:// only, not from {parts.scheme[:20]!r}")
-    if parts.username is not None or parts.password is not None:
-        raise ApiError(400, "A URL with a user or a password is not taken: both would be kept")
+        parse_url(text, rules_of(call.library.settings))
+    except UrlRefused as refused:
+        raise ApiError(400, f"Nothing is imported from there: {refused.message}") from None
     return text
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from config.allow import places_in
+from config.allow import roots_in
 from config.export import Export
 from config.export_url import ExportUrlError, parse_export
-from config.places import NotAllowed
+from config.roots import NotAllowed
 from config.settings import LibrarySettings
 from config.store_settings import Store
 from config.url_rules import UrlRefused, parse_url, rules_of
@@ -47,8 +47,8 @@ class HostPlaces:
         except ExportUrlError as error:
             raise DiskRefused(str(error)) from error
         allow = self._door.allow
-        places = places_in(allow, self._state_dir, self._stores)
-        gate = Gate(allow, places)
+        roots = roots_in(allow, self._state_dir, self._stores)
+        gate = Gate(allow, roots)
         try:
             gate.check_host(export)
             await gate.check(export)

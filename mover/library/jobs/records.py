@@ -21,6 +21,8 @@ class JobKind(enum.StrEnum):
     EXPORT = "export"  # the image goes onto an NBD export
 
 
+# How clients import images, in the order in which v2 names them.
+IMPORTS = (JobKind.GLANCE_DIRECT, JobKind.WEB_DOWNLOAD, JobKind.COPY_IMAGE, JobKind.DISK)
 # These make an image of what was none; the others leave an image as it is that is one.
 MAKING = frozenset({JobKind.GLANCE_DIRECT, JobKind.WEB_DOWNLOAD, JobKind.DISK})
 
@@ -29,7 +31,8 @@ class JobInput(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was asked. `place` is the URL or ticket of a source or target; what of it may be told, Job.shown_place says.
 
     `must_all` gives everything back when one of `stores` fails. `resume` goes on with what an earlier job of the same
-    kind and place has left. `kills` is v1's failure: the image is killed, not queued.
+    kind and place has left. `kills` is v1's failure: the image is killed, not queued. `request_id` is the name of the
+    request that began it.
     """
 
     place: str = ""
@@ -40,6 +43,7 @@ class JobInput(msgspec.Struct, frozen=True, omit_defaults=True):
     kills: bool = False
     size_bytes: int | None = None
     md5: str | None = None
+    request_id: str | None = None
 
     @property
     def shown_stores(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ _LIVE = tuple(str(state) for state in LIVE)
 # What an import shows of itself as properties of the image, as Glance does.
 TO_STORES = "os_glance_importing_to_stores"
 FAILED_STORES = "os_glance_failed_import"
+IMPORT_TASK = "os_glance_import_task"  # there while it is under way
 
 
 class Jobs:
@@ -95,7 +96,7 @@ class Jobs:
                     return None
                 connection.execute(insert(JOBS).values(plain(values)))
                 if new.input.shown_stores:
-                    _show(connection, new.image_id, new.input.shown_stores, {})
+                    _show(connection, new.image_id, new.input.shown_stores, {}, new.id)
                 return _get(connection, new.id)
         except IntegrityError as error:
             raise JobTaken from error
@@ -157,7 +158,7 @@ class Jobs:
             if job.input.shown_stores:
                 done = {copy.location.store for copy in outcome.copies} | set(outcome.failed)
                 left = [store for store in job.input.stores if store not in done]
-                _show(connection, job.image_id, left, outcome.failed)
+                _show(connection, job.image_id, left, outcome.failed, job.id)
             return True
 
     @asked
@@ -349,10 +350,18 @@ def _add_copies(connection: Connection, job: Job, copies: Sequence[Copy], failed
         _show(connection, job.image_id, (), failed)
 
 
-def _show(connection: Connection, image_id: str, to_stores: Sequence[str], failed: Mapping[str, str]) -> None:
-    shown = {TO_STORES: ",".join(to_stores), FAILED_STORES: ",".join(failed)}
-    where = (PROPERTIES.c.image_id == image_id, PROPERTIES.c.name.in_(shown))
+def _show(
+    connection: Connection,
+    image_id: str,
+    to_stores: Sequence[str],
+    failed: Mapping[str, str],
+    task: str | None = None,
+) -> None:
+    where = (PROPERTIES.c.image_id == image_id, PROPERTIES.c.name.in_((TO_STORES, FAILED_STORES, IMPORT_TASK)))
     connection.execute(delete(PROPERTIES).where(*where))
+    shown = {TO_STORES: ",".join(to_stores), FAILED_STORES: ",".join(failed)}
+    if task is not None:
+        shown[IMPORT_TASK] = task
     values = [{"image_id": image_id, "name": name, "value": value} for name, value in shown.items()]
     connection.execute(insert(PROPERTIES), values)
 

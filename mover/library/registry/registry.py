@@ -308,18 +308,18 @@ class Registry:
             self.jobs.tell(host, f"waits for host {gone}, which is gone: nobody else has what it needs")
 
     @asked
-    def wanted(self, image_id: str, place: Location, upload: str = "") -> bool:
-        """Whether bytes at `place` are the image's, or a job or upload under way may be about to register them: the
+    def wanted(self, image_id: str, location: Location, upload: str = "") -> bool:
+        """Whether bytes at `location` are the image's, or a job or upload under way may be about to register them: the
         upload with the token `upload`, if the store remembers it, else any.
         """
         with reading(self._engine) as connection:
             image = _get(connection, image_id)
-            if image is None or may_publish(connection, image_id, place.uri):
+            if image is None or may_publish(connection, image_id, location.uri):
                 return image is not None
         if image.state is State.SAVING and upload in ("", image.upload):
             return True
-        same = [one for one in image.locations if one.uri == place.uri]
-        return any("" in (one.volume, place.volume) or one.volume == place.volume for one in same)
+        same = [one for one in image.locations if one.uri == location.uri]
+        return any("" in (one.volume, location.volume) or one.volume == location.volume for one in same)
 
     @asked
     def to_remove(

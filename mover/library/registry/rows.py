@@ -25,9 +25,9 @@ def images(connection: Connection, rows: Sequence[Row[Any]]) -> list[ImageRecord
         properties[row.image_id][row.name] = row.value
     for row in connection.execute(select(TAGS).where(TAGS.c.image_id.in_(ids)).order_by(TAGS.c.tag)):
         tags[row.image_id].append(row.tag)
-    places = _locations(connection, ids)
+    locations = _locations(connection, ids)
     return [
-        _image(row, properties.get(row.id, {}), tuple(tags.get(row.id, ())), tuple(places.get(row.id, ())))
+        _image(row, properties.get(row.id, {}), tuple(tags.get(row.id, ())), tuple(locations.get(row.id, ())))
         for row in rows
     ]
 
@@ -54,15 +54,15 @@ def location(row: Row[Any]) -> Location:
     return Location(row.store, row.uri, metadata, LocationStatus(row.status), row.number, row.volume or "")
 
 
-def location_values(image_id: str, place: Location) -> dict[str, object]:
+def location_values(image_id: str, location: Location) -> dict[str, object]:
     """The row of a new location."""
     return {
         "image_id": image_id,
-        "store": place.store,
-        "uri": place.uri,
-        "metadata": msgspec.json.encode(place.metadata).decode(),
-        "status": str(place.status),
-        "volume": place.volume or None,
+        "store": location.store,
+        "uri": location.uri,
+        "metadata": msgspec.json.encode(location.metadata).decode(),
+        "status": str(location.status),
+        "volume": location.volume or None,
     }
 
 

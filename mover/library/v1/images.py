@@ -81,7 +81,7 @@ async def read(call: Call, image_id: str) -> Sent:
     sent = [*words.headers(image), answers.OCTETS, ("Content-Length", str(size))]
     if image.location is None or size == 0:
         return await answers.send_head(call.request, 200, sent)
-    return await reading.send(call, image, Span(0, size), 200, [answers.request_id(), *sent])
+    return await reading.send(call, image, Span(0, size), 200, [answers.request_id_header(call.request), *sent])
 
 
 async def delete(call: Call, image_id: str) -> Sent:
@@ -105,7 +105,7 @@ async def create(call: Call) -> Sent:
     """Make an image, with its data if there is a body."""
     meta = headers.parse(call.request.headers.items())
     has_body = call.body_bytes != 0
-    _check_sources(meta, has_body)
+    _check_sources(call, meta, has_body)
     new = _new_image(call, meta)
     is_empty = meta.size_bytes == 0 and not has_body and not meta.sources
     if has_body or is_empty or meta.sources:
@@ -142,11 +142,11 @@ def _new_image(call: Call, meta: Meta) -> NewImage:
     )
 
 
-def _check_sources(meta: Meta, has_body: bool) -> None:
+def _check_sources(call: Call, meta: Meta, has_body: bool) -> None:
     if len(meta.sources) + has_body > 1:
         raise ApiError(400, "It's invalid to provide multiple image sources.")
     if meta.copy_from is not None:
-        copying.check_url(meta.copy_from)
+        copying.check_url(call, meta.copy_from)
 
 
 def _check_size(call: Call, meta: Meta) -> None:
@@ -200,7 +200,7 @@ def _check_update(call: Call, image: ImageRecord, meta: Meta, has_body: bool) ->
     for name, value in (("status", meta.status), ("id", meta.id)):
         if value is not None and value != shown[name]:
             raise ApiError(403, f"Forbidden to modify '{name}' of image.")
-    _check_sources(meta, has_body)
+    _check_sources(call, meta, has_body)
     if meta.location is not None and image.state is not State.QUEUED:
         raise ApiError(400, f"Cannot give a location to image {image.id}, which is {status_of(image.state)}")
     if meta.copy_from is not None and image.state is not State.QUEUED:
@@ -248,7 +248,7 @@ async def _receive(call: Call, image: ImageRecord, meta: Meta) -> ImageRecord:
 async def _copy_from(call: Call, image: ImageRecord, meta: Meta) -> None:
     """Have a job copy what a URL has; the answer does not wait for it, and the image is killed if it fails."""
     store = await copying.store_of(call, meta.store)
-    url = copying.check_url(meta.copy_from)
+    url = copying.check_url(call, meta.copy_from)
     asked = JobInput(place=url, stores=(store,), kills=True, size_bytes=image.size_bytes, md5=image.md5)
     await beginning.begin(call, image, JobKind.WEB_DOWNLOAD, asked, _QUEUED)
 

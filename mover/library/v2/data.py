@@ -32,7 +32,7 @@ async def download(call: Call, image_id: str) -> Sent:
     span, status, headers = _answer(call, image, image.size_bytes)
     if image.location is None or span.length == 0 or call.request.method == "HEAD":
         return await answers.send_head(call.request, status, headers)
-    return await reading.send(call, image, span, status, [answers.request_id(), *headers])
+    return await reading.send(call, image, span, status, [answers.request_id_header(call.request), *headers])
 
 
 async def _progress(call: Call, image: ImageRecord) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from mover.library.call import Call
 from mover.library.callers import check_change, owner_of_new
 from mover.library.checks import check_properties_count, check_property, is_uuid
 from mover.library.errors import ApiError
+from mover.library.jobs.records import IMPORTS
 from mover.library.records import Change, ImageRecord, NewImage, Visibility
 from mover.library.states import State
 from mover.library.statuses import status_of
@@ -52,7 +53,15 @@ async def create(call: Call) -> Sent:
     """Make an image without data."""
     new = _new_image(call, await call.json())
     image = await call.library.ask(lambda registry: registry.create(new))
-    return await call.send_json(201, words.image(image), [("Location", call.url(f"/v2/images/{image.id}"))])
+    stores = [store.id for store in await call.library.carrier.stores() if not store.read_only]
+    headers = [
+        ("Location", call.url(f"/v2/images/{image.id}")),
+        # openstacksdk imports nothing unless the answer to the create says that it can.
+        ("OpenStack-image-import-methods", ",".join(IMPORTS)),
+    ]
+    if stores:
+        headers.append(("OpenStack-image-store-ids", ",".join(stores)))
+    return await call.send_json(201, words.image(image), headers)
 
 
 def _new_image(call: Call, body: Any) -> NewImage:

@@ -12,14 +12,13 @@ from mover.library.checks import TEXT, check_text
 from mover.library.errors import ApiError
 from mover.library.formats import check_complete
 from mover.library.jobs import beginning, copying
-from mover.library.jobs.records import Job, JobInput, JobKind
+from mover.library.jobs.records import IMPORTS, Job, JobInput, JobKind
 from mover.library.jobs.states import JobState
 from mover.library.records import ImageRecord
 from mover.library.states import READABLE, State
 from mover.library.statuses import status_of
 from mover.library.v2 import images
 
-METHODS = (JobKind.GLANCE_DIRECT, JobKind.WEB_DOWNLOAD, JobKind.COPY_IMAGE, JobKind.DISK)
 # The states in which an image may be imported by a method.
 FROM_STATES: dict[JobKind, frozenset[State]] = {
     JobKind.GLANCE_DIRECT: frozenset({State.UPLOADING}),
@@ -67,7 +66,7 @@ async def _begun(call: Call, job: Job) -> Sent:
     """Glance's answer has no body, and clients look for none; the Location is the job."""
     headers = [
         ("Location", call.url(f"/v2/tasks/{job.id}")),
-        ("OpenStack-image-import-methods", ",".join(METHODS)),
+        ("OpenStack-image-import-methods", ",".join(IMPORTS)),
     ]
     return await call.send(202, headers)
 
@@ -77,8 +76,8 @@ def _method(body: Any) -> tuple[JobKind, dict[str, Any]]:
     name = method.get("name") if isinstance(method, dict) else None
     if not isinstance(method, dict) or not isinstance(name, str):
         raise ApiError(400, 'The body must be a JSON object with {"method": {"name": …}}')
-    if name not in METHODS:
-        raise ApiError(400, f"Unknown import method name '{name[:80]}': it is one of {', '.join(METHODS)}")
+    if name not in IMPORTS:
+        raise ApiError(400, f"Unknown import method name '{name[:80]}': it is one of {', '.join(IMPORTS)}")
     return JobKind(name), method
 
 
@@ -138,7 +137,7 @@ def _without_copy(image: ImageRecord, wanted: list[str], everywhere: bool) -> tu
 
 def _place(call: Call, kind: JobKind, method: dict[str, Any]) -> str:
     if kind is JobKind.WEB_DOWNLOAD:
-        return copying.check_url(method.get("uri"))
+        return copying.check_url(call, method.get("uri"))
     if kind is JobKind.DISK:
         return check_disk(call, "source", method.get("source"))
     return ""

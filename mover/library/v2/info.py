@@ -5,8 +5,8 @@ from __future__ import annotations
 from mover.front.sanic_seam import Sent
 from mover.library.call import Call
 from mover.library.errors import ApiError
+from mover.library.jobs.records import IMPORTS
 from mover.library.seam import Store
-from mover.library.v2.imports import METHODS
 from mover.library.v2.schema import SCHEMAS
 
 
@@ -19,7 +19,7 @@ async def schema(call: Call, name: str) -> Sent:
 
 async def import_methods(call: Call) -> Sent:
     """How images can be imported."""
-    methods = {"description": "Import methods available.", "type": "array", "value": [str(one) for one in METHODS]}
+    methods = {"description": "Import methods available.", "type": "array", "value": [str(one) for one in IMPORTS]}
     return await call.send_json(200, {"import-methods": methods})
 
 

@@ -16,6 +16,7 @@ from mover.library.v2 import images, words
 async def list_members(call: Call, image_id: str) -> Sent:
     """All members, to the owner; their own membership, to a member."""
     image = await call.image(image_id)
+    _check_shared(image)
     found = await call.library.ask(lambda registry: registry.members(image.id))
     if not (call.caller.is_admin or call.caller.owns(image)):
         found = [one for one in found if one.member == call.caller.tenant]
@@ -36,8 +37,7 @@ async def add(call: Call, image_id: str) -> Sent:
     """Share the image with a tenant, who may accept or reject."""
     image = await images.find_to_change(call, image_id)
     wanted = _field(await call.json(), "member")
-    if image.visibility is not Visibility.SHARED:
-        raise ApiError(403, "Only shared images have members.")
+    _check_shared(image)
     name = check_text("member", wanted, TEXT)
     if not name:
         raise ApiError(400, "The member's id is empty")
@@ -78,6 +78,11 @@ async def _find(call: Call, image_id: str, member_id: str) -> tuple[ImageRecord,
     if member is None:
         raise _no_member(image_id, member_id)
     return image, member
+
+
+def _check_shared(image: ImageRecord) -> None:
+    if image.visibility is not Visibility.SHARED:
+        raise ApiError(403, "Only shared images have members.")
 
 
 def _no_member(image_id: str, member_id: str) -> ApiError:

@@ -61,6 +61,8 @@ def _name(path: Any) -> str:
     """The attribute that a JSON pointer of one level names."""
     if not isinstance(path, str) or not path.startswith("/") or path == "/":
         raise ApiError(400, f"Pointer {str(path)[:80]!r} does not start with '/' and the name of an attribute.")
+    if path.startswith("/locations/"):
+        raise ApiError(403, "Attribute 'locations' is reserved.")
     if "/" in path[1:]:
         raise ApiError(400, f"Pointer {path[:80]!r} is deeper than one level.")
     text = path[1:]

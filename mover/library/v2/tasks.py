@@ -34,6 +34,7 @@ def shown(job: Job) -> dict[str, object]:
         "image_id": job.image_id,
         "owner": job.owner,
         "user_id": job.user,
+        "request_id": job.input.request_id,
         "input": _input(job),
         "result": {"image_id": job.image_id} if job.state is JobState.DONE else None,
         "message": job.message,

@@ -50,7 +50,7 @@ READ_ONLY = (
     "stores",
 )
 # Names that are no property's either.
-RESERVED = ("locations", "members", "deleted", "deleted_at", "is_public")
+RESERVED = ("location", "locations", "members", "deleted", "deleted_at", "is_public")
 
 ATTRIBUTES = frozenset({*WRITABLE, *READ_ONLY, *RESERVED, "tags"})
 

@@ -12,7 +12,7 @@ from config.stores import uri_of
 from config.volumes import volume_of
 from workers.image.file_export import open_own, read_all
 from workers.lane.store_format import Why
-from workers.store.backing import Place, Refusal
+from workers.store.backing import Location, Refusal
 from workers.store.files import mountpoints, records
 from workers.store.files.cloning import clone_step
 from workers.store.files.links import link_new
@@ -86,7 +86,7 @@ class FilePart:
         os.fdatasync(self._fd)
         records.write(self._directory, self._image, Record(offset, size, self._catalogue))
 
-    def publish(self, size: int) -> Place:
+    def publish(self, size: int) -> Location:
         """Durable first, then seen: after a crash it is there as a whole, or not at all."""
         os.ftruncate(self._fd, size)
         mode = int(self._store.file_mode, 8)
@@ -102,7 +102,7 @@ class FilePart:
         self._published = True
         records.unlink(part)
         records.sync_directory(self._directory)
-        return Place(uri_of(self._target), self._metadata, volume_of(self._directory))
+        return Location(uri_of(self._target), self._metadata, volume_of(self._directory))
 
     def close(self) -> None:
         """Unlock it."""

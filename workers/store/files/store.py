@@ -17,7 +17,7 @@ from config.store_settings import FileStore
 from config.stores import IMAGE_NAME, directories, path_of, uri_of
 from config.volumes import volume_of
 from workers.lane.store_format import Swept, Unconfirmed, Why
-from workers.store.backing import Place, Refusal
+from workers.store.backing import Location, Refusal
 from workers.store.files import mountpoints, records
 from workers.store.files.part import FilePart
 from workers.store.files.records import Record
@@ -87,7 +87,7 @@ class FileBacking:
         part.close()
         return part.path
 
-    def take(self, image: str, catalogue: str) -> FilePart | Place:
+    def take(self, image: str, catalogue: str) -> FilePart | Location:
         """The part, locked; or where it was published by who then died. Raises Refusal if there is neither."""
         _check_name(image)
         for path in self._present():
@@ -96,7 +96,7 @@ class FileBacking:
                 continue
             target = os.path.join(path, image)
             if record.published is not None and record.published == records.identity(target):
-                return Place(uri_of(target), mountpoints.metadata(self._store.metadata_file, target))
+                return Location(uri_of(target), mountpoints.metadata(self._store.metadata_file, target))
             if not record.scattered:
                 continue
             try:

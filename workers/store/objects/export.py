@@ -91,10 +91,4 @@ def _facts(size: int) -> ImageFacts:
     return ImageFacts(
         size_bytes=size,
         read_only=True,
-        can_flush=False,
-        can_zero=False,
-        has_extents=False,
-        multi_conn=False,
-        block_bytes=1,
-        bitmaps=[],
     )

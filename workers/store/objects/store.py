@@ -25,7 +25,7 @@ from config.store_settings import ObjectStore
 from config.stores import IMAGE_NAME, object_of, uri_of_object
 from workers.image.plan import ZEROS
 from workers.lane.store_format import Swept, Unconfirmed, Why
-from workers.store.backing import Part, Place, Refusal
+from workers.store.backing import Location, Part, Refusal
 from workers.store.objects.kinds import open_objects
 from workers.store.objects.objects import Objects, Writer
 from workers.store.objects.processes import is_dead, writer
@@ -114,7 +114,7 @@ class ObjectPart:
         """Raises OSError: nobody can begin again in the middle of an object."""
         raise OSError(errno.EOPNOTSUPP, "an upload to this store cannot be kept")
 
-    def publish(self, size: int) -> Place:
+    def publish(self, size: int) -> Location:
         """End the upload, and see that all of it is there."""
         objects = self._objects
         try:
@@ -128,7 +128,7 @@ class ObjectPart:
             raise objects.refusal(error) from error
         if found != size:
             raise Refusal(Why.GONE, f"store {objects.store.id} has {found} bytes of the image's {size}: send it again")
-        return Place(uri_of_object(objects.store, self._name), {})
+        return Location(uri_of_object(objects.store, self._name), {})
 
     def close(self) -> None:
         """What is not published nobody can go on with."""

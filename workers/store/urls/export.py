@@ -159,12 +159,6 @@ def _image(found: Found) -> ImageFacts:
     return ImageFacts(
         size_bytes=MOST_FILE_BYTES if found.size is None else found.size,
         read_only=True,
-        can_flush=False,
-        can_zero=False,
-        has_extents=False,
-        multi_conn=False,
-        block_bytes=1,
-        bitmaps=[],
         version=found.version,
         sequential=not found.ranges,
         unsized=found.size is None,

@@ -25,7 +25,7 @@ class NotAllowed(Exception):
         self.why = why
 
 
-class Places(msgspec.Struct, frozen=True):
+class Roots(msgspec.Struct, frozen=True):
     """Directories, or single paths, that tickets may name: of files, of NBD servers' sockets, of TLS credentials.
 
     `private` are Mover's own directories, which no list opens; nor those of `stores`: who could name a library image as
