@@ -136,7 +136,7 @@ _ADVICE = {
     400: "the server does not take this kind of request for this image",
     401: "give a token that is valid",
     403: "ask for a ticket that allows this and has not expired",
-    404: "check the image's id, and that its transfer is still registered",
+    404: "see which is not there: the image's id, its transfer, or the bitmap that was asked for",
     405: "the image does not allow this; `mover info` shows what it does",
     409: "another request holds the image: try again when it has ended",
     416: "the image is smaller than this range: check that it is the right one",
