@@ -1,4 +1,8 @@
-"""Points in time of disks, kept in a directory: taken, verified, restored, pruned. docs/backup.md leads through it."""
+"""Points in time of disks, kept in a directory: taken, verified, restored, pruned (docs/backup.md).
+
+Read repository.py, which points there are, with manifest.py, what is known of one; then taking.py, how one comes to be,
+reader.py, how it is read through its chain, restoring.py and pruning.py.
+"""
 
 from mover.backup.errors import (
     BackupError,

@@ -35,6 +35,9 @@ def restore_to_file(
 
     Raises DamagedError, NoSuchPoint, BusyError, BackupError.
     """
+    if path.is_block_device():
+        why, advice = "it is a device", "serve it (`mover serve --image`), and restore to its URL"
+        raise BackupError(f"restoring to {path}", why, advice)
     if path.exists():
         raise BackupError(f"restoring to {path}", "it is there already", "remove it, or name another file")
     tally = Tally(progress)

@@ -125,7 +125,10 @@ def _verify(options: argparse.Namespace) -> int:
     if options.point is not None and options.name is None:
         raise UsageError("backup verify: --point is of one disk: give --name, too")
     status = Status.DONE
-    for disk in _disks(options):
+    disks = _disks(options)
+    if not disks:
+        print(f"mover: backup verify: there is no disk in {options.repo}: check --repo", file=sys.stderr)
+    for disk in disks:
         with _shown(options) as shown:
             damages = verify(disk, options.point, shown)
         for damage in damages:

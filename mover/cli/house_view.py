@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -85,9 +85,11 @@ def _workers(rows: list[Row]) -> Table:
 
 
 def _table(*names: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in names:
-        table.add_column(name, justify="left" if name in ("state", "id", "export") else "right", overflow="ellipsis")
+        # In a narrow terminal the export is what gives way: half a number says nothing.
+        justify: JustifyMethod = "left" if name in ("state", "id", "export") else "right"
+        table.add_column(name, justify=justify, overflow="ellipsis", no_wrap=name != "export")
     return table
 
 

@@ -1,5 +1,9 @@
 """Disk images over HTTP, from the client's side: the library behind `mover download`, `upload` and `backup`.
 
+Read client.py, one image by one connection (link.py and wire.py are below it), then download.py and upload.py, whole
+jobs: plan.py says in which order, moving.py and crew.py do it, journal.py lets them be gone on with. stream.py is for
+pipes, library.py for the image library.
+
 It imports neither Sanic nor Mover's settings nor its workers: an appliance needs nothing else of Mover to be running.
 """
 

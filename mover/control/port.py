@@ -1,4 +1,4 @@
-"""What the control side needs of those who keep tickets in force (mover/serve/front_ends.py, image_workers.py)."""
+"""What the control side needs of those who keep tickets in force (mover/serve/)."""
 
 from __future__ import annotations
 

@@ -119,6 +119,22 @@ def test_restore_replaces_nothing(repo: Path, room: Path, capsys: pytest.Capture
     assert (room / "disk.raw").read_bytes() == b"precious"
 
 
+def test_verify_of_nothing_says_so(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Silence would be taken for soundness."""
+    (room / "repository.json").write_text('{"format":1}')
+    assert backup("verify", "--repo", room) == 0
+    assert capsys.readouterr().err == f"mover: backup verify: there is no disk in {room}: check --repo\n"
+
+
+def test_a_device_is_not_to_be_removed(
+    repo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who names one gets another advice than who names a file that is there."""
+    monkeypatch.setattr(Path, "is_block_device", lambda path: True)
+    assert backup("restore", "--repo", repo, "--name", "vm/vda", repo / "sdx") == 1
+    assert "it is a device: serve it (`mover serve --image`), and restore to its URL" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("status", "arguments"),
     [

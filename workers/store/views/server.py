@@ -32,7 +32,7 @@ from workers.store.inspection.qemu_img import CONFINE
 
 # The worker opens four connections at most, and others when those were lost.
 BACKLOG = 16
-# What confine.py calls SERVED_FD.
+# What inspection/confine.py calls SERVED_FD.
 SERVED = "/proc/self/fd/10"
 # Each read of more than 128 KiB would have glibc map and unmap a buffer: 1.3 million page faults in 5 GiB.
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "134217728"}
