@@ -183,7 +183,9 @@ def _attend(
     except KeyboardInterrupt:
         ended = _stopped(library, job)
         if ended["state"] != "done":
-            said = f"image {name}: interrupted: it is {ended['state']}: go on with: {again}"
+            # "cancelled", or "cancelled; what the target has: what to do", which is this command
+            state = ended["message"].partition(":")[0] if ended["state"] == "cancelled" else ended["state"]
+            said = f"image {name}: interrupted: it is {state}: go on with: {again}"
             raise Interrupted(said) from None
     if ended["state"] == "cancelled":
         raise ClientError(f"job {job}", "it was cancelled by somebody else", f"go on with: {again}")

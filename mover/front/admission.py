@@ -232,6 +232,10 @@ class Admission:
             async with asyncio.timeout(GRACE_S if rejects else self._limits.wait_s):
                 return await waiter.future
         except TimeoutError:
+            if waiter.future.done() and not waiter.future.cancelled():
+                return (
+                    waiter.future.result()
+                )  # given at the last moment: of a host that stood still, all are due at once
             self._withdraw(line, waiter)
             if rejects:
                 raise self._refusal(line.use, ticket) from None

@@ -14,6 +14,7 @@ import pytest
 from tests.harness.changing import MIB, run
 from tests.harness.mover import ROOT, Mover
 from tests.harness.servers import qemu_nbd
+from tests.harness.waiting import PROGRAM_S
 
 pytestmark = [pytest.mark.nbd, pytest.mark.slow]
 
@@ -33,7 +34,7 @@ def test_the_first_backup_works_as_it_stands(room: Path, endings: ExitStack) -> 
     assert [line.split()[0] for line in servers] == ["qemu-nbd", "mover"]
     made = [line for line in commands if line.startswith("qemu-img")]
     for line in made:
-        subprocess.run(line, shell=True, cwd=room, check=True, capture_output=True, timeout=60)
+        subprocess.run(line, shell=True, cwd=room, check=True, capture_output=True, timeout=PROGRAM_S)
     export = qemu_nbd(room, "vm1", room / "disk.qcow2", image_format="qcow2", bitmap="nightly")
     endings.callback(export.close)
     mover = Mover(room, {"vm1": f"{export.start().uri()}&bitmap=nightly"})
@@ -55,7 +56,7 @@ def perform_python(text: str, room: Path, mover: Mover) -> None:
     code = text.replace("127.0.0.1:54322", f"127.0.0.1:{mover.tcp[1]}").replace('"/backup"', repr(str(room / "backup")))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=room, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=room, env=environment, capture_output=True, text=True, timeout=PROGRAM_S)
     assert done.returncode == 0, done.stderr
 
 
@@ -65,5 +66,7 @@ def perform(line: str, room: Path, mover: Mover, socket: Path) -> None:
     command = command.replace("/backup", str(room / "backup"))
     command = re.sub(r"^mover ", f"{sys.executable} -m mover ", command)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, shell=True, cwd=room, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, shell=True, cwd=room, env=environment, capture_output=True, text=True, timeout=PROGRAM_S
+    )
     assert done.returncode == 0, f"{line}: {done.stderr}"

@@ -29,6 +29,7 @@ from tests.harness.fixtures import Images, memory_room
 from tests.harness.mover import ROOT, Mover
 from tests.harness.patterns import mapped, write_pattern
 from tests.harness.servers import NbdServer, qemu_nbd
+from tests.harness.waiting import PATIENCE_S
 
 pytestmark = [pytest.mark.nbd, pytest.mark.slow]
 
@@ -250,7 +251,7 @@ def test_an_interrupted_backup_ends_with_130_and_leaves_nothing(house: House, ro
             while not disk.file("writing.lock").read_text().strip():
                 assert process.poll() is None
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 130
+            assert process.wait(PATIENCE_S) == 130
     finally:
         house.servers["source"].resume()
     assert sorted(path.name for path in disk.directory.iterdir()) == ["reading.lock", "writing.lock"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from mover.backup.verifying import verify
 from mover.client import Extent
 from mover.client.clusters import CLUSTER_BYTES
 from tests.backup.conftest import Chain, change
+from tests.harness.fixtures import memory_room
 from tests.harness.memory_image import MemoryImage
 
 KIB = 1024
@@ -32,8 +32,7 @@ KIB = 1024
 def test_every_point_restores_whatever_changed_between_them(seed: int, granularity: int) -> None:
     """Writes, zeros, growth, shrinking, bitmaps of any granularity, pruning in between: no byte is another one."""
     chance = random.Random(seed)
-    with tempfile.TemporaryDirectory(dir=Path("/dev/shm") if Path("/dev/shm").is_dir() else None) as name:
-        room = Path(name)
+    with memory_room() as room:
         image = MemoryImage(chance.randrange(1, 2000 * KIB), granularity)
         chain = Chain(Repository(room / "repo").make_disk("vm/vda"), image)
         for stamp in range(1, 7):

@@ -26,6 +26,7 @@ from mover.backup.verifying import verify
 from mover.cli.main import main
 from tests.backup.conftest import Chain
 from tests.harness.mover import ROOT
+from tests.harness.waiting import PATIENCE_S
 
 HOLDER = """\
 import sys
@@ -51,7 +52,7 @@ class Holder:
         return self.process.pid
 
     def __exit__(self, *_: object) -> None:
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=PATIENCE_S)
 
 
 def full(chain: Chain) -> None:

@@ -17,7 +17,7 @@ from mover.client.library import Library
 from tests.harness.http import Client
 from tests.harness.mover import ROOT, Mover
 from tests.harness.patterns import pattern
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PROGRAM_S, wait_until
 
 DATA = pattern(7, 0, 5_000_000)
 
@@ -37,7 +37,7 @@ class Command:
         url = [f"--url=http://127.0.0.1:{self.mover.tcp[1]}"]
         done = subprocess.run(
             [sys.executable, "-m", "mover", "image", arguments[0], *url, *arguments[1:]], cwd=ROOT,
-            env=clean | environ, capture_output=True, text=True, timeout=60, check=False,
+            env=clean | environ, capture_output=True, text=True, timeout=PROGRAM_S, check=False,
         )  # fmt: skip
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout if status == 0 else done.stderr

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from config.values import SECTIONS
+from tests.harness.waiting import PROGRAM_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +23,7 @@ def mover(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MOVER_")}
     command = [sys.executable, "-m", "mover", *arguments]
     return subprocess.run(
-        command, env=clean | environ, cwd=ROOT, text=True, capture_output=True, timeout=60, check=False
+        command, env=clean | environ, cwd=ROOT, text=True, capture_output=True, timeout=PROGRAM_S, check=False
     )
 
 
@@ -98,7 +99,7 @@ def test_a_missing_libnbd_is_status_3_and_names_the_package(empty_config: Path) 
     # None in sys.modules is how Python itself marks what is not to be found.
     code = "import sys; sys.modules['libnbdmod'] = None; from mover.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "serve", "--config", str(empty_config)]
-    result = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=60, check=False)
+    result = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=PROGRAM_S, check=False)
     assert (result.returncode, result.stdout) == (3, "")
     assert result.stderr.startswith("mover: serve: libnbd's Python binding is missing: install it with `apt-get")
     assert "python3-libnbd" in result.stderr
@@ -145,7 +146,7 @@ def test_the_command_line_is_quick_to_load() -> None:
         "import sys, mover.cli.main; print([m for m in ('sanic', 'asyncio', 'nbd', 'libnbdmod') if m in sys.modules])"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, timeout=60, check=True
+        [sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, timeout=PROGRAM_S, check=True
     )
     assert result.stdout == "[]\n"
 
@@ -157,6 +158,6 @@ def test_output_that_nobody_reads_any_more_is_no_error(empty_config: Path) -> No
     command = [sys.executable, "-m", "mover", "config", "show", "--config", str(empty_config)]
     with os.fdopen(writer, "wb") as output:
         done = subprocess.run(
-            command, cwd=ROOT, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+            command, cwd=ROOT, stdout=output, stderr=subprocess.PIPE, text=True, timeout=PROGRAM_S, check=False
         )
     assert (done.returncode, done.stderr) == (1, "")

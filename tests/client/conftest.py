@@ -16,6 +16,7 @@ from mover.client import Client
 from tests.harness.fixtures import RAM, Images
 from tests.harness.mover import Mover
 from tests.harness.patterns import MIB, pattern
+from tests.harness.waiting import PROGRAM_S
 
 DISK_BYTES = 64 * MIB
 PATIENCE_S = 20.0
@@ -49,7 +50,7 @@ def make_disk(path: Path, size: int = DISK_BYTES, stamp: int = 1, data_bytes: in
 
 def qemu_img(*arguments: str | Path) -> str:
     """Run qemu-img to a good end; what it printed."""
-    done = subprocess.run(["qemu-img", *arguments], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["qemu-img", *arguments], capture_output=True, text=True, timeout=PROGRAM_S)
     assert done.returncode == 0, f"{arguments}: {done.stdout} {done.stderr}"
     return done.stdout
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness.mover import ROOT
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PROGRAM_S, wait_until
 
 HASTY = """
 import sys
@@ -48,7 +48,7 @@ class Program:
 
     def end(self) -> tuple[int, str, str]:
         """Wait for its end: its status, and what it printed."""
-        output, errors = self._process.communicate(timeout=120)
+        output, errors = self._process.communicate(timeout=PROGRAM_S)
         return self._process.returncode, output.decode(), errors.decode()
 
 

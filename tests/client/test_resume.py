@@ -213,7 +213,9 @@ def test_a_full_disk_is_told_and_can_be_resumed(image_format: str, served: Serve
     assert status == 1, errors
     assert "copy" in errors
     assert "File too large" in errors or "writing" in errors
-    assert errors.count("\n") == 1
+    *progress, told = errors.splitlines()  # on a busy host it takes long enough to show progress
+    assert told.endswith("free what it needs, or use another place"), errors
+    assert [line for line in progress if not line.startswith("mover: download: ")] == [], errors
     assert not target.exists()
     with client(served.mover) as disk:
         download(disk, target, image_format=image_format, resume=True)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.harness.mover import Mover
 from tests.harness.servers import qemu_nbd
+from tests.harness.waiting import PROGRAM_S
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -33,7 +34,7 @@ class Place:
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
     """Run a program to its end, which must be a good one; what it printed."""
-    done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PROGRAM_S)
     assert done.returncode == 0, f"{command}: {done.stdout} {done.stderr}"
     return done.stdout
 

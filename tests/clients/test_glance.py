@@ -16,6 +16,7 @@ import pytest
 from tests.harness.mover import ROOT, Mover
 from tests.harness.patterns import pattern
 from tests.harness.postgres import Postgres
+from tests.harness.waiting import PROGRAM_S
 
 OPENSTACK = ROOT / ".venv-openstack" / "bin"
 PROGRAM = ROOT / "tests" / "clients" / "glance_program.py"
@@ -58,7 +59,7 @@ def run(*command: str | Path, status: int = 0) -> str:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
     done = subprocess.run(
         command, env={**clean, "HOME": "/nonexistent"}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=120, check=False,
+        timeout=PROGRAM_S, check=False,
     )  # fmt: skip
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout if status == 0 else done.stderr

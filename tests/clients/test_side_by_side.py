@@ -19,6 +19,7 @@ from tests.harness.http import ask
 from tests.harness.patterns import MIB, assert_same_file, difference, pattern
 from tests.harness.servers import NbdServer
 from tests.harness.transfers import Doing, download
+from tests.harness.waiting import PATIENCE_S
 
 pytestmark = [
     pytest.mark.nbd,
@@ -86,5 +87,5 @@ def test_both_at_one_server(room: Path, images: Images, endings: ExitStack) -> N
     for number in range(TENANTS):
         assert difference((room / f"disk-{number}").read_bytes(), pattern(7, 0, SIZE, ROUNDS - 1)) is None
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(PATIENCE_S) == 0
     assert_same_file(room / "empty.raw", room / "source.raw")

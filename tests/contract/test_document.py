@@ -13,6 +13,7 @@ from tests.contract.house import KIB, MIB, run
 from tests.harness.mover import Mover
 from tests.harness.patterns import sparse_file
 from tests.harness.servers import qemu_nbd
+from tests.harness.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.nbd
 
@@ -65,7 +66,7 @@ def test_every_curl_line_prints_what_stands_below_it(mover: Mover, tmp_path: Pat
         line = command.replace("127.0.0.1:54322", f"127.0.0.1:{mover.tcp[1]}")
         line = line.replace("/run/mover.http", str(mover.unix))
         line = line.replace("/run/", f"{tmp_path}/")
-        done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         assert done.stdout.strip().replace(str(mover.unix), "/run/mover.http") == prints.strip(), command
     assert (tmp_path / "part.img").stat().st_size == MIB

@@ -16,6 +16,7 @@ from tests.harness.certificates import Authority
 from tests.harness.fixtures import Images
 from tests.harness.http import Secure, ask
 from tests.harness.patterns import pattern
+from tests.harness.waiting import PATIENCE_S, PROGRAM_S
 
 
 @pytest.mark.nbd
@@ -32,7 +33,7 @@ def test_cloudstack_s_sequence(room: Path, images: Images, agent: Agent, endings
     assert agent.unregister("7a3e") == ok(0)
     assert ask(address, "GET", "/images/7a3e").status == 404
     server.send_signal(signal.SIGTERM)
-    assert server.wait(20) == 0
+    assert server.wait(PATIENCE_S) == 0
     assert not agent.path.exists()
 
 
@@ -49,7 +50,7 @@ def test_cloudstack_s_sequence_over_tls(room: Path, images: Images, agent: Agent
     assert ask(address, "GET", "/images/7a3e").body == body
     assert agent.unregister("7a3e") == ok(0)
     server.send_signal(signal.SIGTERM)
-    assert server.wait(20) == 0
+    assert server.wait(PATIENCE_S) == 0
 
 
 def test_without_mover_it_says_so(room: Path) -> None:
@@ -57,7 +58,13 @@ def test_without_mover_it_says_so(room: Path) -> None:
     scripts, _ = install(room)
     environ = {**os.environ, "PATH": str(room)}
     result = subprocess.run(
-        [PYTHON, "-m", "imageserver"], cwd=scripts, env=environ, text=True, capture_output=True, timeout=60, check=False
+        [PYTHON, "-m", "imageserver"],
+        cwd=scripts,
+        env=environ,
+        text=True,
+        capture_output=True,
+        timeout=PROGRAM_S,
+        check=False,
     )
     assert result.returncode == 3
     assert result.stderr == "mover: cannot start: there is no program `mover` in PATH, link it there\n"

@@ -16,6 +16,7 @@ from mover.control.registry import NoAnswer, Registry
 from mover.control.store import Kept, TicketStore
 from mover.serve.messages import TicketUse
 from tests.control.port import OpenGate, Port
+from tests.harness.waiting import PATIENCE_S
 
 EXPORT = Export(transport="unix", socket="/disk.sock")
 BY = {"by": "test"}
@@ -36,7 +37,7 @@ def playing(tmp_path: Path, play: Play) -> Port:
         registry = Registry(port, port, store, OpenGate(), 10)
         registry.resume()
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 await play(registry, port)
         finally:
             registry.close()

@@ -21,7 +21,7 @@ from tests.control.agent import Agent, error, ok, read_answer
 from tests.harness.http import read_to_end
 from tests.harness.mover import ROOT, Mover
 from tests.harness.transfers import Doing
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PROGRAM_S, wait_until
 
 STATUS = b'{"action": "status"}'
 
@@ -82,14 +82,14 @@ def test_a_request_of_the_largest_size_is_read(house: House) -> None:
 
 
 def test_who_sends_no_whole_request_is_let_go(house: House) -> None:
-    """Half a request, one byte now and then, or none at all: after five seconds it is told so."""
+    """Half a request, or none at all: after five seconds, and no sooner, it is told so."""
     began = time.monotonic()
     with house.agent.connect() as silent, house.agent.connect() as half:
         half.sendall(STATUS[:10])
         assert house.agent.ask("status") == ok(0)
         for sock in (silent, half):
             assert read_answer(sock) == error("no whole request within 5 s")
-    assert REQUEST_S <= time.monotonic() - began < 2 * REQUEST_S
+    assert time.monotonic() - began >= REQUEST_S
 
 
 def test_who_leaves_before_the_answer_harms_nobody(house: House) -> None:
@@ -150,7 +150,7 @@ def start_another(mover: Mover, agent: Agent, room: Path) -> subprocess.Complete
     """Try to start a second Mover on the same control socket."""
     command = [*mover.command, f"--state-dir={room}/state2", f"--unix-socket={room}/http2"]
     command += [f"--control-socket={agent.path}"]
-    return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=PROGRAM_S, check=False)
 
 
 def test_a_live_control_socket_is_not_taken(house: House, room: Path) -> None:

@@ -6,7 +6,6 @@ import signal
 import sqlite3
 import subprocess
 import threading
-import time
 from contextlib import closing
 
 import pytest
@@ -19,15 +18,15 @@ from tests.harness.mover import ROOT, Mover
 from tests.harness.patterns import pattern
 from tests.harness.servers import NbdServer
 from tests.harness.transfers import Doing, read_compared
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PROGRAM_S, wait_until
 
 pytestmark = pytest.mark.nbd
 
 MIB = 1 << 20
 # More than all buffers on the way to a client that does not read.
 BYTES = 64 * MIB
-# The agent gives up after so long.
-AGENT_S = 5.0
+# Long before a client that stalls is given up (front.progress_s), and enough for a host that is busy.
+ANSWER_S = 30.0
 
 
 @pytest.fixture
@@ -126,7 +125,7 @@ def test_unregister_waits_for_a_put_in_flight(mover: Mover, agent: Agent, disk: 
         assert waits(agent, unregistering)
         client.sendall(body[4 * MIB :])
         assert read_to_end(client).startswith(b"HTTP/1.1 200")
-        assert unregistering.result(AGENT_S) == ok(0)
+        assert unregistering.result(ANSWER_S) == ok(0)
     agent.register("again", disk)
     assert first_block(mover, "again") == (206, pattern(9, 0, 4096))
     mover.stop_clean()
@@ -145,10 +144,8 @@ def test_unregister_is_answered_under_constant_load(mover: Mover, agent: Agent, 
 
     loaded = threading.Event()
     clients = [Doing(load) for _ in range(8)]
-    assert loaded.wait(AGENT_S)
-    began = time.monotonic()
+    assert loaded.wait(ANSWER_S)
     assert agent.unregister("one") == ok(0)
-    assert time.monotonic() - began < AGENT_S
     for client in clients:
         client.result()
     assert refused == [404] * 8
@@ -163,7 +160,7 @@ def test_a_dead_client_does_not_keep_the_agent_waiting(mover: Mover, agent: Agen
         wait_until("nobody is admitted", lambda: first_block(mover, "one")[0] == 404)
         assert waits(agent, unregistering)
         client.close()
-        assert unregistering.result(AGENT_S) == ok(0)
+        assert unregistering.result(ANSWER_S) == ok(0)
 
 
 def test_a_killed_front_end_does_not_keep_the_agent_waiting(mover: Mover, agent: Agent, disk: NbdServer) -> None:
@@ -175,7 +172,7 @@ def test_a_killed_front_end_does_not_keep_the_agent_waiting(mover: Mover, agent:
         wait_until("nobody is admitted", lambda: first_block(mover, "one")[0] == 404)
         for front_end in [child for child in mover.children() if "mover.front" in child.cmdline()]:
             front_end.kill()
-        assert unregistering.result(AGENT_S) == ok(0)
+        assert unregistering.result(ANSWER_S) == ok(0)
     wait_until("front ends are back", lambda: mover.ask("GET", "/healthz").status == 200)
     assert first_block(mover, "one")[0] == 404
 
@@ -196,7 +193,7 @@ def test_registering_again_leaves_requests_in_flight_alone(
         wait_until("nobody is admitted", lambda: first_block(mover, "one")[0] == 404)
         assert waits(agent, unregistering)
         read_compared(response, memoryview(pattern(1, 0, BYTES)))
-    assert unregistering.result(AGENT_S) == ok(0)
+    assert unregistering.result(ANSWER_S) == ok(0)
     assert "misbehaved" not in mover.log()
 
 
@@ -250,6 +247,6 @@ def test_a_request_in_flight_keeps_its_transfer(mover: Mover, agent: Agent, disk
 def test_two_movers_do_not_share_a_state_directory(mover: Mover, agent: Agent) -> None:
     """Each would bring the other's transfers back to life: the second one does not start, and says why."""
     command = [*mover.command, f"--control-socket={agent.path}2", f"--unix-socket={mover.unix}2"]
-    second = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=60, check=False)
+    second = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=PROGRAM_S, check=False)
     assert second.returncode == 3
     assert "another Mover keeps its own there" in second.stderr

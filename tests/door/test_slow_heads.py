@@ -66,7 +66,7 @@ def peeked(sock: socket.socket) -> bytes:
 
 def test_a_head_that_comes_in_time_is_answered_and_the_next_one_has_its_own_time(start_mover: StartMover) -> None:
     """The deadline is of one head: a connection may have many, and pauses between them."""
-    mover = start_mover({}, {"front": {"head_s": 1.0}})
+    mover = start_mover({}, {"front": {"head_s": 10.0}})
     half = len(HEAD) // 2
     with contextlib.closing(connect(mover.tcp)) as sock, Client(mover.tcp) as clock:
         for _ in range(3):
@@ -83,7 +83,7 @@ def test_a_head_that_comes_in_time_is_answered_and_the_next_one_has_its_own_time
 
 def test_a_connection_that_says_nothing_is_closed(start_mover: StartMover) -> None:
     """After keep_alive_s, with or without a request before."""
-    mover = start_mover({}, {"front": {"keep_alive_s": 0.5}})
+    mover = start_mover({}, {"front": {"keep_alive_s": 2.0}})
     with contextlib.closing(connect(mover.tcp)) as silent, contextlib.closing(connect(mover.tcp)) as idle:
         idle.sendall(head("GET", "/healthz"))
         assert read_to_end(idle).startswith(b"HTTP/1.1 200")

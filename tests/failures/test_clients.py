@@ -110,7 +110,7 @@ def read_exactly(sock: socket.socket, count: int) -> bytes:
 def test_a_client_that_does_not_move_is_cut_off_and_a_slow_one_is_not(images: Images, start_mover: StartMover) -> None:
     """Without a byte for progress_s the connection is closed; with one now and then the transfer goes on for longer."""
     source = images.pattern("disk", 1, SIZE)
-    mover = start_mover({"disk": images.qemu_nbd(source)}, {"front": {"progress_s": 0.5}})
+    mover = start_mover({"disk": images.qemu_nbd(source)}, {"front": {"progress_s": 3.0}})
     assert mover.ask("GET", "/images/disk", Range="bytes=0-9").status == 206
     before = mover.settled_census()
     with mapped(source) as expected, contextlib.ExitStack() as stack:

@@ -13,7 +13,7 @@ from tests.harness.http import Client
 from tests.harness.mover import Mover
 from tests.harness.patterns import MIB, assert_same_file, mapped
 from tests.harness.transfers import BrokenOff, Doing, download, pieces, read_compared, upload
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.nbd
 
@@ -142,7 +142,7 @@ def test_sigterm_lets_a_transfer_finish(images: Images, start_mover: StartMover)
         assert (answer.status, answer.headers["connection"]) == (200, "close")
         read_compared(reading, expected)
     assert_same_file(disk, source)
-    assert mover.process.wait(20) == 0
+    assert mover.process.wait(PATIENCE_S) == 0
     mover.wait_for_end()
     mover.assert_log_clean()
     assert not mover.unix.exists()
@@ -152,13 +152,14 @@ def test_sigterm_lets_a_transfer_finish(images: Images, start_mover: StartMover)
 def test_a_second_sigterm_ends_at_once(front_ends: int, images: Images, start_mover: StartMover) -> None:
     """Transfers are cut off, visibly, and nothing is left: no process, no socket, no memory."""
     source = images.pattern("disk", 1, SIZE)
-    mover = start_mover({"disk": images.qemu_nbd(source)}, front_ends=front_ends)
+    patient = {"serve": {"drain_s": 3600.0}, "front": {"progress_s": 3600.0}}
+    mover = start_mover({"disk": images.qemu_nbd(source)}, patient, front_ends)
     with mapped(source) as expected, mover.client() as reader:
         reading = reader.begin("GET", "/images/disk")
         mover.signal(signal.SIGTERM)
         wait_until("it drains", lambda: "stopping" in mover.log())
         mover.signal(signal.SIGTERM)
-        assert mover.process.wait(5) == 0
+        assert mover.process.wait(PATIENCE_S) == 0
         mover.wait_for_end()
         with pytest.raises(BrokenOff):
             read_compared(reading, expected)

@@ -157,7 +157,7 @@ def test_a_server_that_is_gone_is_a_502_or_503(images: Images, start_mover: Star
     """Before the headers, whatever the request: a status with the reason, never a guess; and it recovers."""
     server = images.qemu_nbd(images.pattern("disk", 1, MIB))
     mover = start_mover({"disk": server}, IMPATIENT)
-    assert mover.ask("OPTIONS", "/images/disk").status == 200
+    wait_until("it is connected", lambda: mover.ask("OPTIONS", "/images/disk").status == 200)
     before = mover.settled_census()
     server.kill()
     asked: list[tuple[str, str, bytes | None]] = [
@@ -185,7 +185,7 @@ def test_a_server_gone_in_the_middle_of_a_get_breaks_the_connection(images: Imag
     source = images.pattern("disk", 1, SIZE)
     server = images.qemu_nbd(source)
     mover = start_mover({"disk": server}, IMPATIENT)
-    assert mover.ask("OPTIONS", "/images/disk").status == 200
+    wait_until("it is connected", lambda: mover.ask("OPTIONS", "/images/disk").status == 200)
     before = mover.settled_census()
     with mapped(source) as expected, pytest.raises(BrokenOff) as broken:
         download(mover.tcp, "/images/disk", expected, {SIZE // 2: server.kill})
@@ -201,7 +201,7 @@ def test_a_server_gone_in_the_middle_of_a_put_is_an_error(images: Images, start_
     source, disk = images.pattern("source", 1, SIZE), images.pattern("disk", 2, SIZE)
     server = images.qemu_nbd(disk)
     mover = start_mover({"disk": server}, IMPATIENT)
-    assert mover.ask("OPTIONS", "/images/disk").status == 200
+    wait_until("it is connected", lambda: mover.ask("OPTIONS", "/images/disk").status == 200)
     before = mover.settled_census()
     with mapped(source) as sent:
         try:
@@ -228,7 +228,7 @@ def test_a_server_that_stands_still_is_taken_for_gone(what: str, images: Images,
     server = images.qemu_nbd(images.pattern("disk", 1, MIB))
     deadlines = {"command_s": 0.2, "fence_s": 0.2}
     mover = start_mover({"disk": server}, {**IMPATIENT, "worker": {**IMPATIENT["worker"], **deadlines}})
-    assert mover.ask("OPTIONS", "/images/disk").status == 200
+    wait_until("it is connected", lambda: mover.ask("OPTIONS", "/images/disk").status == 200)
     before = mover.settled_census()
     server.pause()
     answer = Doing(partial(FROZEN[what], mover)).result()
@@ -248,7 +248,8 @@ def test_a_get_goes_on_when_a_server_that_stood_still_was_replaced(images: Image
         assert client.ask("GET", "/images/disk", range="bytes=0-9").status == 206
         server.pause()
         request = Doing(lambda: client.ask("GET", "/images/disk"))
-        wait_until("it waits", lambda: mover.workers()[0]["in_flight"])
+        # Its commands are in flight for half a second only; its slots are its own until it is done.
+        wait_until("it waits", lambda: any(lane["slots_used"] for lane in mover.workers()[0]["lanes"]))
         restart(server)
         assert difference(request.result().body, expected) is None
     mover.stop_clean()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import socket
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.control.agent import Agent
@@ -28,6 +28,7 @@ SIZE = 2 * MIB
 REQUESTS = 10_000
 WARMING = 3_000
 VISITORS = 8
+ANONYMOUS = re.compile(r"RssAnon:\s+(\d+) kB")
 # What allocators and caches of eight processes may differ by; a leak of 1 KiB a request would be 10 MiB.
 GROWTH_BYTES = 8 * MIB
 
@@ -148,7 +149,9 @@ class Visitor:
             assert len(body or b"") > 60 * KIB, (error, method, target, headers)
             client.close()
             return 0
-        assert answer.status == expected, (method, target, headers, answer)
+        # Whether the house is ready in time depends on the host, too.
+        allowed = (200, 503) if target == "/readyz" else (expected,)
+        assert answer.status in allowed, (method, target, headers, answer)
         return answer.status
 
     def _half(self, *parts: bytes, receive: int = 0) -> None:
@@ -188,14 +191,18 @@ def rounds(mover: Mover, visitors: list[Visitor], requests: int) -> Counter[int]
     asking = [Doing(partial(visitor.ask, requests // len(visitors))) for visitor in visitors]
     statuses: Counter[int] = Counter()
     for one in asking:
-        statuses += one.result(120)
+        statuses += one.result(600)
     return statuses
 
 
 def memory(mover: Mover) -> dict[int, int]:
-    """Memory of its own, by process, in bytes."""
-    processes = [psutil.Process(mover.pid), *mover.children()]
-    return {process.pid: process.memory_full_info().uss for process in processes}
+    """Memory that is nobody else's, by process, in bytes.
+
+    Slots do not count: the kernel has each of them for one process or two, as they were touched last, which was seen
+    to make 4 MiB more or less.
+    """
+    pids = [mover.pid, *(child.pid for child in mover.children())]
+    return {pid: int(ANONYMOUS.findall(Path(f"/proc/{pid}/status").read_text())[0]) * KIB for pid in pids}
 
 
 def test_nothing_is_left_of_ten_thousand_requests(room: Path, images: Images, start_mover: StartMover) -> None:
@@ -218,8 +225,15 @@ def test_nothing_is_left_of_ten_thousand_requests(room: Path, images: Images, st
     mover.assert_returns_to(before)
     wait_until("no file is left", lambda: sorted(path.name for path in room.iterdir()) == files_before)
 
-    def grown() -> int:
-        return sum(size - memory_before.get(pid, 0) for pid, size in memory(mover).items())
+    memory_after: dict[int, int] = {}
 
-    wait_until(f"memory is given back: {memory_before}", lambda: grown() < GROWTH_BYTES)
+    def given_back() -> bool:
+        nonlocal memory_after
+        memory_after = memory(mover)
+        return sum(memory_after.values()) < sum(memory_before.values()) + GROWTH_BYTES
+
+    try:
+        wait_until("memory is given back", given_back)
+    except AssertionError:
+        raise AssertionError(f"before {memory_before}, later {memory_after}") from None
     mover.stop_clean()

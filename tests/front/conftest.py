@@ -16,11 +16,11 @@ from sanic import Request, Sanic
 from mover.front import sanic_seam
 from mover.front.sanic_connections import Connections
 from mover.front.sanic_seam import Sent
+from tests.harness.waiting import PATIENCE_S
 
 settings.register_profile("front", deadline=None)
 settings.load_profile("front")
 
-PATIENCE_S = 10.0
 PROGRESS_S = 5.0
 
 Handler = Callable[[Request], Awaitable[Sent]]

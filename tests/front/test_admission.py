@@ -6,12 +6,13 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator
 
 import pytest
 
 from config.settings import LimitSettings
-from mover.front.admission import Admission, Seat, Use
+from mover.front.admission import GRACE_S, Admission, Seat, Use
 from mover.front.errors import RequestError
 from mover.front.seats import House
 
@@ -109,6 +110,20 @@ def test_a_seat_that_is_left_with_the_answer_is_not_missed(front_end: Rooms) -> 
         await enter(other, "image", Use.WRITE)
 
     run(answered_then_asked())
+
+
+def test_a_seat_that_is_free_before_the_host_stands_still_is_not_missed(front_end: Rooms) -> None:
+    """Looking again and giving up fall due at once then: whom a seat was given to is let in."""
+    one, other = (front_end(max_writers=1, mode="reject") for _ in range(2))
+
+    async def stood_still() -> None:
+        seat = one.enter_nowait("image", Use.WRITE)
+        assert seat is not None
+        asyncio.get_running_loop().call_soon(one.leave, seat)
+        asyncio.get_running_loop().call_soon(time.sleep, 2 * GRACE_S)
+        await enter(other, "image", Use.WRITE)
+
+    run(stood_still())
 
 
 def test_what_moves_no_data_is_not_counted(front_end: Rooms) -> None:

@@ -14,7 +14,8 @@ from mover.front import sanic_bodies, sanic_seam
 from mover.front.chunked_intake import DIRECT_BYTES, SCRATCH_BYTES, ChunkedIntake
 from mover.front.chunks import LINE_BYTES, Chunks, NotChunked, Part
 from mover.front.sanic_seam import Sent
-from tests.front.conftest import PATIENCE_S, SanicClient
+from tests.front.conftest import SanicClient
+from tests.harness.waiting import PATIENCE_S
 
 GET = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
 HEAD = b"PUT /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -15,7 +15,8 @@ from mover.front.download import Download
 from mover.front.errors import ClientGone, RequestError
 from mover.front.outlet import Outlet
 from mover.front.ranges import Span
-from tests.lane.ends import PATIENCE_S, SLOT_BYTES, Ends, readable, until
+from tests.harness.waiting import PATIENCE_S
+from tests.lane.ends import SLOT_BYTES, Ends, readable, until
 from workers.image.extents import ExtentBuilder
 from workers.lane.extents_format import RECORD, ZERO
 from workers.lane.front_lane import FrontLane

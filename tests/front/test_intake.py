@@ -10,7 +10,8 @@ from sanic import Request
 from mover.front import sanic_bodies, sanic_seam
 from mover.front.intake import Intake
 from mover.front.sanic_seam import Sent
-from tests.front.conftest import PATIENCE_S, SanicClient
+from tests.front.conftest import SanicClient
+from tests.harness.waiting import PATIENCE_S
 
 GET = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
 

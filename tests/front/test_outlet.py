@@ -12,7 +12,8 @@ from mover.front.errors import ClientGone
 from mover.front.outlet import ZERO_VIEWS, ZEROS, Outlet, PlainOutlet
 from mover.front.pace import Pace
 from mover.front.sanic_seam import Sent
-from tests.front.conftest import PATIENCE_S, SanicClient
+from tests.front.conftest import SanicClient
+from tests.harness.waiting import PATIENCE_S
 
 GET = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
 BODY = bytes(range(256)) * 128 * 1024  # 32 MiB: more than the buffers of both sides hold

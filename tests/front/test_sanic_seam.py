@@ -18,6 +18,7 @@ from sanic.server.protocols.http_protocol import HttpProtocol
 from mover.front import sanic_bodies, sanic_seam
 from mover.front.sanic_seam import ChunkedBody, Sent
 from tests.front.conftest import SanicClient
+from tests.harness.waiting import PATIENCE_S
 
 GET = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -117,7 +118,7 @@ async def test_the_answer_to_head_has_no_body(sanic_client: SanicClient) -> None
     await sanic_client.start(ok)
     client = await sanic_client.connect()
     client.send(b"HEAD /x HTTP/1.1\r\nHost: x\r\n\r\n" + GET)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         head = await client.reader.readuntil(b"\r\n\r\n")
     assert b"Content-Length: 2" in head
     assert (await client.answer())[1] == b"ok"

@@ -14,9 +14,9 @@ import pytest
 from config.settings import TlsSettings
 from mover.front.tls import MOST_UNASKED_BYTES, TlsProtocol, TlsTransport
 from mover.serve.certificates import Certificates, make_context
-from tests.front.conftest import PATIENCE_S
 from tests.harness.certificates import Authority
 from tests.harness.patterns import difference
+from tests.harness.waiting import PATIENCE_S
 
 BODY = bytes(range(256)) * 4096 * 8  # 8 MiB
 

@@ -14,7 +14,8 @@ from mover.front.pace import Pace
 from mover.front.ranges import Span
 from mover.front.sanic_seam import Sent
 from mover.front.upload import Upload
-from tests.front.conftest import PATIENCE_S, SanicClient
+from tests.front.conftest import SanicClient
+from tests.harness.waiting import PATIENCE_S
 from tests.lane.ends import SLOT_BYTES, Ends, complete, jobs_of, until
 from workers.lane.front_lane import FrontLane
 from workers.lane.lane_states import LaneLost

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.harness.waiting import PROGRAM_S
+
 KIB = 1024
 MIB = 1024 * KIB
 CLUSTER_BYTES = 64 * KIB
@@ -16,7 +18,7 @@ SECTOR_BYTES = 512
 def run(*command: object) -> str:
     """Run a program to its end; what it printed. Fails the test if it fails."""
     words = [str(word) for word in command]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PROGRAM_S, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, f"{words}: {done.returncode}: {done.stdout}{done.stderr}"
     return done.stdout
 

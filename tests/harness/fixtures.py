@@ -32,8 +32,8 @@ def memory_room() -> Iterator[Path]:
 
 
 @pytest.fixture
-def endings() -> Iterator[ExitStack]:
-    """What is to be closed at the end of the test, the last one first."""
+def endings(room: Path) -> Iterator[ExitStack]:
+    """What is to be closed at the end of the test, the last one first; only then its room goes, whoever uses both."""
     with ExitStack() as stack:
         yield stack
 

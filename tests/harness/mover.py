@@ -19,7 +19,7 @@ import psutil
 
 from tests.harness.http import Address, Answer, Body, Client, Secure, ask
 from tests.harness.servers import NbdServer
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-m", "mover")
@@ -155,7 +155,7 @@ class Mover:
     def stop(self) -> int:
         """Ask it to drain, and wait; its exit status."""
         self.signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE_S)
 
     def stop_clean(self) -> None:
         """Have it drain and end, and find nothing left: no process, socket or slot, and no bug in its log."""
@@ -254,7 +254,7 @@ class Mover:
 
     def wait_for_end(self) -> None:
         """Wait until no process of it is left."""
-        self.process.wait(20)
+        self.process.wait(PATIENCE_S)
         wait_until(f"no process is left of {self.family()}", lambda: not self.family())
 
     # -- counting --------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ class Mover:
             return last == before
 
         try:
-            wait_until("what was held is given back", returned, 10)
+            wait_until("what was held is given back", returned)
         except AssertionError:
             raise AssertionError("\n".join(before.differences(last))) from None
 

@@ -18,12 +18,19 @@ import psutil
 import psycopg
 
 from tests.harness.fixtures import RAM
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 # Debian's user, made with the package; the server refuses to run as root.
 UNPRIVILEGED = "postgres"
 # Tests lose nothing that matters when the machine does.
-OPTIONS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
+OPTIONS = (
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "max_connections=200",
+    # In its own directory: what a server that is killed has in /dev/shm stays there.
+    "dynamic_shared_memory_type=mmap",
+)
 
 
 def programs() -> Path | None:
@@ -57,7 +64,8 @@ class Postgres:
         assert self._process is not None
         # A smart shutdown (SIGTERM) would wait for clients that a failed test left.
         self._process.send_signal(signal.SIGINT)
-        self._process.wait(20)
+        self._process.send_signal(signal.SIGCONT)  # a failed test may have left it frozen
+        self._process.wait(PATIENCE_S)
 
     def freeze(self) -> None:
         """All of its processes stop where they are: connections stand, and nothing is answered."""

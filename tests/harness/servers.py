@@ -11,10 +11,12 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 # A second client of `qemu-nbd --shared=1` hangs; this many are more than any test opens.
 CLIENTS = 64
+# Who has not ended so long after SIGTERM is killed.
+LISTENING_S = 5.0
 # For a TCP port that the system chose, both take a listening socket as systemd gives it: descriptor 3, announced to
 # the very process that takes it. Not for Unix sockets: there the kernel would name the test as the peer, for ever.
 ACTIVATED = 'exec 3<&"$1"; shift; export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@"'
@@ -95,14 +97,14 @@ class NbdServer:
     def stop(self) -> None:
         """End it with SIGTERM; SIGKILL if it does not listen."""
         try:
-            self._end(signal.SIGTERM)
+            self._end(signal.SIGTERM, LISTENING_S)
         except subprocess.TimeoutExpired:
             self.kill()
 
-    def _end(self, number: signal.Signals) -> None:
+    def _end(self, number: signal.Signals, patience_s: float = PATIENCE_S) -> None:
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(5)
+            self._process.wait(patience_s)
             self._process = None
 
     def pause(self) -> None:

@@ -15,8 +15,8 @@ from tests.harness.servers import NbdServer
 from tests.haul.hauls import PROGRAM, Hauls
 from tests.tickets.vdsm import Vdsm
 
-# A disk whose server is gone is given up soon; what a killed worker left settles soon.
-SETTINGS = {"worker": {"reconnect_s": 1.0, "settle_s": 0.2, "fence_s": 1.0, "idle_s": 1.0}}
+# A disk whose server is gone is given up soon, but not before a busy host has it started again.
+SETTINGS = {"worker": {"reconnect_s": 4.0, "settle_s": 0.2, "fence_s": 1.0, "idle_s": 1.0}}
 
 
 class Disks:

@@ -16,6 +16,7 @@ from config.roots import Roots
 from config.settings import WorkerSettings
 from config.store_settings import Store
 from config.url_rules import UrlRules
+from tests.harness.waiting import PATIENCE_S
 from workers.image.counts import LAYOUT
 from workers.image.writers import FILE_BYTES
 from workers.lane import checksum_format, memory
@@ -28,7 +29,6 @@ from workers.messages import VERSION, Attach, FromWorker, Serve
 
 MIB = 1024 * 1024
 SLOTS = 16
-PATIENCE_S = 20.0
 SETTINGS = WorkerSettings()
 # Every path may be opened, but is looked at as one that a ticket names.
 ANYWHERE = Roots(files=("/",), nbd_sockets=("/",), tls_files=("/",))

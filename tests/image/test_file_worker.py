@@ -12,6 +12,7 @@ import pytest
 from config.export import Export
 from config.settings import WorkerSettings
 from mover.front.errors import job_failed
+from tests.harness.waiting import PATIENCE_S
 from tests.image.process import MIB, Process, working
 from workers.lane import lost_format
 from workers.lane.lane_states import LaneLost, LaneState
@@ -85,7 +86,7 @@ async def test_what_a_failed_sync_covered_is_told_as_lost_though_the_next_one_su
 async def test_a_lane_that_knows_another_size_is_closed_and_a_new_one_knows_the_new(file: Path) -> None:
     async with working(raw(file)) as process:
         os.truncate(file, 32 * MIB)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while process.lane.state is not LaneState.CLOSED:
                 await asyncio.sleep(0.01)
         with pytest.raises(LaneLost, match="the image is another one now"):

@@ -13,6 +13,7 @@ from config.export import Export
 from config.roots import Roots
 from config.settings import WorkerSettings
 from tests.harness.fixtures import Images
+from tests.harness.waiting import PATIENCE_S
 from tests.image.process import MIB, Process, working
 from workers.lane.lane_states import LaneLost, LaneState
 from workers.lane.protocol import Kind, Status
@@ -44,7 +45,7 @@ def turn(disks: Path) -> None:
 
 async def lane_closed(process: Process) -> str:
     """Why the lane was closed."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while process.lane.state is not LaneState.CLOSED:
             await asyncio.sleep(0.01)
     assert process.lane.lost is not None
@@ -55,7 +56,7 @@ async def refused_anew(process: Process, key: str) -> None:
     """Whoever comes now hears that it is not allowed."""
     process.lane = process.new_lane()
     process.attach(process.lane)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(LaneLost, match=f"outside of {key} now"):
             await process.lane.opened()
 

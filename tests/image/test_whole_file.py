@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from config.export import Export
+from tests.harness.waiting import PATIENCE_S
 from tests.image.process import MIB, Process, working
 from workers.lane.front_lane import FrontLane
 from workers.lane.protocol import Completion, Kind, Status
@@ -53,7 +54,7 @@ def failed(completion: Completion, status: Status, number: int) -> bool:
 
 async def emptied(file: Path) -> None:
     """Until no temporary file is left; a worker removes them in its own time."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while beside(file):
             await asyncio.sleep(0.001)
 
@@ -197,7 +198,7 @@ async def test_a_session_is_its_lanes_alone_and_goes_with_it(file: Path) -> None
         assert theirs.status is Status.OK
         assert len(beside(file)) == 2
         other.close("its front end is gone")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while len(beside(file)) > 1:
                 await asyncio.sleep(0.001)
         await write(process, session, 0, b"x")

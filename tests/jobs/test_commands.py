@@ -14,7 +14,7 @@ import pytest
 
 from tests.harness import servers
 from tests.harness.mover import ROOT
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PROGRAM_S, wait_until
 from tests.jobs.jobs import Jobs
 from tests.jobs.test_imports import DATA, MIB, assert_whole, served
 
@@ -27,7 +27,7 @@ def command(jobs: Jobs, *words: str) -> list[str]:
 
 
 def run(jobs: Jobs, *words: str, status: int = 0) -> tuple[str, str]:
-    done = subprocess.run(command(jobs, *words), cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command(jobs, *words), cwd=ROOT, capture_output=True, text=True, timeout=PROGRAM_S)
     assert done.returncode == status, done.stderr
     return done.stdout.strip(), done.stderr
 
@@ -63,18 +63,20 @@ def test_what_is_refused_leaves_no_image(jobs: Jobs) -> None:
 def test_ctrl_c_cancels_and_the_next_one_goes_on(jobs: Jobs, endings: ExitStack) -> None:
     """Exit status 130 and the command that goes on; which does not read again what has come."""
     (jobs.room / "slow").write_bytes(DATA[: 3 * MIB] * 4)
-    slow = servers.nbdkit(jobs.room, "slow", "file", str(jobs.room / "slow"), "rate=16M", filters=["rate"])
+    slow = servers.nbdkit(jobs.room, "slow", "file", str(jobs.room / "slow"), "rate=8M", filters=["rate"])
     endings.callback(slow.close)
     slow.start()
     process = subprocess.Popen(command(jobs, "import", slow.uri()), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    endings.enter_context(process)
+    endings.callback(process.kill)
     assert process.stderr is not None
     image = process.stderr.readline().split()[2]
-    [job] = wait_until("the job is there", lambda: json.loads(run(jobs, "jobs", image, "--json")[0]))
+    # Not by the command: it may take longer than the job.
+    [job] = wait_until("the job is there", lambda: jobs.ask("GET", f"/v2/images/{image}/tasks").json()["tasks"])
     jobs.moved(job["id"])
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(PROGRAM_S) == 130
     said = process.stderr.read()
-    process.stderr.close()
     host, port = jobs.mover.tcp
     again = f"go on with: mover image import '{slow.uri()}' --image {image} --url http://{host}:{port}"
     assert said.rstrip().endswith(again), said
@@ -101,7 +103,7 @@ def openstack(jobs: Jobs, name: str, *words: str | Path) -> str:
     else:
         who = ["--os-auth-type", "none", "--os-endpoint", url]
     done = subprocess.run(
-        [program, *who, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=180
+        [program, *who, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=PROGRAM_S
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

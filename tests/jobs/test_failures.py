@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -221,6 +222,26 @@ def test_a_job_that_is_cancelled_and_one_whose_image_is_deleted(jobs: Jobs) -> N
         jobs.wait_for_files(gone)
         assert jobs.ask("DELETE", f"/v2/images/{kept}").status == 204
         jobs.wait_for_files(kept)
+
+
+def test_an_export_that_is_cancelled_says_what_the_disk_has(jobs: Jobs) -> None:
+    """How much was written, and what to do; the disk begins as the image does."""
+    data = bytes(reversed(DATA[: 3 * MIB])) * 4
+    image = jobs.active(data)["id"]
+    with slow(jobs, "target", "4M") as target:
+        job = jobs.export(image, target.uri()).headers["location"].rpartition("/")[2]
+        jobs.moved(job)
+        assert jobs.cancel(job).status == 202
+        task = jobs.ended(job)
+        said = re.fullmatch(
+            r"cancelled; the target has a part of the image \((\d+) of (\d+) bytes were written, perhaps not durably\)"
+            ": export again before it is used",
+            task["message"],
+        )
+        assert task["state"] == "cancelled" and said, task
+        assert 0 < int(said[1]) <= int(said[2]) == len(data)
+        assert (jobs.room / "target").read_bytes()[:65536] == data[:65536]
+    assert jobs.ask("DELETE", f"/v2/images/{image}").status == 204
 
 
 def test_a_ticket_that_is_cancelled(jobs: Jobs) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from tests.harness.waiting import PATIENCE_S
 from workers.lane.arena import Arena
 from workers.lane.channel import pair
 from workers.lane.front_lane import FrontLane
 from workers.lane.protocol import Completion, ImageFacts, Job, Status
 from workers.lane.worker_lane import WorkerLane
 
-PATIENCE_S = 10.0
 SLOT_BYTES = 4096
 
 IMAGE = ImageFacts(

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lane.ends import IMAGE, PATIENCE_S, SLOT_BYTES, Ends, complete, jobs_of, until
+from tests.harness.waiting import PATIENCE_S
+from tests.lane.ends import IMAGE, SLOT_BYTES, Ends, complete, jobs_of, until
 from workers.lane.attachment import CELLS
 from workers.lane.channel import pair
 from workers.lane.lane_states import STATES, LaneEvent, LaneLost, LaneState

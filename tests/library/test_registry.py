@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mover.library.jobs.records import Copy, JobInput, JobKind, NewJob, Outcome
 from mover.library.queries import Query, Viewer
 from mover.library.records import Change, ImageRecord, Location, MemberStatus, NewImage, Visibility
 from mover.library.registry.errors import IdTaken, MemberTaken, TooMany
@@ -209,6 +210,31 @@ def test_bytes_of_an_upload_under_way_are_wanted(registry: Registry) -> None:
     assert registry.wanted(image.id, place, held.upload or "")
     assert not registry.wanted(image.id, place, "another upload's token")
     assert not registry.wanted(some_id(), place)
+
+
+def test_what_a_job_has_forgotten_is_not_registered(registry: Registry) -> None:
+    """Who takes copies back has removed their bytes, although the question that registers them is still on its way."""
+    image, copied = make(registry), activate(registry, make(registry))
+    made = Copy(Location("here", "file:///images/two"), 7, None, None, None)
+    for kind, one in ((JobKind.DISK, image), (JobKind.COPY_IMAGE, copied)):
+        asked = JobInput(stores=("here",))
+        new = NewJob(id=some_id(), image_id=one.id, kind=kind, input=asked, owner=None, user=None, host=None)
+        to = State.IMPORTING if one is image else None
+        assert registry.jobs.begin(new, QUEUED if one is image else ACTIVE, to) is not None
+        job = registry.jobs.claim("host", "host/1", 9)
+        assert job is not None and job.id == new.id
+        register = registry.jobs.made if one is image else registry.jobs.copied
+        assert not register(job, [made], {})
+        assert registry.jobs.note(job, Outcome((made,)))
+        assert registry.jobs.note(job, Outcome())
+        assert not register(job, [made], {})
+        now = registry.get(one.id)
+        assert now is not None and made.location.uri not in [place.uri for place in now.locations]
+        assert registry.jobs.note(job, Outcome((made,)))
+        assert register(job, [made], {})
+        now = registry.get(one.id)
+        assert now is not None and now.locations[-1].uri == made.location.uri
+        assert not registry.jobs.note(job, Outcome())
 
 
 def test_members(registry: Registry) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness.mover import ROOT
+from tests.harness.waiting import PROGRAM_S
 from tests.library.service import PATCH_21
 
 VENV = ROOT / ".venv-schemathesis"
@@ -25,7 +26,7 @@ def fuzz(room: Path, document: dict[str, Any], port: int, examples: int, phases:
     what may not be expected.
     """
     if not (VENV / ".set-up").exists():
-        subprocess.run([str(ROOT / ".ci" / "setup"), "schemathesis"], check=True, timeout=300)
+        subprocess.run([str(ROOT / ".ci" / "setup"), "schemathesis"], check=True, timeout=PROGRAM_S)
     (room / "hooks.py").write_text(HOOKS)
     schema = room / "openapi.json"
     schema.write_text(json.dumps(document))
@@ -36,5 +37,7 @@ def fuzz(room: Path, document: dict[str, Any], port: int, examples: int, phases:
         "--max-failures=20", "--no-color",
     ]  # fmt: skip
     environment = {**os.environ, "COLUMNS": "160", "PYTHONPATH": str(room), "SCHEMATHESIS_HOOKS": "hooks"}
-    done = subprocess.run(command, cwd=room, env=environment, text=True, capture_output=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, cwd=room, env=environment, text=True, capture_output=True, timeout=3 * PROGRAM_S, check=False
+    )
     assert done.returncode == 0, done.stdout[-12000:] + done.stderr[-2000:]

@@ -14,6 +14,7 @@ from config.documentation import example_toml
 from config.load import load_with_origins
 from tests.harness.fixtures import StartMover
 from tests.harness.mover import ROOT
+from tests.harness.waiting import PROGRAM_S
 from tests.operation.metrics import metrics
 
 CONFIG = ROOT / "config"
@@ -41,7 +42,11 @@ def units(tmp_path: Path) -> list[str]:
 def test_the_unit_files_are_right(units: list[str]) -> None:
     """systemd knows every directive in them, and has nothing to say."""
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", *units], text=True, capture_output=True, timeout=60, check=False
+        ["systemd-analyze", "verify", "--man=no", *units],
+        text=True,
+        capture_output=True,
+        timeout=PROGRAM_S,
+        check=False,
     )
     complaints = [line for line in (done.stdout + done.stderr).splitlines() if "mover" in line]
     assert (done.returncode, complaints) == (0, [])
@@ -50,7 +55,7 @@ def test_the_unit_files_are_right(units: list[str]) -> None:
 def test_the_service_may_do_little(units: list[str]) -> None:
     """systemd finds it exposed to no more than a service that reads /proc and listens on the network must be."""
     command = ["systemd-analyze", "security", "--offline=yes", f"--threshold={EXPOSURE_MOST}", units[0]]
-    done = subprocess.run(command, text=True, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, text=True, capture_output=True, timeout=PROGRAM_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -15,7 +15,7 @@ from tests.harness.certificates import Authority, tables
 from tests.harness.fixtures import Images, StartMover
 from tests.harness.mover import PROGRAM, ROOT, Mover, Tables
 from tests.harness.patterns import MIB, pattern
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 pytestmark = [
     pytest.mark.nbd,
@@ -97,7 +97,7 @@ def test_who_cannot_be_is_an_error(settings: dict[str, str | list[str]], why: st
     """Status 3 and one line, and nothing was opened."""
     mover = start_mover({}, {"serve": settings}, wait=False)
     mover.launch()
-    assert mover.process.wait(20) == 3
+    assert mover.process.wait(PATIENCE_S) == 3
     assert f"mover: cannot serve as user {settings['user']}: " in mover.log()
     assert why in mover.log()
     assert not mover.unix.exists()
@@ -109,7 +109,7 @@ def test_a_state_directory_of_another_user_is_told(room: Path, start_mover: Star
     mover = start_mover({}, {"serve": {"user": USER}}, wait=False)
     mover.state_dir.mkdir(0o700)
     mover.launch()
-    assert mover.process.wait(20) == 3
+    assert mover.process.wait(PATIENCE_S) == 3
     assert "it is not writable" in mover.log()
 
 

@@ -16,7 +16,7 @@ from tests.harness.fixtures import Images, StartMover
 from tests.harness.http import connect, head
 from tests.harness.mover import PROGRAM, ROOT, Mover
 from tests.harness.patterns import MIB
-from tests.harness.waiting import PATIENCE_S, wait_until
+from tests.harness.waiting import PATIENCE_S, PROGRAM_S, wait_until
 
 pytestmark = pytest.mark.nbd
 
@@ -25,7 +25,9 @@ ID = "0123456789-a-secret"
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run([*PROGRAM, *arguments], cwd=ROOT, text=True, capture_output=True, timeout=60, check=False)
+    return subprocess.run(
+        [*PROGRAM, *arguments], cwd=ROOT, text=True, capture_output=True, timeout=PROGRAM_S, check=False
+    )
 
 
 @pytest.fixture

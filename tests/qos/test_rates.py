@@ -125,7 +125,7 @@ def test_a_limit_changes_under_way(vdsm: Vdsm, disk: NbdServer, start_mover: Sta
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("limited", ["ticket", "image", "host"])
+@pytest.mark.parametrize("limited", ["ticket", "host"])
 def test_what_a_checksum_reads_is_limited_like_a_body(
     limited: str, vdsm: Vdsm, disk: NbdServer, start_mover: StartMover
 ) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.harness.sources import Asked
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from tests.jobs.jobs import Jobs
 from tests.scale.conftest import Site
 from tests.scale.hosts import Host
@@ -69,7 +69,7 @@ def test_jobs_of_a_host_that_is_lost(site: Site) -> None:
             lost.begun(image, "web-download", uri=url, stores=["cellar"]),
             lost.begun(bound, "disk", source=disk),
         )
-        assert asked.wait(30)
+        assert asked.wait(PATIENCE_S)
         wait_until("both are under way", lambda: all(lost.task(job)["state"] == "running" for job in (moves, waits)))
         site.first.kill()
         answers.set()

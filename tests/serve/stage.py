@@ -20,11 +20,10 @@ import psutil
 from msgspec.structs import replace
 
 from config.settings import AllowSettings, LibrarySettings, ServeSettings, Settings, SupervisorSettings, WorkerSettings
+from tests.harness.waiting import PATIENCE_S
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-# Only a failing test waits so long.
-PATIENCE_S = 20.0
 
 Event = dict[str, Any]
 

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import stat
-import time
 from pathlib import Path
 
 import pytest
@@ -50,15 +49,13 @@ def test_front_ends_that_do_not_drain_are_killed(stage: Stage) -> None:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_second_signal_ends_at_once(stage: Stage, number: signal.Signals, status: int) -> None:
-    """The second signal kills every child and ends without waiting for the drain."""
-    stage.ready(front="stay", worker="stay")
+    """The second signal kills every child and ends without waiting for the drain, which would take an hour."""
+    stage.ready(stage.settings(drain_s=3600.0), front="stay", worker="stay")
     stage.attached(stage.front())
     stage.signal()
     stage.event("Drain")
-    began = time.monotonic()
     stage.signal(number)
     assert stage.status() == status
-    assert time.monotonic() - began < 5
     assert all(map(is_gone, stage.pids))
     assert not os.path.exists(stage.unix_path)
 

@@ -12,7 +12,8 @@ import pytest
 
 from config.settings import AllowSettings, Image
 from config.store_settings import FileStore
-from tests.serve.stage import PATIENCE_S, Event, Stage, is_gone, is_zombie, short_waits, wait_for
+from tests.harness.waiting import PATIENCE_S
+from tests.serve.stage import Event, Stage, is_gone, is_zombie, short_waits, wait_for
 
 
 class Server:
@@ -122,7 +123,7 @@ def test_introductions_leave_no_descriptor(stage: Stage) -> None:
     before = len(stage.fds_at_rest())
     for lane in range(1, 20):
         stage.attached(front, lane=lane)
-    assert len(stage.fds()) == before
+    wait_for("the last one's descriptors are closed", lambda: len(stage.fds()) == before)
 
 
 # -- death -------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 
 from config.export import Export
 from config.store_settings import FileStore, Store
+from tests.harness.waiting import PATIENCE_S
 from tests.image.process import SETTINGS, Process
 from workers.lane import store_format
 from workers.lane.front_lane import FrontLane, InFlight
@@ -19,7 +20,6 @@ from workers.lane.protocol import Completion, Flag, Kind, Status
 from workers.lane.store_format import Answer, Publish, Published, Question, Receive, Receiving, Refused, Why
 
 MIB = 1024 * 1024
-PATIENCE_S = 20.0
 IMAGE = "6f1a4c1e-8f0e-4b53-9c6c-0d5a5f3a1e11"
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.harness.fixtures import StartMover
 from tests.harness.mover import ROOT
+from tests.harness.waiting import PROGRAM_S
 from tests.store.library import Library
 
 pytestmark = pytest.mark.slow
@@ -25,7 +26,7 @@ def glance(library: Library, *arguments: str | Path) -> str:
         pytest.fail(reason) if "CI" in os.environ else pytest.skip(reason)
     host, port = library.mover.tcp
     command = [GLANCE, "--os-image-url", f"http://{host}:{port}", "--os-auth-token", "any", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=PROGRAM_S)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -312,11 +312,13 @@ def test_what_is_asked_of_a_server_does_not_depend_on_how_much_it_has(library: L
         return len(servers.passed) - before[0], len(servers.hdfs.requests) - before[1]
 
     requests()  # which sweeps first
+    swept = len(servers.passed)
     alone = requests()
     with ThreadPoolExecutor(4) as clients:
         list(clients.map(lambda number: servers.s3.ask("PUT", f"other-{number}"), range(200)))
     servers.hdfs.files |= {f"/mover/other-{number}": bytearray() for number in range(200)}
     assert requests() == alone
     assert servers.listed == []
+    assert [line for line in servers.passed[swept:] if "list-type" in line] == []
     servers.s3.clear()
     servers.hdfs.files.clear()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.waiting import PROGRAM_S
 from tests.store.shop import IMAGE, MIB, assert_published, assert_refused, listing, shop, store_in
 from workers.image.file_export import read_all
 from workers.lane.store_format import Published, Why
@@ -286,7 +287,9 @@ def confined(program: str, image: str = os.devnull) -> subprocess.CompletedProce
     fd = os.open(image, os.O_RDONLY)
     command = [sys.executable, "-I", "-S", CONFINE, "--read", str(fd), sys.executable, "-I", "-S", "-c", program]
     try:
-        return subprocess.run(command, env={}, cwd="/", pass_fds=[fd], capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            command, env={}, cwd="/", pass_fds=[fd], capture_output=True, text=True, timeout=PROGRAM_S
+        )
     finally:
         os.close(fd)
 

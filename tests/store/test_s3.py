@@ -16,6 +16,7 @@ from config.export import Export
 from config.store_settings import S3Store
 from config.stores import object_of
 from tests.harness.fixtures import memory_room
+from tests.harness.waiting import PATIENCE_S
 from tests.image.process import SETTINGS, Process
 from tests.store.s3_servers import BUCKET, KEY, SECRET, Passing, S3Server, Trouble, moto, trouble_before
 from tests.store.shop import IMAGE, assert_refused, shop
@@ -70,7 +71,7 @@ async def whole_object(store: S3Store, answer: Published) -> bytes:
     process = Process(Export("object", name=store.id, path=name), SETTINGS, store)
     process.start()
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             await process.lane.opened()
             shown = process.lane.image
             assert shown is not None

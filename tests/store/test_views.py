@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from config.export import Export
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PROGRAM_S, wait_until
 from tests.image.process import SETTINGS, Process, working
 from workers.image.loop import Loop
 from workers.lane.extents_format import ZERO, unpack
@@ -233,7 +233,9 @@ def serve_confined(image: str, program: str) -> subprocess.CompletedProcess[str]
     with socket.socket(socket.AF_UNIX) as listening:
         fds = [fd, listening.fileno()]
         command = [sys.executable, "-I", "-S", CONFINE, "--serve", *map(str, fds), sys.executable, "-I", "-S", "-c"]
-        done = subprocess.run([*command, program], env={}, pass_fds=fds, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [*command, program], env={}, pass_fds=fds, capture_output=True, text=True, timeout=PROGRAM_S
+        )
     os.close(fd)
     return done
 

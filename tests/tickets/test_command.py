@@ -12,6 +12,7 @@ import pytest
 
 from tests.harness.mover import PROGRAM, ROOT, Mover
 from tests.harness.servers import NbdServer, qemu_nbd
+from tests.harness.waiting import PROGRAM_S
 from tests.tickets.vdsm import Vdsm, nbd_url
 
 pytestmark = pytest.mark.nbd
@@ -29,7 +30,7 @@ class Command:
         """Run it."""
         where = [] if "--config" in arguments else [f"--socket={socket or self.vdsm.path}"]
         command = [*PROGRAM, "ticket", *map(str, arguments), *where]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PROGRAM_S)
 
     def says(self, *arguments: str | Path) -> str:
         """Run it to a good end; what it printed."""

@@ -14,6 +14,7 @@ from tests.harness.fixtures import Images, StartMover
 from tests.harness.http import Secure
 from tests.harness.mover import Mover
 from tests.harness.servers import NbdServer
+from tests.harness.waiting import PROGRAM_S
 
 
 class SecureMover:
@@ -41,7 +42,7 @@ class SecureMover:
     def curl(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[bytes]:
         """Run curl, which trusts the authority, to its end."""
         command = ["curl", "-q", "--noproxy", "*", "-sS", "--cacert", str(self.authority.certificate)]
-        return subprocess.run([*command, *map(str, arguments)], check=check, capture_output=True, timeout=60)
+        return subprocess.run([*command, *map(str, arguments)], check=check, capture_output=True, timeout=PROGRAM_S)
 
 
 StartSecure = Callable[..., SecureMover]
@@ -80,6 +81,6 @@ def leaving_nothing(mover: Mover) -> Iterator[None]:
 
 def run(*command: object) -> str:
     """Run a program to its end, which must be a good one; what it printed."""
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=PROGRAM_S)
     assert done.returncode == 0, f"{command}: {done.stdout} {done.stderr}"
     return done.stdout

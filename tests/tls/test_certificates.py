@@ -19,7 +19,7 @@ from tests.harness.http import Client, Secure, connect
 from tests.harness.mover import ROOT
 from tests.harness.patterns import MIB, assert_same_file, mapped
 from tests.harness.transfers import download, upload
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from tests.tls.conftest import SecureMover, StartSecure
 
 pytestmark = pytest.mark.nbd
@@ -156,8 +156,9 @@ def start(room: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """Start `mover serve` with TLS, which must fail."""
     command = [sys.executable, "-m", "mover", "serve", "--config=/dev/null", "--port=0", f"--state-dir={room}/state"]
     return subprocess.run(
-        [*command, "--tls-enabled", *flags], capture_output=True, text=True, timeout=20, env={"PYTHONPATH": str(ROOT)}
-    )
+        [*command, "--tls-enabled", *flags],
+        capture_output=True, text=True, timeout=PATIENCE_S, env={"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
 
 
 def test_what_cannot_be_used_ends_the_start(tmp_path: Path) -> None:

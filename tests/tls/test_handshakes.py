@@ -14,7 +14,7 @@ from tests.harness.fixtures import Images
 from tests.harness.http import Client, connect
 from tests.harness.patterns import MIB, mapped
 from tests.harness.transfers import download, upload
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from tests.operation.metrics import turned_away
 from tests.tls.conftest import SecureMover, StartSecure, leaving_nothing
 
@@ -28,7 +28,7 @@ def s_client(secure: SecureMover, *options: str, say: str = "") -> str:
     """What openssl's client says of a connection to Mover."""
     where = f"127.0.0.1:{secure.mover.tcp[1]}"
     command = ["openssl", "s_client", "-connect", where, "-CAfile", str(secure.authority.certificate), *options]
-    done = subprocess.run(command, input=say, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command, input=say, capture_output=True, text=True, timeout=PATIENCE_S)
     return done.stdout + done.stderr
 
 
@@ -121,7 +121,7 @@ def test_records_that_are_forged_end_the_connection(images: Images, start_secure
         sock.sendall(content[: 3 * MIB])
         plain = socket.socket(fileno=sock.detach())
         with contextlib.closing(plain):
-            plain.settimeout(20)
+            plain.settimeout(PATIENCE_S)
             plain.sendall(b"\x17\x03\x03\x00\x20" + b"?" * 32)
             received = b"".join(iter(lambda: plain.recv(1000), b""))
             assert b"HTTP" not in received

@@ -14,7 +14,7 @@ from tests.harness.fixtures import Images
 from tests.harness.http import Client, Secure, connect, head, read_to_end
 from tests.harness.patterns import MIB, assert_same_file, difference, mapped, pattern, sparse_file
 from tests.harness.transfers import Doing, download, upload
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from tests.tls.conftest import StartSecure, leaving_nothing
 
 pytestmark = pytest.mark.nbd
@@ -230,5 +230,5 @@ def test_a_front_end_that_drains_ends_tls_in_order(images: Images, start_secure:
         download(secure.address, "/images/disk", expected, {32 * MIB: stop})
         assert idle.sock is not None
         assert idle.sock.recv(1) == b""
-    assert secure.mover.process.wait(20) == 0
+    assert secure.mover.process.wait(PATIENCE_S) == 0
     secure.mover.wait_for_end()

@@ -13,6 +13,7 @@ import pytest
 from config.export import Export
 from config.url_rules import UrlRules
 from tests.harness.sources import Sources, sources
+from tests.harness.waiting import PATIENCE_S
 from tests.image.process import SETTINGS, Process
 from workers.lane.lane_states import LaneLost
 from workers.lane.protocol import MOST_FILE_BYTES, ImageFacts, Kind, Status
@@ -39,7 +40,7 @@ async def worker(server: Sources, url: str, version: str = "") -> AsyncIterator[
 
 
 async def opened(process: Process) -> ImageFacts:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         await process.lane.opened()
     assert process.lane.image is not None
     return process.lane.image
@@ -72,7 +73,7 @@ async def test_a_url_is_read_in_ranges_straight_into_slots_and_again_after_the_w
         reading = asyncio.ensure_future(whole())
         process.kill()
         process.start()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             assert await reading == DATA
         assert (await process.do(Kind.ZERO, 0, 1000)).value == errno.EROFS
         assert (await process.filled(Kind.READ, len(DATA), 1))[0].status is Status.REFUSED
@@ -109,7 +110,7 @@ async def test_a_source_that_changes_fails_all_who_read_it(server: Sources) -> N
         server.put("/changing", DATA[::-1], etag='"2"')
         completion, _ = await process.filled(Kind.READ, MIB, MIB)
         assert (completion.status, completion.value) == (Status.FAILED, errno.ESTALE)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while process.lane.lost is None:
                 await asyncio.sleep(0.01)
     async with worker(server, url, version='"1"') as process:

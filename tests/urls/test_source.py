@@ -15,6 +15,7 @@ import pytest
 from config.url_rules import UrlRefused, UrlRules
 from tests.harness.certificates import Authority
 from tests.harness.sources import Asked, Fault, Sources, sources
+from tests.harness.waiting import PATIENCE_S
 from workers.store.urls import connection as url_connection
 from workers.store.urls.answers import Found
 from workers.store.urls.connection import resolve
@@ -235,7 +236,7 @@ def test_a_slow_server_is_not_waited_for_for_ever(server: Sources, monkeypatch: 
     release = threading.Event()
 
     def hang(asked: Asked) -> bool:
-        release.wait(20)
+        release.wait(PATIENCE_S)
         return True
 
     def drip(asked: Asked) -> bool:

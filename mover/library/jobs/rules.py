@@ -8,6 +8,8 @@ from mover.library import seam
 from mover.library.jobs.records import JobKind
 from mover.library.records import Host
 
+# What is told of a job whose catalogue was away for a moment.
+UNTOLD = "the catalogue did not answer: goes on when it does"
 # Pauses grow from the first to the last.
 FIRST_S, LAST_S = 1.0, 60.0
 
@@ -38,8 +40,8 @@ _ADVICE: tuple[tuple[type[seam.CarrierError], str], ...] = (
 )
 
 
-def after_failure(error: seam.CarrierError, kind: JobKind, tries: int, most: int) -> Verdict:
-    """What follows the failure of the try of this number, of `most` without a byte moved."""
+def after_failure(error: seam.CarrierError, kind: JobKind, tries: int, most: int, written: str = "") -> Verdict:
+    """What follows the failure of the try of this number, of `most` without a byte moved; `written` as below."""
     what = error.message.rstrip(".")
     if isinstance(error, seam.StoreGone) and tries < most:
         pause_s = min(FIRST_S * 2 ** (tries - 1), LAST_S)
@@ -47,7 +49,21 @@ def after_failure(error: seam.CarrierError, kind: JobKind, tries: int, most: int
     advice = next((text for known, text in _ADVICE if isinstance(error, known)), "the log of the service says more")
     if isinstance(error, seam.StoreGone):
         what = f"{what}, {tries} times one after the other"
-    return Verdict(None, f"{kind} failed: {what}: {advice}")
+    return Verdict(None, f"{kind} failed: {what}{written}: {advice}")
+
+
+def written(kind: JobKind, done_bytes: int, size_bytes: int | None) -> str:
+    """What the target of an export has, which did not come to its end; nothing of other jobs is ever seen."""
+    if kind is not JobKind.EXPORT or not done_bytes:
+        return ""
+    return (
+        f"; the target has a part of the image ({done_bytes} of {size_bytes} bytes were written, perhaps not durably)"
+    )
+
+
+def cancelled(written: str) -> str:
+    """What is told of a job that was cancelled."""
+    return f"cancelled{written}: export again before it is used" if written else "cancelled"
 
 
 def who_goes_on(error: seam.Elsewhere, kind: JobKind, here: str) -> Host | None:

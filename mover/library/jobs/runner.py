@@ -45,7 +45,8 @@ class Runner:
         self._library = library
         self._places = places
         self._nudged = asyncio.Event()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], str] = {}  # with the jobs' ids
+        self._in_doubt = False
 
     def nudge(self) -> None:
         """A job is new, or is to be cancelled."""
@@ -71,6 +72,10 @@ class Runner:
         """Claim what may be claimed; how long to wait until the next look."""
         library = self._library
         try:
+            if self._in_doubt:
+                known = list(self._running.values())
+                await library.ask(lambda registry: registry.jobs.leave_others(library.holder, known))
+                self._in_doubt = False
             while True:
                 due_us = await library.ask(lambda registry: registry.jobs.next_due_us(library.host))
                 if due_us is None:
@@ -84,16 +89,18 @@ class Runner:
                     return TICK_S if self._running else LOOK_S
                 self._begin(job)
         except RegistryError as error:
+            # What was claimed may be ours all the same, and only the answer lost: nobody would ever run it.
+            self._in_doubt = True
             log.error("jobs cannot be looked for", extra=facts(reason=str(error)))
             return LOOK_S
 
     def _begin(self, job: Job) -> None:
         task = asyncio.get_running_loop().create_task(self._attend(job))
-        self._running.add(task)
+        self._running[task] = job.id
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self._running.pop(task, None)
         self.nudge()
         if not task.cancelled() and task.exception() is not None:
             log.error("a job's end failed", exc_info=task.exception())
@@ -157,13 +164,20 @@ class Runner:
             await self._hand_over(job, work, error)
         except CarrierError as error:
             tries = 1 if work.moved else job.tries
-            verdict = rules.after_failure(error, job.kind, tries, self._library.settings.job_tries)
+            most = self._library.settings.job_tries
+            verdict = rules.after_failure(error, job.kind, tries, most, _written(job, work))
             if verdict.pause_s is None:
                 await self._fail(job, work, verdict.message)
                 return
             due_us = int((time.time() + verdict.pause_s) * 1e6)
             log.warning("job is tried again", extra=facts(job=job.id, reason=verdict.message))
             await self._insist(lambda registry: registry.jobs.again(job, due_us, verdict.message))
+        except RegistryError as error:
+            # What it was told last may have been done all the same: nothing is taken back. A job that has ended then
+            # stays as it is; else it goes on at what was noted.
+            due_us = int((time.time() + AGAIN_S) * 1e6)
+            log.warning("job is tried again", extra=facts(job=job.id, reason=str(error)))
+            await self._insist(lambda registry: registry.jobs.again(job, due_us, rules.UNTOLD))
         except Exception:
             log.exception("job failed", extra=facts(job=job.id))
             await self._fail(job, work, f"{job.kind} failed: internal error: the log of the service has it")
@@ -191,7 +205,7 @@ class Runner:
         return now is not None and (now.state, now.holder) == (job.state, job.holder)
 
     async def _cancelled(self, job: Job, work: Work) -> None:
-        await self._end(job, work, JobState.CANCELLED, "cancelled")
+        await self._end(job, work, JobState.CANCELLED, rules.cancelled(_written(job, work)))
 
     async def _fail(self, job: Job, work: Work, message: str) -> None:
         log.warning("job failed", extra=facts(job=job.id, image=job.image_id, reason=message))
@@ -223,6 +237,10 @@ class Runner:
             except RegistryError as error:
                 log.error("a job's end cannot be told yet", extra=facts(reason=str(error)))
                 await asyncio.sleep(AGAIN_S)
+
+
+def _written(job: Job, work: Work) -> str:
+    return rules.written(job.kind, work.done_bytes, work.size_bytes)
 
 
 def _progress(registry: Registry, job: Job, done: int, size: int | None, moved: bool) -> bool | None:

@@ -184,6 +184,12 @@ class Jobs:
         self._put_back(_held(job), due_at_us=self._clock_us())
 
     @asked
+    def leave_others(self, holder: str, job_ids: Sequence[str]) -> int:
+        """`holder` runs just these, and no other one that it has claimed; how many those were."""
+        others = (JOBS.c.holder == holder, JOBS.c.state == str(JobState.RUNNING), JOBS.c.id.not_in(job_ids))
+        return self._put_back(others, due_at_us=self._clock_us())
+
+    @asked
     def hand_over(self, job: Job, host: str, message: str) -> None:
         """From now on it is that host's alone."""
         self._put_back(_held(job), host=host, message=message, due_at_us=self._clock_us())
@@ -223,7 +229,9 @@ class Jobs:
 
     @asked
     def made(self, job: Job, copies: Sequence[Copy], failed: Mapping[str, str]) -> bool:
-        """The image is ACTIVE with these copies, and the job DONE; False if the image, or the job, is no more ours."""
+        """The image is ACTIVE with these copies, all of them noted, and the job DONE; False if the image, the job, or
+        one of the copies is no more ours.
+        """
         first = copies[0]
         facts: dict[str, Any] = {
             "size_bytes": first.size_bytes, "virtual_size_bytes": first.virtual_size_bytes, "md5": first.md5,
@@ -238,7 +246,7 @@ class Jobs:
             check_moves(IMPORTING, State.ACTIVE)
             values = {**facts, "state": str(State.ACTIVE), "upload": None, "holder": None}
             values |= {"updated_at_us": self._clock_us(), "revision": IMAGES.c.revision + 1}
-            if not self._is_held(connection, job) or not changed(
+            if not self._has(connection, job, copies) or not changed(
                 connection, update(IMAGES).where(*held).values(values)
             ):
                 return False
@@ -251,7 +259,7 @@ class Jobs:
         with writing(self._engine) as connection:
             there = (IMAGES.c.id == job.image_id, IMAGES.c.state.in_([str(state) for state in READABLE]))
             values = {"updated_at_us": self._clock_us(), "revision": IMAGES.c.revision + 1}
-            if not self._is_held(connection, job) or not changed(
+            if not self._has(connection, job, copies) or not changed(
                 connection, update(IMAGES).where(*there).values(values)
             ):
                 return False
@@ -281,8 +289,15 @@ class Jobs:
                 _show(connection, job.image_id, (), failed if state is JobState.FAILED else {})
             return True
 
-    def _is_held(self, connection: Connection, job: Job) -> bool:
-        return connection.scalar(select(JOBS.c.id).where(*_held(job)).with_for_update()) is not None
+    def _has(self, connection: Connection, job: Job, copies: Sequence[Copy]) -> bool:
+        """Whether it is the holder's, and has noted these copies. Those that it has forgotten may be removed already:
+        who is cancelled, or has waited too long for an answer, takes them back while his question is still on its way.
+        """
+        noted = connection.scalar(select(JOBS.c.outcome).where(*_held(job)).with_for_update())
+        if noted is None:
+            return False
+        places = {copy.location.uri for copy in msgspec.json.decode(noted, type=Outcome).copies}
+        return all(copy.location.uri in places for copy in copies)
 
     def _end(self, connection: Connection, job: Job, state: JobState, message: str) -> bool:
         check_move(JobState.RUNNING, state)
