@@ -53,17 +53,15 @@ def test_extents(context: str, place: Place) -> None:
 
 
 def test_one_layer_of_a_chain_tells_what_was_zeroed_from_what_is_not_there(start_mover: StartMover, room: Path) -> None:
-    """Shallow downloads leave out holes: a zeroed cluster that was one would let the backing file's old bytes through."""
+    """Shallow downloads leave out holes: a zeroed cluster that was one would let the backing file show."""
     cluster = 64 << 10
     run("qemu-img", "create", "-q", "-f", "qcow2", room / "base.qcow2", str(4 * cluster))
     run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", room / "top.qcow2")
     writes = ("-c", f"write -q -P 1 {cluster} {cluster}", "-c", f"write -q -z {2 * cluster} {cluster}")
     run("qemu-io", "-f", "qcow2", *writes, room / "top.qcow2")
     layer = {"driver": "qcow2", "file": {"driver": "file", "filename": str(room / "top.qcow2")}, "backing": None}
-    source = NbdServer(
-        room, "layer",
-        ["qemu-nbd", "--persistent", "--pid-file={pid}", "--allocation-depth", "--read-only", "json:" + json.dumps(layer)],
-    )  # fmt: skip
+    serve = ["qemu-nbd", "--persistent", "--pid-file={pid}", "--allocation-depth", "--read-only"]
+    source = NbdServer(room, "layer", [*serve, "json:" + json.dumps(layer)])
     try:
         mover = start_mover({"top": source.start().uri()})
         found = ask(mover.tcp, "GET", "/images/top/extents").json()
