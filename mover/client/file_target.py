@@ -17,8 +17,8 @@ from mover.client.plan import Run
 from mover.client.target import Writer, Written
 
 
-class RawTarget:
-    """A raw file, sparse where the image is."""
+class PartTarget:
+    """What both kinds of files share that are made beside their place, as parts."""
 
     fresh = True
 
@@ -36,14 +36,6 @@ class RawTarget:
         """Lock the part."""
         self._part.lock()
 
-    def open(self, size_bytes: int, runs: Sequence[Run], resume: bool) -> None:
-        """A file of holes, or what was left of one."""
-        self._part.make(size_bytes, resume)
-
-    def writer(self, buffer_bytes: int) -> Writer:
-        """Writes at once: the page cache is the queue."""
-        return FileWriter(self._part.path, self._part.fd, buffer_bytes, fresh=True)
-
     def sync(self) -> None:
         """fdatasync."""
         sync(self._part.path, self._part.fd)
@@ -55,6 +47,18 @@ class RawTarget:
     def close(self, keep: bool) -> None:
         """Keep the part, or not."""
         self._part.close(remove=not keep)
+
+
+class RawTarget(PartTarget):
+    """A raw file, sparse where the image is."""
+
+    def open(self, size_bytes: int, runs: Sequence[Run], resume: bool) -> None:
+        """A file of holes, or what was left of one."""
+        self._part.make(size_bytes, resume)
+
+    def writer(self, buffer_bytes: int) -> Writer:
+        """Writes at once: the page cache is the queue."""
+        return FileWriter(self._part.path, self._part.fd, buffer_bytes, fresh=True)
 
 
 class DeviceTarget:

@@ -12,33 +12,19 @@ from pathlib import Path
 from mover.client.clusters import CLUSTER_BYTES, Content, Positions
 from mover.client.clusters import Run as Clusters
 from mover.client.errors import LocalError
-from mover.client.file_target import FileWriter, seek, sync, write_exactly
-from mover.client.part import Part
+from mover.client.file_target import FileWriter, PartTarget, seek, write_exactly
 from mover.client.plan import Run
 from mover.client.qcow2 import Layout, TooLargeError
 from mover.client.target import Writer
 
 
-class Qcow2Target:
+class Qcow2Target(PartTarget):
     """A qcow2 file of clusters of 64 KiB, with one for each that has data; a disk ends with a sector of 512 bytes."""
 
-    fresh = True
-
     def __init__(self, path: Path) -> None:
-        self._part = Part(path)
+        super().__init__(path)
         self._layout: Layout
         self._positions: Positions
-        self.journal = self._part.journal
-        self.kept = str(self._part.path)
-
-    @property
-    def was_there(self) -> bool:
-        """There was a part."""
-        return self._part.was_there
-
-    def lock(self) -> None:
-        """Lock the part."""
-        self._part.lock()
 
     def open(self, size_bytes: int, runs: Sequence[Run], resume: bool) -> None:
         """A file of holes, or what was left of one: the same runs have the same places."""
@@ -57,10 +43,6 @@ class Qcow2Target:
     def _place(self, offset: int) -> int:
         """Where in the file the image's byte at `offset` is; all of a run of data lies in a row."""
         return self._layout.place(self._positions.of(offset // CLUSTER_BYTES)) + offset % CLUSTER_BYTES
-
-    def sync(self) -> None:
-        """fdatasync."""
-        sync(self._part.path, self._part.fd)
 
     def commit(self) -> None:
         """Write the tables, then rename it."""
@@ -82,10 +64,6 @@ class Qcow2Target:
                 found.append(Clusters(first - self._layout.data_at, upto - first))
             at = seek(self._part.path, self._part.fd, data, os.SEEK_HOLE, end) if data < end else end
         return found
-
-    def close(self, keep: bool) -> None:
-        """Keep the part, or not."""
-        self._part.close(remove=not keep)
 
 
 def clusters_under(runs: Iterable[Run]) -> list[Clusters]:
