@@ -20,6 +20,7 @@ READS = nbd.AIO_DIRECTION_READ
 WRITES = nbd.AIO_DIRECTION_WRITE
 
 BASE_ALLOCATION = nbd.CONTEXT_BASE_ALLOCATION
+ALLOCATION_DEPTH = "qemu:allocation-depth"
 DIRTY_BITMAP = "qemu:dirty-bitmap:"
 # libnbd refuses requests over 64 MiB, qemu over 32 MiB; a server that names its own limit wins.
 MOST_BYTES = 32 * 1024 * 1024
@@ -139,7 +140,8 @@ class NbdHandle:
         Raises NbdError if the server has hung up.
         """
         self._call(self._nbd.clear_meta_contexts)
-        for context in (BASE_ALLOCATION, *self._agreed.bitmaps):
+        # A server that does not have the depth (qemu-nbd without --allocation-depth, nbdkit) leaves it out.
+        for context in (BASE_ALLOCATION, ALLOCATION_DEPTH, *self._agreed.bitmaps):
             self._call(self._nbd.add_meta_context, context)
         self._call(self._nbd.aio_opt_go, self._agreed.go_done)
 

@@ -9,7 +9,9 @@ import pytest
 
 from tests.clients.conftest import Place, run, same
 from tests.clients.imageio_client import IMAGEIO, imageio
+from tests.harness.fixtures import StartMover
 from tests.harness.http import ask
+from tests.harness.servers import NbdServer
 
 pytestmark = [
     pytest.mark.nbd,
@@ -48,6 +50,25 @@ def test_extents(context: str, place: Place) -> None:
     found = json.loads(imageio("extents", place.url("disk-qcow2"), context))
     answer = ask(place.mover.tcp, "GET", f"/images/disk-qcow2/extents?context={context}")
     assert found == answer.json()
+
+
+def test_one_layer_of_a_chain_tells_what_was_zeroed_from_what_is_not_there(start_mover: StartMover, room: Path) -> None:
+    """Shallow downloads leave out holes: a zeroed cluster that was one would let the backing file show."""
+    cluster = 64 << 10
+    run("qemu-img", "create", "-q", "-f", "qcow2", room / "base.qcow2", str(4 * cluster))
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", room / "top.qcow2")
+    writes = ("-c", f"write -q -P 1 {cluster} {cluster}", "-c", f"write -q -z {2 * cluster} {cluster}")
+    run("qemu-io", "-f", "qcow2", *writes, room / "top.qcow2")
+    layer = {"driver": "qcow2", "file": {"driver": "file", "filename": str(room / "top.qcow2")}, "backing": None}
+    serve = ["qemu-nbd", "--persistent", "--pid-file={pid}", "--allocation-depth", "--read-only"]
+    source = NbdServer(room, "layer", [*serve, "json:" + json.dumps(layer)])
+    try:
+        mover = start_mover({"top": source.start().uri()})
+        found = ask(mover.tcp, "GET", "/images/top/extents").json()
+    finally:
+        source.close()
+    told = [(one["start"] // cluster, one["length"] // cluster, one["zero"], one["hole"]) for one in found]
+    assert told == [(0, 1, True, True), (1, 1, False, False), (2, 1, True, False), (3, 1, True, True)]
 
 
 @pytest.mark.parametrize("image_format", ["raw", "qcow2"])

@@ -39,6 +39,13 @@ def test_each_byte_has_the_flags_of_both_contexts_as_far_as_both_speak(
     assert each_byte(list(merge_contexts(allocation, bitmap))) == flags
 
 
+@given(extents, extents)
+def test_with_a_depth_a_hole_is_what_no_image_of_the_chain_has(allocation: list[Extent], depth: list[Extent]) -> None:
+    both = zip(each_byte(allocation), each_byte(depth), strict=False)
+    flags = [one & ZERO | (0 if other else HOLE) for one, other in both]
+    assert each_byte(list(merge_contexts(allocation, None, depth))) == flags
+
+
 @given(extents, st.none() | extents)
 def test_no_neighbours_are_alike_and_none_is_empty(allocation: list[Extent], bitmap: list[Extent] | None) -> None:
     merged = list(merge_contexts(allocation, bitmap))

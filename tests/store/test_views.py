@@ -277,4 +277,11 @@ def test_a_server_that_spins_on_an_image_ends_with_who_started_it(tmp_path: Path
         pid = max(int(said.readline()), int(said.readline()))
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-    wait_until("it is gone", lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
+
+    def gone() -> bool:
+        try:
+            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    wait_until("it is gone", gone)

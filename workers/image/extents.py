@@ -11,7 +11,7 @@ D is dirty, H a hole; what no context has said is asked again, never guessed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from workers.lane.extents_format import DIRTY, HOLE, RECORD, ZERO, Extent, ExtentsBroken
 
@@ -19,17 +19,24 @@ from workers.lane.extents_format import DIRTY, HOLE, RECORD, ZERO, Extent, Exten
 BITMAP_DIRTY = 1
 
 
-def merge_contexts(allocation: Sequence[Extent], bitmap: Sequence[Extent] | None) -> Iterator[Extent]:
+def merge_contexts(
+    allocation: Sequence[Extent], bitmap: Sequence[Extent] | None, depth: Sequence[Extent] | None = None
+) -> Iterator[Extent]:
     """One list of extents (length in bytes, flags) from a server's reply, equal neighbours joined.
 
     It ends where the first context ends: ask again from there. The flags of `allocation` are base:allocation's,
-    those of `bitmap` (None: not asked) a dirty bitmap's.
+    those of `bitmap` (None: not asked) a dirty bitmap's, those of `depth` (None: the server has none) the depth in a
+    chain of images: at depth 0 no image of the chain has the range. Only that is a hole then: a cluster that was zeroed
+    hides what a backing file has, and takes no space either.
     Raises ExtentsBroken where a context says nothing, or has an extent without length: the rest would be a guess.
     """
     allocated = ((length, flags & (HOLE | ZERO)) for length, flags in _checked(allocation, "allocation"))
-    if bitmap is None:
-        return _joined(allocated)
-    return _joined(_crossed(allocated, _checked(bitmap, "bitmap")))
+    if bitmap is not None:
+        return _joined(_crossed(allocated, _checked(bitmap, "bitmap"), _dirty))
+    if depth is not None:
+        zero = ((length, flags & ZERO) for length, flags in allocated)
+        return _joined(_crossed(zero, _checked(depth, "depth"), _in_no_image))
+    return _joined(allocated)
 
 
 def clip(extents: Iterable[Extent], skip: int, most: int) -> Iterator[Extent]:
@@ -100,19 +107,29 @@ def _with_length(extents: Sequence[Extent], context: str) -> Iterator[Extent]:
         yield extent
 
 
-def _crossed(allocation: Iterator[Extent], bitmap: Iterator[Extent]) -> Iterator[Extent]:
-    left = dirty = 0
+def _dirty(bits: int) -> int:
+    return DIRTY if bits & BITMAP_DIRTY else 0
+
+
+def _in_no_image(depth: int) -> int:
+    return 0 if depth else HOLE
+
+
+def _crossed(
+    allocation: Iterator[Extent], other: Iterator[Extent], flag_of: Callable[[int], int]
+) -> Iterator[Extent]:  # fmt: skip
+    left = flag = 0
     for length, flags in allocation:
         rest = length
         while rest > left:
             if left:
-                yield left, flags | dirty
+                yield left, flags | flag
             rest -= left
-            left, bits = next(bitmap, (0, 0))
+            left, bits = next(other, (0, 0))
             if not left:
                 return
-            dirty = DIRTY if bits & BITMAP_DIRTY else 0
-        yield rest, flags | dirty
+            flag = flag_of(bits)
+        yield rest, flags | flag
         left -= rest
 
 

@@ -292,7 +292,8 @@ def _add(query: Command, at: int, end: int, bitmap: str | None, builder: ExtentB
     """Add what one reply says of [at, end); how far that led."""
     allocation = query.found.get("base:allocation", [])
     dirty = query.found.get(bitmap, []) if bitmap is not None else None
-    for length, flags in clip(merge_contexts(allocation, dirty), at - query.offset, end - at):
+    depth = query.found.get("qemu:allocation-depth")
+    for length, flags in clip(merge_contexts(allocation, dirty, depth), at - query.offset, end - at):
         at += builder.add(length, flags)
         if builder.full:
             break
