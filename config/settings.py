@@ -216,8 +216,9 @@ class SupervisorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     deaths: Positive = 5
     # A front end or worker that answers nothing for so long is killed, and restarted.
     silence_s: Seconds = 20.0
-    # Shared memory of all lanes' arenas together; a lane over it is refused with 503.
-    arena_limit_bytes: Positive = 1073741824
+    # Shared memory of all lanes' arenas together; for one more an idle lane is closed, and if all are busy that one is
+    # refused with 503.
+    arena_limit_bytes: Positive = 4294967296
 
 
 class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -40,6 +40,7 @@ from mover.serve.messages import (
     Drain,
     FrontEndHello,
     FrontEndReady,
+    GiveBack,
     LaneRefused,
     LaneSocket,
     NewCertificates,
@@ -173,6 +174,8 @@ class Link:
                 lane = self._by_number.get(message.lane)
                 if lane is not None:
                     lane.close(message.reason, message.retry_after_s)
+            case GiveBack():
+                self._give_back(message.arena_bytes)
             case Answer():
                 self.questions.collect(message)
             case Retune():
@@ -346,6 +349,15 @@ class Link:
             self._look_later(left, lane)
         else:
             lane.close("idle")
+
+    def _give_back(self, arena_bytes: int) -> None:
+        """Close lanes until so much memory is free, those first that have been idle for longest."""
+        idle = sorted((lane for lane in self._lanes.values() if not lane.users), key=lambda lane: lane.used_s)
+        for lane in idle:
+            if arena_bytes <= 0:
+                break
+            arena_bytes -= len(lane.slots) * lane.slot_bytes
+            lane.close("idle, and another one needs its memory")
 
     def _closed(self, key: str, lane: FrontLane) -> None:
         assert lane.lost is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count
 
 from config.allow import check_host, roots_of
@@ -17,6 +18,7 @@ from config.stores import is_of_stores
 from mover.serve.image_worker import ImageWorker
 from mover.serve.lanes import FrontEndPort, Lane, LaneBook
 from mover.serve.ledgers import Ledgers
+from mover.serve.line import Line, Waiting
 from mover.serve.messages import LaneRefused, OpenLane
 from mover.serve.programs import Programs
 from mover.serve.spare import Spare
@@ -26,7 +28,6 @@ from workers.lane.tally import WORD_BYTES
 
 log = logging.getLogger(__name__)
 
-ARENA_RETRY_S = 1.0
 # How often a ledger that a worker of an earlier service has is asked for again.
 HELD_S = 0.05
 
@@ -54,6 +55,7 @@ class ImageWorkers:
         self._closing = False
         self._loop = asyncio.get_running_loop()
         self.lanes = LaneBook(settings.supervisor.arena_limit_bytes)
+        self._line = Line(self.lanes)
         self.spare = Spare(programs)
         named = frozenset(parse_export(image.url).key for image in settings.image)
         self._house = House(self.spare, settings, self.lanes, ledgers, count(1), named, roots_of(settings))
@@ -67,6 +69,7 @@ class ImageWorkers:
         """Put other settings in force, in every worker that runs and all that will."""
         self._house.settings, self._house.roots = settings, roots_of(settings)
         self.lanes.limit_bytes = settings.supervisor.arena_limit_bytes
+        self._line.move_on()
         for worker in self._workers.values():
             worker.retune()
 
@@ -89,18 +92,20 @@ class ImageWorkers:
 
         `ticketed` says whether a ticket in force names the export of this key.
         """
-        if not self.lanes.has_room(message.arena_bytes):
-            limit = self.lanes.limit_bytes
-            reason = f"all images together have {limit} bytes of shared memory (supervisor.arena_limit_bytes) in use"
-            front_end.send(LaneRefused(message.lane, reason, ARENA_RETRY_S))
-            return
         refusal = self._refusal(message.export, ticketed)
         if refusal:
             front_end.send(LaneRefused(message.lane, refusal))
             return
+        self._line.join(Waiting(front_end, message, partial(self._open_lane, front_end, message)))
+
+    def _open_lane(self, front_end: FrontEndPort, message: OpenLane) -> None:
         lane = Lane(front_end, message.lane, message.export, message.arena_bytes)
         self.lanes.add(lane)
         self._worker(message.export).want(lane)
+
+    def has_lane(self, front_end: FrontEndPort, number: int) -> bool:
+        """Whether a front end's lane of this number is open, or to be opened."""
+        return self.lanes.get(front_end, number) is not None or self._line.holds(front_end, number)
 
     def _refusal(self, export: Export, ticketed: Callable[[str], bool]) -> str:
         """Why nothing there is opened, if so: a front end that somebody has taken over must not reach just anything.
@@ -120,14 +125,18 @@ class ImageWorkers:
 
     def close_lane(self, front_end: FrontEndPort, number: int) -> None:
         """Forget a lane; nothing happens if it was refused meanwhile."""
+        self._line.leave(front_end, number)
         lane = self.lanes.get(front_end, number)
         if lane is not None:
             self.lanes.remove(lane)
+            self._line.move_on()
 
     def close_lanes(self, front_end: FrontEndPort) -> None:
         """Forget all lanes of a front end that is dead."""
+        self._line.leave(front_end)
         for lane in self.lanes.of_front_end(front_end):
             self.lanes.remove(lane)
+        self._line.move_on()
 
     async def forget(self, transfer: int, export_key: str, at_once: bool = False) -> None:
         """Wait until no job of this transfer is under way, and have the ledger forget it. Its requests have ended.

@@ -21,7 +21,7 @@ from config.settings import (
 )
 from config.store_settings import Store
 
-VERSION = 9
+VERSION = 10
 
 # Which side's contract a ticket speaks; mover/front/dialect.py says what that changes.
 DialectName = Literal["imageio", "cloudstack"]
@@ -145,6 +145,12 @@ class LaneSocket(msgspec.Struct, tag=True, frozen=True):
     generation: int
 
 
+class GiveBack(msgspec.Struct, tag=True, frozen=True):
+    """Another lane needs so much memory: close lanes that no request uses."""
+
+    arena_bytes: int
+
+
 class LaneRefused(msgspec.Struct, tag=True, frozen=True):
     """The lane is given up: its jobs fail with this reason."""
 
@@ -191,6 +197,7 @@ ToFrontEnd = (
     | TicketAnswer
     | LaneSocket
     | LaneRefused
+    | GiveBack
     | Answer
     | AskActivity
     | Drain

@@ -105,7 +105,7 @@ class Supervisor:
 
     def open_lane(self, front_end: FrontEndPort, message: OpenLane) -> None:
         """A front end needs a lane. Raises Misbehaved for a number that is taken, or an arena of no size."""
-        if message.arena_bytes <= 0 or self._workers.lanes.get(front_end, message.lane) is not None:
+        if message.arena_bytes <= 0 or self._workers.has_lane(front_end, message.lane):
             raise Misbehaved(f"lane {message.lane} is open already, or its arena is empty")
         self._workers.open_lane(front_end, message, self._tickets.names)
 

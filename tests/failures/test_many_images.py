@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
 
+from config.settings import FrontSettings
 from tests.harness.fixtures import Images, StartMover
+from tests.harness.http import connect, head
 from tests.harness.mover import Mover
 from tests.harness.patterns import BLOCK_BYTES, MIB, difference, mapped, pattern
 from tests.harness.transfers import Doing
+from tests.harness.waiting import wait_until
 
 pytestmark = pytest.mark.nbd
 
@@ -20,6 +27,7 @@ TURNS = 12
 # Each client has a part of its image to itself, so that what it wrote last is what must be there.
 PART = MIB
 SIZE = CLIENTS * PART
+ARENA_BYTES = FrontSettings().slots * FrontSettings().slot_bytes
 
 
 class Tenant:
@@ -79,3 +87,31 @@ def test_eight_images_whose_workers_are_killed(images: Images, start_mover: Star
         with mapped(files[image]) as found:
             assert difference(found, b"".join(bytes(tenant.expected) for tenant in house)) is None
     mover.stop_clean()
+
+
+def test_an_idle_lane_makes_room_for_another_image(images: Images, start_mover: StartMover) -> None:
+    """There is memory for two lanes: five images are served in turn, and the third that is busy at once is refused."""
+    files = {str(image): images.pattern(f"disk{image}", image, SIZE) for image in range(5)}
+    settings = {"supervisor": {"arena_limit_bytes": 2 * ARENA_BYTES}, "log": {"level": "info"}}
+    mover = start_mover({image: f"file://{file}" for image, file in files.items()}, settings)
+    for image in [*files, *files]:
+        answer = mover.ask("GET", f"/images/{image}", Range="bytes=1000-99999")
+        assert answer.status == 206, answer
+        assert difference(answer.body, pattern(int(image), 1000, 99_000), 1000) is None
+    with slow(mover, "0") as first, slow(mover, "1"):
+        refused = mover.ask("GET", "/images/2", Range="bytes=0-0")
+        assert refused.status == 503, refused
+        assert refused.headers["retry-after"] == "1"
+        assert b"supervisor.arena_limit_bytes" in refused.body
+        first.close()
+        wait_until("its lane is idle", lambda: mover.ask("GET", "/images/2", Range="bytes=0-0").status == 206)
+    mover.stop_clean()
+
+
+@contextmanager
+def slow(mover: Mover, image: str) -> Iterator[socket.socket]:
+    """A client that has begun to read an image, and reads no more."""
+    with contextlib.closing(connect(mover.address(), receive_buffer=4096)) as sock:
+        sock.sendall(head("GET", f"/images/{image}"))
+        assert sock.recv(12) == b"HTTP/1.1 200"
+        yield sock

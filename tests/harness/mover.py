@@ -171,7 +171,7 @@ class Mover:
         log = self.log()
         assert "Traceback" not in log, log
         closings = re.findall(
-            r"lane closed lane=\d+ reason=\"?(idle|the service is going down)\"? slots_used=(\d+)", log
+            r"lane closed lane=\d+ reason=\"?(idle[^\"]*|the service is going down)\"? slots_used=(\d+)", log
         )
         assert [used for _, used in closings if used != "0"] == [], log
 
