@@ -41,6 +41,7 @@ class Stage:
         self._addresses: dict[int, bytes] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr = b""
+        self._questions = 0
         self.pids: set[int] = set()
 
     # -- the supervisor --------------------------------------------------------------------------------------
@@ -119,7 +120,10 @@ class Stage:
         self.process.send_signal(number)
 
     def fds(self) -> list[str]:
-        """What the supervisor's descriptors are."""
+        """What the supervisor's descriptors are, once it is done with what it was at: a start of a child has more."""
+        self._questions += 1
+        self.order(self._front, "ask", question=self._questions, about="workers")
+        self.event("Answer", pid=self._front, question=self._questions, more=False)
         found = []
         for fd in os.listdir(f"/proc/{self.process.pid}/fd"):
             with contextlib.suppress(FileNotFoundError):
@@ -202,6 +206,7 @@ class Stage:
     def front(self) -> int:
         """The pid of a front end that has begun and was not asked for yet."""
         pid: int = self.event("Begin")["pid"]
+        self._front = pid
         return pid
 
     def close(self) -> None:
