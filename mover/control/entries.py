@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from math import inf
 
 from mover.control.store import Kept
 from mover.serve.messages import TicketUse
@@ -57,6 +58,8 @@ class Entry:
     expires_s: float
     used_s: float
     moved: RangeSet = field(default_factory=RangeSet)
+    # What was used before this has no say in when it expires: a client has said so since.
+    told_s: float = -inf
     # Bytes of `moved` that are there only because gaps were filled.
     filled_bytes: int = 0
 
@@ -77,7 +80,13 @@ class Entry:
     def renew(self, used_s: float) -> None:
         """It was used then."""
         self.used_s = max(self.used_s, used_s)
-        self.expires_s = max(self.expires_s, self.used_s + self.kept.timeout_s)
+        if used_s > self.told_s:
+            self.expires_s = max(self.expires_s, self.used_s + self.kept.timeout_s)
+
+    def extend(self, now_s: float, timeout_s: int) -> None:
+        """It expires in so many seconds, sooner or later than it would have, if it is not used."""
+        self.told_s = now_s
+        self.expires_s = now_s + timeout_s
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ class Registry:
             entry = self._entries.get(ticket_id)
             if entry is None:
                 return False
-            entry.expires_s = self._loop.time() + timeout_s
+            entry.extend(self._loop.time(), timeout_s)
             await asyncio.to_thread(self._store.extend, entry.number, time.time() + timeout_s)
             change = self._extended(entry, timeout_s)
             audit.note("extended", entry.number, ticket_id, **by, timeout_s=timeout_s)

@@ -75,6 +75,18 @@ def test_what_nobody_uses_expires(tmp_path: Path) -> None:
     playing(tmp_path, play)
 
 
+def test_what_was_used_before_a_client_said_when_it_expires_does_not_count() -> None:
+    """Also if that use is told later than the client's word; the next use counts as ever."""
+    entry = Entry(1, kept(timeout_s=300), State.IN_FORCE, expires_s=300.0, used_s=0.0)
+    entry.renew(10.0)
+    assert entry.expires_s == 310.0
+    entry.extend(12.0, 60)
+    entry.renew(11.0)
+    assert (entry.expires_s, entry.used_s) == (72.0, 11.0)
+    entry.renew(20.0)
+    assert entry.expires_s == 320.0
+
+
 @pytest.mark.parametrize("answer", ["busy", "none"])
 def test_what_is_in_use_or_may_be_does_not_expire(answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked again, until nobody uses it any more."""
