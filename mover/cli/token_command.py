@@ -113,7 +113,7 @@ def _table(path: Path) -> Iterator[tuple[Path, list[Entry]]]:
     """The table, and nobody else changes it meanwhile."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, tokens.MODE)
+        lock = _open_lock(path)
     except OSError as error:
         raise _unusable(path, error) from error
     try:
@@ -121,6 +121,19 @@ def _table(path: Path) -> Iterator[tuple[Path, list[Entry]]]:
         yield path, _read(path) or []
     finally:
         os.close(lock)
+
+
+def _open_lock(path: Path) -> int:
+    """The lock beside the table; what root makes is the directory's owner's, who must be able to take it, too.
+
+    A link is not followed: whoever owns the directory would say where root makes a file. Raises OSError.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    lock = os.open(path.with_name(f".{path.name}.lock"), flags, tokens.MODE)
+    if os.geteuid() == 0 and os.fstat(lock).st_nlink == 1:
+        owner = os.stat(path.parent)
+        os.fchown(lock, owner.st_uid, owner.st_gid)
+    return lock
 
 
 def _read(path: Path) -> list[Entry] | None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from mover.serve.lanes import FrontEndPort, LaneBook
 from mover.serve.messages import GiveBack, LaneRefused, OpenLane
 
-# Idle lanes are closed within milliseconds; after so long it is clear that all of them are busy.
-WAIT_S = 1.0
+# Idle lanes are closed within milliseconds, and one that is busy may be idle in a moment: front ends are asked again so
+# often, so soon one after the other. Who has waited for all of it is refused.
+ASKS, ASK_AGAIN_S = 10, 0.1
 # How long a refused client should wait.
 RETRY_S = 1.0
 
@@ -33,11 +34,10 @@ class Line:
 
     def join(self, waiting: Waiting) -> None:
         """Open it now if there is room and nobody before it, else have the front ends close lanes that are not used."""
-        self._waiting[waiting] = asyncio.get_running_loop().call_later(WAIT_S, self._refuse, waiting)
+        self._look_later(waiting, ASKS)
         self.move_on()
         if waiting in self._waiting:
-            for front_end in {lane.front_end for lane in self._lanes}:
-                front_end.send(GiveBack(waiting.message.arena_bytes))
+            self._ask_for(waiting)
 
     def holds(self, front_end: FrontEndPort, number: int) -> bool:
         """Whether a front end's lane of this number waits here."""
@@ -56,6 +56,21 @@ class Line:
                 return
             self._waiting.pop(one).cancel()
             one.open()
+
+    def _look_later(self, waiting: Waiting, asks: int) -> None:
+        later = asyncio.get_running_loop().call_later(ASK_AGAIN_S, self._look, waiting, asks - 1)
+        self._waiting[waiting] = later
+
+    def _look(self, waiting: Waiting, asks: int) -> None:
+        if asks:
+            self._look_later(waiting, asks)
+            self._ask_for(waiting)
+        else:
+            self._refuse(waiting)
+
+    def _ask_for(self, waiting: Waiting) -> None:
+        for front_end in {lane.front_end for lane in self._lanes}:
+            front_end.send(GiveBack(waiting.message.arena_bytes))
 
     def _refuse(self, waiting: Waiting) -> None:
         del self._waiting[waiting]

@@ -85,7 +85,13 @@ def test_a_token_that_root_adds_lets_its_holder_in(room: Path, start_mover: Star
         added = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=60, check=True)
         answer = mover.ask("GET", "/v2/images", X_Auth_Token=added.stdout.strip())
         assert answer.status == 200, answer.body
-        assert (mover.state_dir / "tokens.json").stat().st_uid == pwd.getpwnam(USER).pw_uid
+        for file in ("tokens.json", ".tokens.json.lock"):
+            assert (mover.state_dir / file).stat().st_uid == pwd.getpwnam(USER).pw_uid
+    lock, elsewhere = mover.state_dir / ".tokens.json.lock", room / "made-by-root"
+    lock.unlink()
+    lock.symlink_to(elsewhere)
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False).returncode != 0
+    assert not elsewhere.exists()
 
 
 @pytest.mark.parametrize(

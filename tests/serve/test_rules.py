@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -11,7 +12,8 @@ import pytest
 from config.export import Export
 from mover.serve.doubts import RANGES_MOST, Doubts
 from mover.serve.lanes import Lane, LaneBook
-from mover.serve.messages import Ticket, ToFrontEnd
+from mover.serve.line import Line, Waiting
+from mover.serve.messages import GiveBack, OpenLane, Ticket, ToFrontEnd
 from mover.serve.restarts import HEALTHY_S, Backoff, Deaths, pause_s
 from mover.serve.tickets import TicketBook
 from workers.lane.channel import PACKET_BYTES
@@ -240,6 +242,32 @@ def test_lanes_of_an_export_do_not_ask_for_its_bitmap() -> None:
     for number, export in enumerate([EXPORT, msgspec.structs.replace(EXPORT, bitmap="b0"), other]):
         book.add(Lane(front_end, number, export, 1))
     assert [lane.number for lane in book.of_export(EXPORT.key)] == [0, 1]
+
+
+def test_a_lane_that_is_busy_at_first_makes_room_when_it_is_idle() -> None:
+    """Who waits for memory has front ends asked again, and is not refused when one could give some later."""
+
+    async def wait() -> list[ToFrontEnd]:
+        book, opened = LaneBook(100), asyncio.Event()
+        line = Line(book)
+        told: list[ToFrontEnd] = []
+
+        class BusyAtFirst(Someone):
+            def send(self, message: ToFrontEnd, fds: Sequence[int] = ()) -> None:
+                told.append(message)
+                if len(told) == 2:
+                    book.remove(lane)
+                    line.move_on()
+                if not isinstance(message, GiveBack):
+                    opened.set()
+
+        lane = Lane(BusyAtFirst(), 1, EXPORT, 100)
+        book.add(lane)
+        line.join(Waiting(lane.front_end, OpenLane(2, EXPORT, 100), opened.set))
+        await opened.wait()
+        return told
+
+    assert asyncio.run(wait()) == [GiveBack(100), GiveBack(100)]
 
 
 # -- doubts ------------------------------------------------------------------------------------------------------
