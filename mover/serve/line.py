@@ -34,10 +34,7 @@ class Line:
 
     def join(self, waiting: Waiting) -> None:
         """Open it now if there is room and nobody before it, else have the front ends close lanes that are not used."""
-        self._look_later(waiting, ASKS)
-        self.move_on()
-        if waiting in self._waiting:
-            self._ask_for(waiting)
+        self._look(waiting, ASKS)
 
     def holds(self, front_end: FrontEndPort, number: int) -> bool:
         """Whether a front end's lane of this number waits here."""
@@ -57,23 +54,21 @@ class Line:
             self._waiting.pop(one).cancel()
             one.open()
 
-    def _look_later(self, waiting: Waiting, asks: int) -> None:
+    def _look(self, waiting: Waiting, asks: int) -> None:
+        """Whether there is room now; if not, who uses memory is asked for it, or who waits for it refused."""
         later = asyncio.get_running_loop().call_later(ASK_AGAIN_S, self._look, waiting, asks - 1)
         self._waiting[waiting] = later
-
-    def _look(self, waiting: Waiting, asks: int) -> None:
-        if asks:
-            self._look_later(waiting, asks)
-            self._ask_for(waiting)
-        else:
+        self.move_on()
+        if waiting not in self._waiting:
+            return
+        if not asks:
             self._refuse(waiting)
-
-    def _ask_for(self, waiting: Waiting) -> None:
+            return
         for front_end in {lane.front_end for lane in self._lanes}:
             front_end.send(GiveBack(waiting.message.arena_bytes))
 
     def _refuse(self, waiting: Waiting) -> None:
-        del self._waiting[waiting]
+        self._waiting.pop(waiting).cancel()
         limit = self._lanes.limit_bytes
         reason = f"all images together have {limit} bytes of shared memory (supervisor.arena_limit_bytes) in use"
         waiting.front_end.send(LaneRefused(waiting.message.lane, reason, RETRY_S))

@@ -80,9 +80,9 @@ def test_a_token_that_root_adds_lets_its_holder_in(room: Path, start_mover: Star
     """The table is the service's to read, whoever wrote it, and stays so when it is written again."""
     room.chmod(0o755)
     mover = start_mover({}, {"serve": {"user": USER}}, front_ends=1)
+    command = [*PROGRAM, "token", "add", "--state-dir", str(mover.state_dir), "--user"]
     for name in ("one", "two"):
-        command = [*PROGRAM, "token", "add", "--user", name, "--state-dir", str(mover.state_dir)]
-        added = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=60, check=True)
+        added = subprocess.run([*command, name], cwd=ROOT, text=True, capture_output=True, timeout=60, check=True)
         answer = mover.ask("GET", "/v2/images", X_Auth_Token=added.stdout.strip())
         assert answer.status == 200, answer.body
         for file in ("tokens.json", ".tokens.json.lock"):
@@ -90,7 +90,7 @@ def test_a_token_that_root_adds_lets_its_holder_in(room: Path, start_mover: Star
     lock, elsewhere = mover.state_dir / ".tokens.json.lock", room / "made-by-root"
     lock.unlink()
     lock.symlink_to(elsewhere)
-    assert subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False).returncode != 0
+    assert subprocess.run([*command, "three"], cwd=ROOT, capture_output=True, timeout=60, check=False).returncode != 0
     assert not elsewhere.exists()
 
 
