@@ -233,9 +233,8 @@ class Admission:
                 return await waiter.future
         except TimeoutError:
             if waiter.future.done() and not waiter.future.cancelled():
-                return (
-                    waiter.future.result()
-                )  # given at the last moment: of a host that stood still, all are due at once
+                # It was given at the last moment: on a host that stood still, all is due at once.
+                return waiter.future.result()
             self._withdraw(line, waiter)
             if rejects:
                 raise self._refusal(line.use, ticket) from None

@@ -167,13 +167,14 @@ class Mover:
         self._process = None
 
     def assert_log_clean(self) -> None:
-        """No traceback was printed, and no lane was closed with slots that nobody gave back."""
+        """No traceback was printed, and no idle lane was closed with slots that nobody gave back.
+
+        At the end of the service some may be in use: what a client that left had under way comes back a moment later.
+        """
         log = self.log()
         assert "Traceback" not in log, log
-        closings = re.findall(
-            r"lane closed lane=\d+ reason=\"?(idle[^\"]*|the service is going down)\"? slots_used=(\d+)", log
-        )
-        assert [used for _, used in closings if used != "0"] == [], log
+        closings = re.findall(r"lane closed lane=\d+ reason=\"?idle[^\"]*\"? slots_used=(\d+)", log)
+        assert [used for used in closings if used != "0"] == [], log
 
     def close(self) -> None:
         """End whatever a test left of it."""
