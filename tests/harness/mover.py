@@ -173,7 +173,7 @@ class Mover:
         """
         log = self.log()
         assert "Traceback" not in log, log
-        closings = re.findall(r"lane closed lane=\d+ reason=\"?idle[^\"]*\"? slots_used=(\d+)", log)
+        closings = re.findall(r"lane closed lane=\d+ reason=\"?idle[^\"=]*\"? slots_used=(\d+)", log)
         assert [used for used in closings if used != "0"] == [], log
 
     def close(self) -> None:
