@@ -29,6 +29,8 @@ READY = re.compile(r"mover: ready on https?://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)"
 MARK = "TEST_ROOM"
 # A failed test shows the end of the log: with all of it, what failed is lost where only the end of a report is kept.
 SHOWN_CHARS = 4000
+# A pool holds the catalogue open as often as it was ever asked at once: a number that is bounded, and differs.
+CATALOGUE = re.compile(r"/library\.sqlite(-wal|-shm)?$")
 # A census is settled when it is the same so often: connections come up, and are seen closed, one at a time.
 STEADY = 8
 
@@ -334,6 +336,8 @@ def _descriptors(pid: int) -> list[str]:
     try:
         for fd in os.listdir(f"/proc/{pid}/fd"):
             target = os.readlink(f"/proc/{pid}/fd/{fd}")
+            if CATALOGUE.search(target):
+                continue
             # Names without their numbers: inodes, and the lane whose memory it is.
             kinds.append(re.sub(r"[\d\[\]:-]*( \(deleted\))?$", "", target))
     except (FileNotFoundError, ProcessLookupError):

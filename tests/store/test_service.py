@@ -222,7 +222,8 @@ def test_nothing_is_held_after_many_transfers_of_all_ends(library: Library) -> N
         library.wait_for_files()
         wait_until("all workers have left", lambda: not [row for row in mover.workers() if row["pid"]], 40)
         seen.append(mover.settled_census())
-    assert seen[0].differences(seen[1]) == []
+    # A lane that was closed meanwhile has its arena for a moment longer.
+    mover.assert_returns_to(min(seen, key=lambda one: one.descriptors.total()))
 
 
 def test_a_full_disk_is_a_413_that_leaves_nothing(start_mover: StartMover, room: Path) -> None:
