@@ -115,9 +115,7 @@ def _in_no_image(depth: int) -> int:
     return 0 if depth else HOLE
 
 
-def _crossed(
-    allocation: Iterator[Extent], other: Iterator[Extent], flag_of: Callable[[int], int]
-) -> Iterator[Extent]:  # fmt: skip
+def _crossed(allocation: Iterator[Extent], other: Iterator[Extent], flag_of: Callable[[int], int]) -> Iterator[Extent]:
     left = flag = 0
     for length, flags in allocation:
         rest = length
